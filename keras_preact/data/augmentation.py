@@ -1,0 +1,106 @@
+"""Augmentation and evaluation crops: stateless, a function of the image and its draws.
+
+`draws` are the random integers that `DataOrder` gives each image in each epoch, so an
+image is changed by (seed, epoch, index) alone. Images stay uint8 throughout.
+"""
+
+import tensorflow as tf
+
+AUGMENTATIONS = ("none", "pad_crop", "pad_crop_flip", "random_resized_crop")
+
+
+def pad_crop(images: tf.Tensor, draws: tf.Tensor, *, flip: bool) -> tf.Tensor:
+    """Pads by an eighth of the size with zeros, crops at random, and mirrors every second image.
+
+    For 32x32 images the padding is the paper's 4 pixels.
+    Source: "Deep Residual Learning for Image Recognition", section 4.2.
+
+    Args:
+        images: uint8 (batch, height, width, channels).
+        draws: int32 (batch, 3 or more), at least 0.
+        flip: whether to mirror.
+
+    Returns:
+        uint8 images of the same shape.
+    """
+    height, width = images.shape[1:3]
+    pad_y, pad_x = max(1, height // 8), max(1, width // 8)
+    padded = tf.pad(images, [[0, 0], [pad_y, pad_y], [pad_x, pad_x], [0, 0]])
+    top = draws[:, 0] % (2 * pad_y + 1)
+    left = draws[:, 1] % (2 * pad_x + 1)
+    rows = top[:, None] + tf.range(height)
+    columns = tf.tile(tf.range(width)[None], [tf.shape(images)[0], 1])
+    if flip:
+        mirrored = (draws[:, 2] % 2 == 1)[:, None]
+        columns = tf.where(mirrored, width - 1 - columns, columns)
+    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
+    return tf.gather(cropped, left[:, None] + columns, axis=2, batch_dims=1)
+
+
+def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes a random part of 8 to 100 % of an image, resizes and mirrors it.
+
+    The aspect ratio lies between 3/4 and 4/3. Source: "Identity Mappings in Deep
+    Residual Networks", table 5 (scale and aspect ratio augmentation).
+
+    Args:
+        encoded: one image file, JPEG, PNG, GIF or BMP, a scalar string.
+        draws: int32 (3 or more,), at least 0.
+        size: height and width of the result, in pixels.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    is_jpeg = tf.io.is_jpeg(encoded)
+    shape = tf.cond(
+        is_jpeg,
+        lambda: tf.io.extract_jpeg_shape(encoded),
+        lambda: tf.shape(_decode(encoded)),
+    )
+    begin, crop, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        tf.zeros([0, 0, 4]),
+        seed=draws[:2],
+        area_range=(0.08, 1.0),
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+    )
+    window = tf.concat([begin[:2], crop[:2]], axis=0)
+    image = tf.cond(
+        is_jpeg,
+        lambda: tf.io.decode_and_crop_jpeg(encoded, window, channels=3),
+        lambda: tf.slice(_decode(encoded), begin, crop),
+    )
+    image = resize(image, size, size)
+    return tf.cond(draws[2] % 2 == 1, lambda: image[:, ::-1], lambda: image)
+
+
+def center_crop(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes an image, resizes its short side to size * 256 / 224 and crops the centre.
+
+    Args:
+        encoded: one image file, JPEG, PNG, GIF or BMP, a scalar string.
+        size: height and width of the result, in pixels.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    image = _decode(encoded)
+    short = round(size * 256 / 224)
+    sides = tf.shape(image)[:2]
+    scale = short / tf.reduce_min(sides)
+    height, width = tf.unstack(tf.cast(tf.round(scale * tf.cast(sides, tf.float64)), tf.int32))
+    image = resize(image, height, width)
+    image = image[(height - size) // 2 :, (width - size) // 2 :][:size, :size]
+    return tf.ensure_shape(image, [size, size, 3])
+
+
+def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Bilinear and antialiased: uint8 (any, any, channels) to uint8 (height, width, channels)."""
+    image = tf.image.resize(image, [height, width], method="bilinear", antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+
+def _decode(encoded):
+    return tf.io.decode_image(encoded, channels=3, expand_animations=False)

@@ -1,0 +1,199 @@
+"""One door to every data set: `load(name, ...)`."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.data import embedded, folder, tfds_source
+from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data.order import DRAWS, DataOrder
+from keras_preact.data.sources import Encoded, InMemory
+from keras_preact.layers.lookup import one_of
+
+# Written digits and letters are no longer themselves in a mirror.
+_DEFAULT_AUGMENTATION = {
+    "synthetic": "none",
+    **dict.fromkeys(("digits", "mnist", "emnist", "kmnist", "svhn_cropped"), "pad_crop"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What a network, its training and its export must know of a data set.
+
+    Args:
+        name: as given to `load`.
+        class_names: by label.
+        image_shape: (height, width, channels).
+        train_count: training images.
+        eval_count: evaluation images.
+        mean: of each channel over the training images, in 0 to 255.
+        std: standard deviation of each channel, likewise.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train_count: int
+    eval_count: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The two splits of a data set. `load` makes it."""
+
+    info: DatasetInfo
+    train_source: InMemory | Encoded
+    eval_source: InMemory | Encoded
+    default_augmentation: str
+
+    def train(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        start_step: int = 0,
+        augmentation: str | None = None,
+    ) -> tf.data.Dataset:
+        """The endless stream of training batches, from start_step on.
+
+        Batches, their order and their augmentation depend on (seed, step) alone; see
+        `DataOrder`.
+
+        Args:
+            batch_size: images in a batch.
+            seed: a whole number, at least 0.
+            start_step: the step that the first batch belongs to.
+            augmentation: one of `AUGMENTATIONS`; by default what suits the data set.
+
+        Returns:
+            Batches (images, labels): uint8 (batch, height, width, channels), int32 (batch,).
+
+        Raises:
+            ValueError: if the augmentation is unknown or does not fit the images.
+        """
+        augmentation = self.check_augmentation(augmentation)
+        order = DataOrder(len(self.train_source), batch_size, seed)
+        signature = (
+            tf.TensorSpec([batch_size], tf.int64),
+            tf.TensorSpec([batch_size, DRAWS], tf.int32),
+        )
+        indices = tf.data.Dataset.from_generator(
+            lambda: order.batches(start_step), output_signature=signature
+        )
+        return self.train_source.train_batches(indices, augmentation).prefetch(tf.data.AUTOTUNE)
+
+    def eval(self, batch_size: int) -> tf.data.Dataset:
+        """Every evaluation image once, in order, in batches of one size.
+
+        The last batch is filled up with copies of the first image, of weight 0.
+
+        Returns:
+            Batches (images, labels, weights): uint8 (batch, height, width, channels),
+            int32 (batch,), float32 (batch,) of ones, and zeros for the filling.
+        """
+        count = len(self.eval_source)
+        padded = -(-count // batch_size) * batch_size
+        indices = np.zeros(padded, np.int64)
+        indices[:count] = np.arange(count)
+        weights = (np.arange(padded) < count).astype(np.float32)
+        images = self.eval_source.eval_images(tf.data.Dataset.from_tensor_slices(indices))
+        with_weights = tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(weights)))
+        return (
+            with_weights.map(lambda pair, weight: (*pair, weight))
+            .batch(batch_size, drop_remainder=True)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def check_augmentation(self, augmentation: str | None) -> str:
+        """The augmentation to use; raises ValueError where it does not fit the images."""
+        if augmentation is None:
+            return self.default_augmentation
+        one_of("augmentation", augmentation, AUGMENTATIONS)
+        of_any_size = isinstance(self.train_source, Encoded)
+        fitting = ("none", "random_resized_crop") if of_any_size else AUGMENTATIONS[:-1]
+        if augmentation not in fitting:
+            raise ValueError(
+                f"augmentation of {self.info.name}, whose images are "
+                f"{'of any size' if of_any_size else 'of one size'}, must be one of "
+                f"{', '.join(fitting)}. Received: augmentation={augmentation!r}"
+            )
+        return augmentation
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    skip_bad_images: bool = False,
+) -> Dataset:
+    """Loads a data set.
+
+    | name | images | splits |
+    |---|---|---|
+    | digits | scikit-learn's 1,797 handwritten digits, 8x8x1 | every fifth for eval |
+    | synthetic | noise around ten patterns | 1,024 and 256 |
+    | folder | data_dir/train/CLASS/IMAGE and data_dir/val/CLASS/IMAGE | train, val |
+    | any other | an image classification set of tensorflow-datasets | train, and the first \
+    of validation, test and every tenth of train |
+
+    Args:
+        name: see above.
+        data_dir: the folder of images, or that of tensorflow-datasets.
+        image_size: height and width in pixels, where images have various sizes or
+            none: folder and sets such as imagenet2012 (224 by default), synthetic (32).
+        skip_bad_images: leave out files of a folder that cannot be decoded.
+
+    Raises:
+        ValueError: if the name is unknown, data_dir is missing or not as expected,
+            or image_size is given for images of one size.
+    """
+    check(name, data_dir)
+    if name == "digits":
+        train, evaluation, class_names = embedded.digits()
+    elif name == "synthetic":
+        train, evaluation, class_names = embedded.synthetic(image_size or 32)
+    elif name == "folder":
+        train, evaluation, class_names = folder.load(data_dir, image_size or 224, skip_bad_images)
+    else:
+        train, evaluation, class_names = tfds_source.load(name, data_dir, image_size or 224)
+    return _dataset(name, train, evaluation, class_names, image_size)
+
+
+def check(name: str, data_dir: str | None) -> None:
+    """Raises ValueError for an unknown name or a missing data_dir, without reading data."""
+    if name == "folder":
+        if not data_dir:
+            raise ValueError(
+                "dataset='folder' needs data_dir: a folder with train/CLASS/IMAGE and "
+                "val/CLASS/IMAGE. Received: data_dir=None"
+            )
+        folder.check(data_dir)
+    elif name not in tfds_source.OWN_NAMES:
+        tfds_source.check(name, data_dir)
+
+
+def _dataset(name, train, evaluation, class_names, image_size):
+    if isinstance(train, InMemory):
+        shape = train.images.shape[1:]
+        if image_size is not None and shape[:2] != (image_size, image_size):
+            raise ValueError(
+                f"image_size must be left out for {name}, whose images are "
+                f"{shape[0]}x{shape[1]}. Received: image_size={image_size}"
+            )
+        default = _DEFAULT_AUGMENTATION.get(name.partition("/")[0], "pad_crop_flip")
+    else:
+        shape, default = (train.size, train.size, 3), "random_resized_crop"
+    mean, std = train.statistics()
+    info = DatasetInfo(
+        name, tuple(class_names), tuple(shape), len(train), len(evaluation), tuple(mean), tuple(std)
+    )
+    return Dataset(info, train, evaluation, default)

@@ -1,0 +1,40 @@
+"""Data sets that need no download: scikit-learn's digits, and synthetic images."""
+
+import numpy as np
+
+from keras_preact.data.sources import InMemory
+
+# Every fifth of the 1,797 digits is for evaluation: 360 images, 1,437 for training.
+DIGITS_EVAL_EVERY = 5
+
+
+def digits() -> tuple[InMemory, InMemory, list[str]]:
+    """Handwritten digits, 8x8x1: (train, eval, class names). Images 0, 5, 10, ... are for eval.
+
+    The test part of the UCI data set "Optical Recognition of Handwritten Digits",
+    embedded in scikit-learn. Training and evaluation images come from the same 13 writers.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int32)
+    is_eval = np.arange(len(labels)) % DIGITS_EVAL_EVERY == 0
+    train, evaluation = (InMemory(images[mask], labels[mask]) for mask in (~is_eval, is_eval))
+    return train, evaluation, [str(name) for name in bunch.target_names]
+
+
+def synthetic(image_size: int = 32) -> tuple[InMemory, InMemory, list[str]]:
+    """Noise around ten random patterns, one a class: (train, eval, class names).
+
+    1,024 training and 256 evaluation images, image_size x image_size x 3, the same
+    at every call. For trying out a configuration and for measuring speed.
+    """
+    generator = np.random.Generator(np.random.Philox(0))
+    patterns = generator.integers(64, 192, size=(10, image_size, image_size, 3), dtype=np.uint8)
+    splits = []
+    for count in (1024, 256):
+        labels = np.arange(count, dtype=np.int32) % len(patterns)
+        noise = generator.integers(0, 64, size=(count, image_size, image_size, 3), dtype=np.uint8)
+        splits.append(InMemory(patterns[labels] + noise, labels))
+    return *splits, [f"pattern{number}" for number in range(len(patterns))]

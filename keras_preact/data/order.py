@@ -1,0 +1,64 @@
+"""The order of the training images: a function of (seed, epoch, step) alone."""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+# Random 31-bit integers that each image gets anew in each epoch, for augmentation.
+DRAWS = 4
+
+
+class DataOrder:
+    """An endless stream of images, in which every epoch is a permutation of all of them.
+
+    Batches follow one another without a gap: one that reaches the end of an epoch
+    takes the rest from the next, so no image is dropped and every batch is full.
+    Sample p of the stream belongs to epoch p // count, and step s holds samples
+    s * batch_size to (s + 1) * batch_size - 1, so any step is found without going
+    through those before it.
+
+    Args:
+        count: number of training images.
+        batch_size: images in a step.
+        seed: a whole number, at least 0; another seed is another stream.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int):
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        # Two epochs: a batch may lie across their border.
+        self._epoch = functools.lru_cache(maxsize=2)(self._compute_epoch)
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The images of a step.
+
+        Returns:
+            Indices into the data set, int64 (batch_size,), and the random integers
+            of each image, int32 (batch_size, DRAWS), a function of (seed, epoch, index).
+        """
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs = positions // self.count
+        indices, draws = [], []
+        for epoch in np.unique(epochs):
+            order, epoch_draws = self._epoch(int(epoch))
+            part = order[positions[epochs == epoch] % self.count]
+            indices.append(part)
+            draws.append(epoch_draws[part])
+        return np.concatenate(indices), np.concatenate(draws)
+
+    def batches(self, start_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches from start_step on, without end."""
+        step = start_step
+        while True:
+            yield self.batch(step)
+            step += 1
+
+    def _compute_epoch(self, epoch):
+        generator = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
+        )
+        order = generator.permutation(self.count)
+        draws = generator.integers(0, 2**31 - 1, size=(self.count, DRAWS), dtype=np.int32)
+        return order, draws

@@ -1,0 +1,131 @@
+"""Where images lie: in memory at one size, or as encoded files of any size."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.data import augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class InMemory:
+    """Images of one size, all in memory.
+
+    Args:
+        images: uint8 (count, height, width, channels).
+        labels: int32 (count,).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, mask: np.ndarray) -> "InMemory":
+        """The images for which mask, boolean (count,), is true."""
+        return InMemory(self.images[mask], self.labels[mask])
+
+    def train_batches(self, indices_and_draws: tf.data.Dataset, augment: str) -> tf.data.Dataset:
+        """Maps batches of (indices, draws) to batches of (images, labels)."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+
+        def fetch(indices, draws):
+            batch = tf.gather(images, indices)
+            if augment != "none":
+                batch = augmentation.pad_crop(batch, draws, flip=augment == "pad_crop_flip")
+            return batch, tf.gather(labels, indices)
+
+        return indices_and_draws.map(fetch, num_parallel_calls=2, deterministic=True)
+
+    def eval_images(self, indices: tf.data.Dataset) -> tf.data.Dataset:
+        """Maps single indices to (image, label)."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        return indices.map(lambda index: (images[index], labels[index]))
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel over all images, in 0 to 255."""
+        channels = self.images.shape[-1]
+        counts = [
+            np.bincount(self.images[..., channel].ravel(), minlength=256)
+            for channel in range(channels)
+        ]
+        return _moments(counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Image files of any size, decoded and resized when needed.
+
+    Args:
+        read: maps a scalar int64 index to the file's bytes, a scalar string, and its
+            label, a scalar int32.
+        count: number of images.
+        size: height and width of the images that come out, in pixels.
+    """
+
+    read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    count: int
+    size: int
+
+    # Images from which channel statistics are estimated: the error of the mean is then
+    # about 1 % of the standard deviation.
+    STATISTICS_IMAGES = 4096
+
+    def __len__(self) -> int:
+        return self.count
+
+    def select(self, mask: np.ndarray) -> "Encoded":
+        """The images for which mask, boolean (count,), is true."""
+        chosen = tf.constant(np.flatnonzero(mask))
+        return Encoded(lambda index: self.read(chosen[index]), int(mask.sum()), self.size)
+
+    def train_batches(self, indices_and_draws: tf.data.Dataset, augment: str) -> tf.data.Dataset:
+        """Maps batches of (indices, draws) to batches of (images, labels)."""
+
+        def fetch(index, draws):
+            encoded, label = self.read(index)
+            if augment == "none":
+                image = augmentation.center_crop(encoded, self.size)
+            else:
+                image = augmentation.random_resized_crop(encoded, draws, self.size)
+            return image, label
+
+        batch_size = indices_and_draws.element_spec[0].shape[0]
+        images = indices_and_draws.unbatch().map(
+            fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return images.batch(batch_size, drop_remainder=True)
+
+    def eval_images(self, indices: tf.data.Dataset) -> tf.data.Dataset:
+        """Maps single indices to (image, label)."""
+
+        def fetch(index):
+            encoded, label = self.read(index)
+            return augmentation.center_crop(encoded, self.size), label
+
+        return indices.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, in 0 to 255, of images spread evenly."""
+        count = min(len(self), self.STATISTICS_IMAGES)
+        indices = np.linspace(0, len(self) - 1, count, dtype=np.int64)
+        counts = np.zeros((3, 256), np.int64)
+        for image, _ in self.eval_images(tf.data.Dataset.from_tensor_slices(indices)):
+            for channel, values in enumerate(np.moveaxis(image.numpy(), -1, 0)):
+                counts[channel] += np.bincount(values.ravel(), minlength=256)
+        return _moments(counts)
+
+
+def _moments(counts):
+    """Mean and standard deviation of byte values, from how often each occurs in each channel."""
+    means, deviations = [], []
+    for count in counts:
+        share = count / count.sum()
+        mean = float(share @ np.arange(256))
+        means.append(mean)
+        # A constant channel would otherwise be divided by zero.
+        deviations.append(max(float(np.sqrt(share @ (np.arange(256) - mean) ** 2)), 1.0))
+    return means, deviations

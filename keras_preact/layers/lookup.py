@@ -1,0 +1,22 @@
+"""Choosing by name, with an error that helps."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def one_of(argument: str, value: str, allowed: Iterable[str], rule: str | None = None) -> str:
+    """Returns value, or raises a ValueError that names the nearest allowed value.
+
+    Args:
+        argument: the name by which the user gave the value.
+        value: what was received.
+        allowed: the values it may have.
+        rule: says what is allowed where listing all of it would be too long.
+    """
+    allowed = list(allowed)
+    if value in allowed:
+        return value
+    near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    rule = rule or f"one of {', '.join(allowed)}"
+    raise ValueError(f"{argument} must be {rule}. Received: {argument}={value!r}.{hint}")

@@ -1,0 +1,237 @@
+"""Shortcuts: layers that own the sum y = h(x) + F(x).
+
+A shortcut is called with the signal on the shortcut path and the residual, and
+returns their sum, because exclusive gating scales the residual too. Where a unit
+changes dimensions, x has been matched to the residual (`projection=`) before it
+arrives here, and what a gate reads is this matched signal.
+
+Source: "Identity Mappings in Deep Residual Networks", section 3, figure 2, table 1.
+"""
+
+import inspect
+
+import keras
+
+from keras_preact.layers.batch_norm import BatchNormalization
+from keras_preact.layers.convolution import Conv2D
+from keras_preact.layers.lookup import one_of
+
+
+class Shortcut(keras.layers.Layer):
+    """Base class: `call(x, residual)` returns the sum that leaves the addition.
+
+    Subclass it for a shortcut of your own. Input shapes: x and residual, both
+    (batch, height, width, channels). Output shape: that of residual.
+    """
+
+    # True where the shortcut changes dimensions itself, by `strides` pixels between
+    # outputs, which the unit sets: no projection is then put before it.
+    matches_dimensions = False
+    strides = 1
+
+    def build(self, x_shape, residual_shape):
+        """Creates the variables; does nothing where a shortcut has none."""
+
+    def call(self, x, residual, training=None):
+        raise NotImplementedError(f"{type(self).__name__} must define call(x, residual)")
+
+    def compute_output_shape(self, x_shape, residual_shape):
+        return residual_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_preact")
+class Identity(Shortcut):
+    """x + F, equation (3). Any other shortcut is measured against it."""
+
+    def call(self, x, residual, training=None):
+        return x + residual
+
+
+@keras.saving.register_keras_serializable(package="keras_preact")
+class NoShortcut(Shortcut):
+    """F alone: a plain network, for the degradation experiment of the first paper."""
+
+    matches_dimensions = True
+
+    def call(self, x, residual, training=None):
+        return residual
+
+
+@keras.saving.register_keras_serializable(package="keras_preact")
+class ConstantScaling(Shortcut):
+    """shortcut_scale * x + residual_scale * F: figure 2(b), equation (6)."""
+
+    def __init__(self, shortcut_scale: float = 0.5, residual_scale: float = 0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.shortcut_scale = shortcut_scale
+        self.residual_scale = residual_scale
+
+    def call(self, x, residual, training=None):
+        return self.shortcut_scale * x + self.residual_scale * residual
+
+    def get_config(self):
+        scales = {"shortcut_scale": self.shortcut_scale, "residual_scale": self.residual_scale}
+        return {**super().get_config(), **scales}
+
+
+class _Gating(Shortcut):
+    """A gate g = sigmoid(1x1 convolution of x + bias), one value per pixel and channel."""
+
+    def __init__(self, initial_bias: float = -6.0, **kwargs):
+        super().__init__(**kwargs)
+        self.initial_bias = initial_bias
+
+    def build(self, x_shape, residual_shape):
+        self.gate_conv = Conv2D(
+            residual_shape[-1],
+            1,
+            use_bias=True,
+            bias_initializer=keras.initializers.Constant(self.initial_bias),
+            name="gate_conv",
+            dtype=self.dtype_policy,
+        )
+        self.gate_conv.build(x_shape)
+
+    def gate(self, x):
+        """g(x), of the shape of x."""
+        return keras.ops.sigmoid(self.gate_conv(x))
+
+    def get_config(self):
+        return {**super().get_config(), "initial_bias": self.initial_bias}
+
+
+@keras.saving.register_keras_serializable(package="keras_preact")
+class ExclusiveGating(_Gating):
+    """(1 - g) * x + g * F: figure 2(c), as in highway networks."""
+
+    def call(self, x, residual, training=None):
+        # Written so that a small g survives bfloat16, in which 1 - g would round to 1.
+        return x + self.gate(x) * (residual - x)
+
+
+@keras.saving.register_keras_serializable(package="keras_preact")
+class ShortcutOnlyGating(_Gating):
+    """(1 - g) * x + F: figure 2(d)."""
+
+    def call(self, x, residual, training=None):
+        return x - self.gate(x) * x + residual
+
+
+@keras.saving.register_keras_serializable(package="keras_preact")
+class Convolution(Shortcut):
+    """conv1x1(x) + F: figure 2(e), option C of the first paper.
+
+    Where dimensions change this convolution is the projection, as in option C.
+
+    Args:
+        batch_norm: whether BN follows the convolution. The paper does not say;
+            bare by default, as in the authors' pre-activation code.
+    """
+
+    matches_dimensions = True
+
+    def __init__(self, batch_norm: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.batch_norm = batch_norm
+
+    def build(self, x_shape, residual_shape):
+        self.conv = Conv2D(
+            residual_shape[-1], 1, self.strides, name="conv", dtype=self.dtype_policy
+        )
+        self.conv.build(x_shape)
+        self.bn = None
+        if self.batch_norm:
+            self.bn = BatchNormalization(name="bn", dtype=self.dtype_policy)
+            self.bn.build(residual_shape)
+
+    def call(self, x, residual, training=None):
+        x = self.conv(x)
+        if self.bn is not None:
+            x = self.bn(x, training=training)
+        return x + residual
+
+    def get_config(self):
+        return {**super().get_config(), "batch_norm": self.batch_norm}
+
+
+@keras.saving.register_keras_serializable(package="keras_preact")
+class Dropout(Shortcut):
+    """dropout(x) + F: figure 2(f).
+
+    Args:
+        rate: the share of x set to zero in training.
+        rescale: whether the kept values are divided by 1 - rate, as
+            `keras.layers.Dropout` does. False by default: the paper speaks of a
+            shortcut scaled by 1 - rate in expectation; inference then multiplies
+            x by 1 - rate.
+    """
+
+    def __init__(self, rate: float = 0.5, rescale: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be at least 0 and below 1. Received: rate={rate}")
+        self.rate = rate
+        self.rescale = rescale
+
+    def build(self, x_shape, residual_shape):
+        # Here and not in the constructor, so that its state is named after the unit.
+        self.seed_generator = keras.random.SeedGenerator(name="seed")
+
+    def call(self, x, residual, training=None):
+        if training:
+            x = keras.random.dropout(x, self.rate, seed=self.seed_generator)
+        return (x if self.rescale else (1 - self.rate) * x) + residual
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "rescale": self.rescale}
+
+
+SHORTCUTS = {
+    "identity": Identity,
+    "constant_scaling": ConstantScaling,
+    "exclusive_gating": ExclusiveGating,
+    "shortcut_only_gating": ShortcutOnlyGating,
+    "convolution": Convolution,
+    "dropout": Dropout,
+    "none": NoShortcut,
+}
+
+
+def get(identifier: str | Shortcut | dict, **arguments) -> Shortcut:
+    """The shortcut that a name, a template or a saved configuration stands for.
+
+    A template is never used itself: the result is always a new layer, so that
+    every unit owns its variables.
+
+    Args:
+        identifier: a key of `SHORTCUTS`, a `Shortcut`, or what
+            `keras.saving.serialize_keras_object` made of one.
+        **arguments: constructor arguments that replace the template's.
+
+    Raises:
+        ValueError: if the name is unknown or an argument is not the shortcut's.
+        TypeError: if identifier is none of the three.
+    """
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(identifier, Shortcut):
+        return type(identifier).from_config({**identifier.get_config(), **arguments})
+    if isinstance(identifier, str):
+        shortcut_class = SHORTCUTS[one_of("shortcut", identifier, SHORTCUTS)]
+        _check_arguments(shortcut_class, arguments)
+        return shortcut_class(**arguments)
+    raise TypeError(
+        f"shortcut must be one of {', '.join(SHORTCUTS)} or a keras_preact.layers.Shortcut. "
+        f"Received: {identifier!r}"
+    )
+
+
+def _check_arguments(shortcut_class: type[Shortcut], arguments: dict) -> None:
+    parameters = inspect.signature(shortcut_class.__init__).parameters
+    own = [name for name in parameters if name not in ("self", "args", "kwargs")]
+    unknown = [name for name in arguments if name not in (*own, "name", "dtype")]
+    if unknown:
+        raise ValueError(
+            f"{shortcut_class.__name__} takes {' and '.join(own) or 'no arguments'}. "
+            f"Received: {', '.join(unknown)}"
+        )

@@ -1,0 +1,172 @@
+"""Depth is a table: how many units of which width a network of a given depth has."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from keras_preact.layers import BLOCKS
+from keras_preact.layers.lookup import one_of
+
+# Units per stage. Source: "Deep Residual Learning for Image Recognition", table 1; 200
+# from "Identity Mappings in Deep Residual Networks", section 5.
+IMAGENET_DEPTHS = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+}
+
+# The papers' CIFAR nets, for depths that fit the formulas of several blocks.
+CIFAR_BLOCKS = {
+    **dict.fromkeys((20, 32, 44, 56, 110, 1202), "basic"),
+    **dict.fromkeys((164, 1001), "bottleneck"),
+}
+
+STEMS = ("cifar", "imagenet")
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitPlan:
+    """What one residual unit of an architecture needs to know. Stages and units count from 1."""
+
+    stage: int
+    number: int
+    filters: int
+    strides: int
+    first_in_network: bool
+
+    @property
+    def name(self) -> str:
+        return f"stage{self.stage}_unit{self.number}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A residual network, less its kind of unit.
+
+    Args:
+        depth: number of weighted layers on the longest path, projections not counted.
+        stem: "cifar" (3x3 convolution) or "imagenet" (7x7 at stride 2, then max-pooling).
+        block: a key of `keras_preact.layers.BLOCKS`.
+        stage_units: residual units in each stage.
+        stage_filters: filters of the inner convolutions in each stage.
+        stem_filters: filters of the stem's convolution.
+    """
+
+    depth: int
+    stem: str
+    block: str
+    stage_units: tuple[int, ...]
+    stage_filters: tuple[int, ...]
+    stem_filters: int
+
+    def units(self) -> Iterator[UnitPlan]:
+        """The units in order; the first of every stage but the first halves the image."""
+        stages = zip(self.stage_units, self.stage_filters, strict=True)
+        for stage, (count, filters) in enumerate(stages, 1):
+            for number in range(1, count + 1):
+                strides = 2 if stage > 1 and number == 1 else 1
+                yield UnitPlan(stage, number, filters, strides, stage == number == 1)
+
+    @property
+    def strided_convolution(self) -> int:
+        """The 3x3 of ImageNet's bottlenecks, the first 1x1 of CIFAR's, as in the authors' code."""
+        return 2 if self.stem == "imagenet" and self.block == "bottleneck" else 1
+
+    @property
+    def default_projection(self) -> str:
+        """The papers' choice: parameter-free on CIFAR, but for bottleneck units."""
+        return "zero_pad" if self.stem == "cifar" and self.block != "bottleneck" else "convolution"
+
+    @property
+    def default_input_shape(self) -> tuple[int, int, int]:
+        return (32, 32, 3) if self.stem == "cifar" else (224, 224, 3)
+
+    @property
+    def default_classes(self) -> int:
+        return 10 if self.stem == "cifar" else 1000
+
+
+def resolve(
+    depth: int, stem: str | None = None, block: str | None = None, width_multiplier: float = 1.0
+) -> Architecture:
+    """The architecture of a depth.
+
+    Args:
+        depth: 18, 34, 50, 101, 152 or 200 with the ImageNet stem; with the CIFAR
+            stem 6n+2 (basic), 9n+2 (bottleneck) or 3n+2 (single).
+        stem: "cifar" or "imagenet"; by default "imagenet" for an ImageNet depth.
+        block: "basic", "bottleneck" or "single"; by default the paper's block of
+            this depth, else the one of basic and bottleneck whose formula it fits.
+        width_multiplier: multiplies the filters of every convolution, the stem's too.
+
+    Raises:
+        ValueError: if a name is unknown, depth is not reachable with this stem and
+            block, fits several blocks and none was given, or width_multiplier is
+            not above 0.
+    """
+    if isinstance(depth, bool) or not isinstance(depth, int):
+        raise ValueError(f"depth must be a whole number. Received: depth={depth!r}")
+    if not width_multiplier > 0:
+        raise ValueError(
+            f"width_multiplier must be above 0. Received: width_multiplier={width_multiplier}"
+        )
+    if stem is None:
+        stem = "imagenet" if depth in IMAGENET_DEPTHS else "cifar"
+    one_of("stem", stem, STEMS)
+    if block is not None:
+        one_of("block", block, BLOCKS)
+    find = _imagenet_units if stem == "imagenet" else _cifar_units
+    block, units = find(depth, block)
+    first = 64 if stem == "imagenet" else 16
+    widths = [first * 2**stage for stage in range(len(units))]
+    stem_filters, *filters = (max(1, round(width * width_multiplier)) for width in [first, *widths])
+    return Architecture(depth, stem, block, units, tuple(filters), stem_filters)
+
+
+def _imagenet_units(depth, block):
+    if depth not in IMAGENET_DEPTHS:
+        raise ValueError(
+            f"depth with stem='imagenet' must be one of {', '.join(map(str, IMAGENET_DEPTHS))}. "
+            f"Received: depth={depth}"
+        )
+    table_block, units = IMAGENET_DEPTHS[depth]
+    if block not in (None, table_block):
+        raise ValueError(
+            f"depth={depth} with stem='imagenet' is a net of {table_block} units. "
+            f"Received: block={block!r}"
+        )
+    return table_block, units
+
+
+def _cifar_units(depth, block):
+    """Three stages of n units, one weighted layer per convolution, the stem and the logits."""
+    convolutions = {name: len(kernels) for name, (kernels, _) in BLOCKS.items()}
+    fitting = [
+        name
+        for name, per_unit in convolutions.items()
+        if depth > 2 and not (depth - 2) % (3 * per_unit)
+    ]
+    if block is None:
+        candidates = [name for name in fitting if name != "single"]
+        block = CIFAR_BLOCKS.get(depth) or (candidates[0] if len(candidates) == 1 else None)
+    if block in fitting:
+        n = (depth - 2) // (3 * convolutions[block])
+        return block, (n, n, n)
+    formulas = ", ".join(f"{3 * per_unit}n+2 ({name})" for name, per_unit in convolutions.items())
+    rule = f"depth with stem='cifar' must be {formulas}, n from 1"
+    if block is None and fitting:
+        choices = " or ".join(f"block={name!r}" for name in fitting)
+        raise ValueError(f"{rule}. depth={depth} needs {choices}.")
+    nearest = _nearest_depths(depth, 3 * convolutions[block or "basic"])
+    asked = f" with block={block!r}" if block else ""
+    raise ValueError(
+        f"{rule}; with stem='imagenet' one of {', '.join(map(str, IMAGENET_DEPTHS))}. "
+        f"Received: depth={depth}{asked}. Nearest for {block or 'basic'} units: {nearest}."
+    )
+
+
+def _nearest_depths(depth, period):
+    below = (depth - 2) // period * period + 2
+    return " and ".join(str(d) for d in (below, below + period) if d > 2)

@@ -1,0 +1,195 @@
+"""Parameters, multiply-adds and shapes of a network from closed formulas."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from keras_preact.layers import BLOCKS, ActivationOrder, Shortcut
+from keras_preact.layers import activation_order as activation_orders
+from keras_preact.layers import shortcuts as shortcut_layers
+from keras_preact.models import architectures
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer of the description. Shapes are (height, width, channels) of one image."""
+
+    name: str
+    output_shape: tuple[int, int, int] | tuple[int]
+    parameters: int
+    moving_statistics: int
+    multiply_adds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The rows of a network in order, and their sums."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def moving_statistics(self) -> int:
+        """Means and variances that batch normalization keeps: not trainable."""
+        return sum(row.moving_statistics for row in self.rows)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of convolutions and logits for one image."""
+        return sum(row.multiply_adds for row in self.rows)
+
+    def __str__(self) -> str:
+        header = ("layer", "output shape", "parameters", "statistics", "multiply-adds")
+        total = Row("total", (), self.parameters, self.moving_statistics, self.multiply_adds)
+        lines = [header] + [
+            (
+                row.name,
+                " x ".join(map(str, row.output_shape)),
+                *(f"{n:,}" for n in (row.parameters, row.moving_statistics, row.multiply_adds)),
+            )
+            for row in (*self.rows, total)
+        ]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if column < 2 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        )
+
+
+def describe(
+    depth: int,
+    *,
+    input_shape: Sequence[int] | None = None,
+    classes: int | None = None,
+    include_top: bool = True,
+    stem: str | None = None,
+    block: str | None = None,
+    unit: str | ActivationOrder = "full_preactivation",
+    shortcut: str | Shortcut = "identity",
+    projection: str | None = None,
+    width_multiplier: float = 1.0,
+    print_fn: Callable[[str], None] | None = print,
+) -> Description:
+    """Prints and returns what each part of a network costs, without building it.
+
+    Takes the builders' arguments, with the meaning and defaults of `ResNetV2`.
+
+    Args:
+        print_fn: receives the table; None to print nothing.
+
+    Raises:
+        ValueError: as the builders do; or if input_shape leaves a size open, unit is
+            a factory, or shortcut a class of your own, for which no formula is known.
+    """
+    plan = architectures.resolve(depth, stem, block, width_multiplier)
+    if callable(unit) and not isinstance(unit, ActivationOrder):
+        raise ValueError("describe knows no formula for a unit factory; build the model instead.")
+    order = activation_orders.get(unit)
+    shape = tuple(input_shape or plan.default_input_shape)
+    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(
+            "input_shape must be (height, width, channels), each a whole number above 0. "
+            f"Received: input_shape={shape}"
+        )
+    tally = _Tally(shape)
+    rows = [_stem(tally, plan, order)]
+    template = shortcut_layers.get(shortcut)
+    for unit_plan in plan.units():
+        rows.append(
+            _unit(tally, unit_plan, plan, order, template, projection or plan.default_projection)
+        )
+    if order.preactivation:
+        tally.operations(order.preactivation)
+        rows.append(tally.row("head"))
+    if include_top:
+        classes = plan.default_classes if classes is None else classes
+        channels = tally.shape[-1]
+        rows.append(Row("logits", (classes,), (channels + 1) * classes, 0, channels * classes))
+    description = Description(tuple(rows))
+    if print_fn is not None:
+        print_fn(str(description))
+    return description
+
+
+class _Tally:
+    """Counts while an image's shape passes through operations."""
+
+    def __init__(self, shape):
+        self.shape = shape
+        self._start()
+
+    def _start(self):
+        self.parameters = self.moving_statistics = self.multiply_adds = 0
+
+    def conv(self, filters, kernel_size, strides=1, bias=0):
+        height, width, channels = self.shape
+        height, width = -(-height // strides), -(-width // strides)
+        weights = kernel_size**2 * channels * filters
+        self.shape = (height, width, filters)
+        self.parameters += weights + bias
+        self.multiply_adds += weights * height * width
+
+    def operations(self, operations, **conv):
+        for operation in operations:
+            if operation == "conv":
+                self.conv(**conv)
+            elif operation == "bn":
+                self.parameters += 2 * self.shape[-1]
+                self.moving_statistics += 2 * self.shape[-1]
+
+    def row(self, name):
+        row = Row(name, self.shape, self.parameters, self.moving_statistics, self.multiply_adds)
+        self._start()
+        return row
+
+
+def _stem(tally, plan, order):
+    kernel_size, strides = (7, 2) if plan.stem == "imagenet" else (3, 1)
+    tally.conv(plan.stem_filters, kernel_size, strides)
+    tally.operations(order.stem_completion)
+    if plan.stem == "imagenet":
+        height, width, channels = tally.shape
+        tally.shape = (-(-height // 2), -(-width // 2), channels)
+    return tally.row("stem")
+
+
+def _unit(tally, unit_plan, plan, order, shortcut, projection):
+    kernel_sizes, expansion = BLOCKS[plan.block]
+    input_shape = tally.shape
+    channels = unit_plan.filters * expansion
+    for number, sequence in enumerate(order.sequences(len(kernel_sizes)), 1):
+        tally.operations(
+            sequence,
+            filters=channels if number == len(kernel_sizes) else unit_plan.filters,
+            kernel_size=kernel_sizes[number - 1],
+            strides=unit_plan.strides if number == plan.strided_convolution else 1,
+        )
+    tally.operations(order.after_addition.split())
+    output_shape = tally.shape
+
+    changes = unit_plan.strides > 1 or input_shape[-1] != channels
+    if changes and not shortcut.matches_dimensions and projection == "convolution":
+        tally.shape = input_shape
+        tally.operations(
+            order.projection, filters=channels, kernel_size=1, strides=unit_plan.strides
+        )
+    _shortcut(tally, shortcut, input_shape, unit_plan.strides, channels)
+    tally.shape = output_shape
+    return tally.row(unit_plan.name)
+
+
+def _shortcut(tally, shortcut, input_shape, strides, channels):
+    if isinstance(shortcut, shortcut_layers.Convolution):
+        tally.shape = input_shape
+        operations = ["conv", "bn"] if shortcut.batch_norm else ["conv"]
+        tally.operations(operations, filters=channels, kernel_size=1, strides=strides)
+    elif isinstance(shortcut, shortcut_layers.ExclusiveGating | shortcut_layers.ShortcutOnlyGating):
+        tally.conv(channels, 1, bias=channels)
+    elif type(shortcut) not in shortcut_layers.SHORTCUTS.values():
+        raise ValueError(f"describe knows no formula for the shortcut {type(shortcut).__name__}.")

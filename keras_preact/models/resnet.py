@@ -1,0 +1,214 @@
+"""Builders of residual networks as functional Keras models."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import keras
+
+from keras_preact.layers import (
+    ActivationOrder,
+    BatchNormalization,
+    Conv2D,
+    ResidualUnit,
+    Shortcut,
+)
+from keras_preact.layers import activation_order as activation_orders
+from keras_preact.layers.lookup import one_of
+from keras_preact.layers.max_pooling import SymmetricMaxPooling2D
+from keras_preact.models import architectures
+
+UnitFactory = Callable[..., keras.layers.Layer]
+
+
+def ResNetV2(  # noqa: N802 - named as in keras.applications
+    depth: int,
+    *,
+    include_top: bool = True,
+    weights: str | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = None,
+    stem: str | None = None,
+    block: str | None = None,
+    unit: str | ActivationOrder | UnitFactory = "full_preactivation",
+    shortcut: str | Shortcut = "identity",
+    projection: str | None = None,
+    width_multiplier: float = 1.0,
+    name: str | None = None,
+) -> keras.Model:
+    """A pre-activation residual network.
+
+    `ResNetV2(depth=164)` is the paper's net for CIFAR-10, `ResNetV2(depth=50)` the
+    one for ImageNet. Layers are named `stem_conv`, `stage2_unit1`, `head_bn`,
+    `logits`; stages and units count from 1.
+
+    Args:
+        depth: 18, 34, 50, 101, 152, 200 (ImageNet); 6n+2, 9n+2, 3n+2 (CIFAR nets of
+            basic, bottleneck and one-layer units).
+        include_top: whether global average pooling and the classifier follow.
+        weights: None for random ones, or the path of a `.weights.h5` or `.keras`
+            file of a network of the same arguments.
+        input_tensor: a Keras tensor to use as the input.
+        input_shape: (height, width, channels); height and width may be None. By
+            default (32, 32, 3) with the CIFAR stem, (224, 224, 3) with ImageNet's.
+        pooling: without the top, "avg" or "max" for pooled features, None for the
+            feature map.
+        classes: number of classes. By default 10 with the CIFAR stem, 1000 with
+            ImageNet's.
+        classifier_activation: None returns logits; "softmax", for instance,
+            probabilities.
+        stem: "cifar" or "imagenet". By default the depth decides.
+        block: "basic", "bottleneck" or "single". By default the depth decides.
+        unit: a name in `keras_preact.layers.ORDERS`; an `ActivationOrder`; or a
+            factory, called as `unit(filters=, strides=, first_in_network=, name=)`
+            for each unit, that returns a Keras layer. Stem and head then follow the
+            factory's attribute `order`, "full_preactivation" where it has none.
+        shortcut: a name in `keras_preact.layers.SHORTCUTS`, or a `Shortcut`, of which
+            each unit gets a copy.
+        projection: "convolution" or "zero_pad". By default zero_pad in CIFAR nets of
+            basic and single units, as in the papers.
+        width_multiplier: multiplies the filters of every convolution.
+        name: the model's name.
+
+    Returns:
+        A `keras.Model` from (batch, height, width, channels) to float32 logits
+        (batch, classes), or as include_top and pooling say.
+
+    Raises:
+        ValueError: if an argument is outside its rule, or arguments contradict.
+
+    Source: "Identity Mappings in Deep Residual Networks", figures 1, 2, 4, appendix.
+    """
+    plan = architectures.resolve(depth, stem, block, width_multiplier)
+    order, make_unit = _unit_maker(plan, unit, shortcut, projection)
+    classes = plan.default_classes if classes is None else classes
+    if include_top and not (isinstance(classes, int) and classes > 0):
+        raise ValueError(f"classes must be a whole number above 0. Received: classes={classes!r}")
+
+    inputs = _inputs(input_tensor, input_shape or plan.default_input_shape)
+    x = _stem(inputs, plan, order)
+    for unit_plan in plan.units():
+        x = make_unit(unit_plan)(x)
+    x = _run(order.preactivation, "head", x)
+    x = _top(x, classes, classifier_activation) if include_top else _pool(x, pooling)
+
+    sources = inputs if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(sources, x, name=name or f"resnet{depth}")
+    if weights is not None:
+        _load_weights(model, weights)
+    return model
+
+
+def ResNet(depth: int, *, unit="original", **arguments) -> keras.Model:  # noqa: N802
+    """The residual network of the first paper, activated after the addition.
+
+    `ResNetV2` with `unit="original"` as default; takes the same arguments.
+    """
+    return ResNetV2(depth, unit=unit, **arguments)
+
+
+def PlainNet(depth: int, **arguments) -> keras.Model:  # noqa: N802
+    """A `ResNet` without shortcuts, for the degradation experiment of the first paper.
+
+    Takes the arguments of `ResNet` except shortcut and projection.
+
+    Raises:
+        ValueError: if shortcut or projection is given.
+    """
+    given = sorted({"shortcut", "projection"} & set(arguments))
+    if given:
+        raise ValueError(f"PlainNet has neither shortcut nor projection. Received: {given}")
+    return ResNet(depth, shortcut="none", **arguments)
+
+
+def _unit_maker(plan, unit, shortcut, projection):
+    """The order of the stem and head, and a function from a UnitPlan to its layer."""
+    if callable(unit) and not isinstance(unit, ActivationOrder):
+        if projection is not None or shortcut != "identity":
+            raise ValueError(
+                "A unit factory decides on its shortcut and projection itself. "
+                f"Received: shortcut={shortcut!r}, projection={projection!r}"
+            )
+        make, order = unit, activation_orders.get(getattr(unit, "order", "full_preactivation"))
+    else:
+        order = activation_orders.get(unit)
+        make = functools.partial(
+            ResidualUnit,
+            block=plan.block,
+            order=order,
+            shortcut=shortcut,
+            projection=projection or plan.default_projection,
+            strided_convolution=plan.strided_convolution,
+        )
+
+    def make_unit(unit_plan):
+        return make(
+            filters=unit_plan.filters,
+            strides=unit_plan.strides,
+            first_in_network=unit_plan.first_in_network,
+            name=unit_plan.name,
+        )
+
+    return order, make_unit
+
+
+def _inputs(input_tensor, input_shape):
+    if input_tensor is not None:
+        return input_tensor
+    sizes_are_valid = len(input_shape) == 3 and all(
+        size is None or (isinstance(size, int) and size > 0) for size in input_shape
+    )
+    if not sizes_are_valid or input_shape[-1] is None:
+        raise ValueError(
+            "input_shape must be (height, width, channels), each a whole number above 0; "
+            f"height and width may be None. Received: input_shape={tuple(input_shape)}"
+        )
+    return keras.Input(tuple(input_shape), name="images")
+
+
+def _stem(x, plan, order):
+    kernel_size, strides = (7, 2) if plan.stem == "imagenet" else (3, 1)
+    x = Conv2D(plan.stem_filters, kernel_size, strides, name="stem_conv")(x)
+    x = _run(order.stem_completion, "stem", x)
+    return SymmetricMaxPooling2D(name="stem_pool")(x) if plan.stem == "imagenet" else x
+
+
+def _run(operations, prefix, x):
+    for operation in operations:
+        layer_class = {"bn": BatchNormalization, "relu": keras.layers.ReLU}[operation]
+        x = layer_class(name=f"{prefix}_{operation}")(x)
+    return x
+
+
+def _top(x, classes, classifier_activation):
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype="float32")(x)
+    # U(-1/sqrt(in), 1/sqrt(in)), as in the authors' Torch code.
+    initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    x = keras.layers.Dense(classes, kernel_initializer=initializer, name="logits", dtype="float32")(
+        x
+    )
+    if classifier_activation is None:
+        return x
+    return keras.layers.Activation(classifier_activation, name="predictions", dtype="float32")(x)
+
+
+def _pool(x, pooling):
+    if pooling is None:
+        return x
+    layers = {
+        "avg": keras.layers.GlobalAveragePooling2D,
+        "max": keras.layers.GlobalMaxPooling2D,
+    }
+    layer_class = layers[one_of("pooling", pooling, layers)]
+    return layer_class(name=f"{pooling}_pool", dtype="float32")(x)
+
+
+def _load_weights(model, weights):
+    if not str(weights).endswith((".weights.h5", ".keras")):
+        raise ValueError(
+            "weights must be None or the path of a .weights.h5 or .keras file; there are no "
+            f"published weights to download. Received: weights={str(weights)!r}"
+        )
+    model.load_weights(weights)

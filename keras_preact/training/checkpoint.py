@@ -1,0 +1,102 @@
+"""Saving and restoring a run. Variables are stored under their paths, as in `conv1/kernel`."""
+
+from collections.abc import Iterable
+
+import keras
+import tensorflow as tf
+from etils import epath
+
+
+def _by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
+    return {variable.path: variable.value for variable in variables}
+
+
+class Checkpoints:
+    """The checkpoints of a run: the newest few and the best, in one folder.
+
+    Args:
+        folder: where they lie; the best in its subfolder `best`.
+        model: a built model.
+        optimizer: a built optimizer.
+        keep: how many of the newest to keep.
+    """
+
+    def __init__(
+        self,
+        folder: epath.PathLike,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        keep: int,
+    ):
+        self.best_accuracy = tf.Variable(-1.0, dtype=tf.float64, name="best_accuracy")
+        self._checkpoint = tf.train.Checkpoint(
+            model=_by_path(model.variables),
+            optimizer=_by_path(optimizer.variables),
+            best_accuracy=self.best_accuracy,
+        )
+        folder = epath.Path(folder)
+        self._newest = tf.train.CheckpointManager(
+            self._checkpoint, str(folder), keep, checkpoint_name="step"
+        )
+        self._best = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=_by_path(model.variables)),
+            str(folder / "best"),
+            max_to_keep=1,
+            checkpoint_name="step",
+        )
+
+    @property
+    def newest(self) -> str | None:
+        """Path of the newest checkpoint, without the endings of its files."""
+        return self._newest.latest_checkpoint
+
+    def save(self, step: int, accuracy: float | None = None) -> str:
+        """Saves after so many steps; as the best too, where accuracy is above all before.
+
+        Returns:
+            The path of the checkpoint.
+        """
+        if accuracy is not None and accuracy > self.best_accuracy.numpy():
+            self.best_accuracy.assign(accuracy)
+            self._best.save(checkpoint_number=step)
+        return self._newest.save(checkpoint_number=step)
+
+    def restore(self) -> int | None:
+        """Restores the newest checkpoint; returns its step, or None where there is none."""
+        path = self.newest
+        if path is None:
+            return None
+        self._checkpoint.restore(path).assert_consumed()
+        return step_of(path)
+
+
+def find(folder: epath.PathLike, which: str) -> str:
+    """Path of the "newest" or the "best" checkpoint of a run's folder of checkpoints.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    folder = epath.Path(folder)
+    path = tf.train.latest_checkpoint(str(folder / "best" if which == "best" else folder))
+    if path is None:
+        raise ValueError(f"There is no checkpoint in {folder}: the run has not saved yet.")
+    return path
+
+
+def load_model(path: str, model: keras.Model) -> None:
+    """Restores the variables of a model, of any precision, from a checkpoint.
+
+    Raises:
+        ValueError: if the checkpoint lacks one of the model's variables.
+    """
+    checkpoint = tf.train.Checkpoint(model=_by_path(model.variables))
+    try:
+        status = checkpoint.restore(path).expect_partial()
+        status.assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        raise ValueError(f"{path} does not fit this model: {error}") from error
+
+
+def step_of(path: str) -> int:
+    """The step that a checkpoint's name ends in."""
+    return int(path.rpartition("-")[2])

@@ -1,0 +1,52 @@
+"""The learning curves of a run as a picture."""
+
+from collections.abc import Sequence
+
+from etils import epath
+
+from keras_preact.training.metrics import Row
+
+# Okabe and Ito's palette, which the colour-blind can tell apart.
+TRAIN_COLOR, EVAL_COLOR = "#E69F00", "#0072B2"
+
+
+def plot(rows: Sequence[Row], title: str, path: epath.PathLike) -> None:
+    """Draws error and loss over the steps, as in figure 6 of the paper, to a PNG.
+
+    Args:
+        rows: of metrics.csv, at least one.
+        title: a line above the picture.
+        path: where it goes.
+    """
+    # Without pyplot: neither a display nor global state is touched.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    error_axes, loss_axes = figure.subplots(1, 2)
+    steps = [row.step for row in rows]
+    train_error = [100 * (1 - row.train_accuracy) for row in rows]
+    eval_error = [100 * (1 - row.eval_accuracy) for row in rows]
+    style = {"markersize": 3, "marker": "o" if len(rows) < 40 else None}
+    train_style = {"color": TRAIN_COLOR, "linestyle": "--", "label": "training", **style}
+    eval_style = {"color": EVAL_COLOR, "label": "evaluation", **style}
+    error_axes.plot(steps, train_error, **train_style)
+    error_axes.plot(steps, eval_error, **eval_style)
+    error_axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None))
+    error_axes.set_title(f"evaluation error {eval_error[-1]:.2f} % at the end", fontsize="medium")
+    loss_axes.plot(steps, [row.train_loss for row in rows], **train_style)
+    loss_axes.plot(steps, [row.eval_loss for row in rows], **eval_style)
+    loss_axes.set(xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
+    for axes in (error_axes, loss_axes):
+        for before, after in zip(rows, rows[1:], strict=False):
+            if after.learning_rate < before.learning_rate:
+                axes.axvline(after.step, color="0.7", linewidth=0.8, zorder=0)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.name}.tmp"
+    with temporary.open("wb") as file:
+        figure.savefig(file, format="png", dpi=120)
+    temporary.replace(path)

@@ -1,0 +1,109 @@
+"""absl flags made from a configuration's fields, in groups, with errors a user can read."""
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+FLAGS = flags.FLAGS
+USAGE_ERROR = 2
+
+
+def define(config_class: type) -> None:
+    """Defines a flag for each field of a dataclass made of `option`s."""
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        kind, item = _kind(hints[field.name])
+        help_text, choices = field.metadata["help"], field.metadata["choices"]
+        options = {"module_name": field.metadata["group"]}
+        arguments = (field.name, field.default)
+        if choices:
+            flags.DEFINE_enum(*arguments, choices, help_text, **options)
+        elif kind is bool:
+            flags.DEFINE_bool(*arguments, help_text, **options)
+        elif kind is tuple:
+            parser = _TupleParser(item)
+            serializer = flags.CsvListSerializer(",")
+            flags.DEFINE(parser, *arguments, help_text, serializer=serializer, **options)
+        else:
+            define_number = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+            define_number.get(kind, flags.DEFINE_string)(*arguments, help_text, **options)
+
+
+def given(config_class: type) -> dict:
+    """The fields that the command line or a flagfile set, and to what."""
+    names = [field.name for field in dataclasses.fields(config_class)]
+    return {name: FLAGS[name].value for name in names if FLAGS[name].present}
+
+
+def parser(description: str, config_class: type) -> Callable[[Sequence[str]], list[str]]:
+    """A `flags_parser` for `absl.app.run`: --help shows the groups, errors exit with code 2."""
+
+    def parse(argv):
+        if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
+            print(f"{description}\n{_help(config_class)}")
+            sys.exit(0)
+        try:
+            rest = FLAGS(argv)
+        except flags.Error as error:
+            fail(f"{error}\nAll flags: python {argv[0]} --help")
+        if len(rest) > 1:
+            fail(f"Only flags are understood. Received: {' '.join(rest[1:])}")
+        return rest
+
+    return parse
+
+
+def fail(message: str) -> typing.NoReturn:
+    """Ends the program with an error in the user's words and exit code 2."""
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(USAGE_ERROR)
+
+
+class _TupleParser(flags.ArgumentParser):
+    """Numbers separated by commas."""
+
+    def __init__(self, item: type):
+        self.item = item
+        self.syntactic_help = "numbers separated by commas"
+
+    def parse(self, argument):
+        if isinstance(argument, tuple):
+            return argument
+        try:
+            return tuple(self.item(part) for part in argument.split(",") if part.strip())
+        except ValueError:
+            raise ValueError(f"must be {self.item.__name__} numbers separated by commas") from None
+
+    def flag_type(self):
+        return f"comma separated {self.item.__name__}"
+
+
+def _kind(hint):
+    """(type, type of the items of a tuple) of a hint such as int | None."""
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return tuple, typing.get_args(hint)[0]
+    return hint, None
+
+
+def _help(config_class):
+    lines, group = [], None
+    for field in dataclasses.fields(config_class):
+        if field.metadata["group"] != group:
+            group = field.metadata["group"]
+            lines.append(f"\n{group}:")
+        default = "" if field.default is None else f" (default {field.default})"
+        choices = field.metadata["choices"]
+        lines.append(f"  --{field.name}: {field.metadata['help']}{default}")
+        if choices:
+            lines.append(f"      one of {', '.join(choices)}")
+    lines += [
+        "\nflagfiles:",
+        "  --flagfile: a file with a flag a line, such as a recipe in configs/",
+    ]
+    return "\n".join(lines)

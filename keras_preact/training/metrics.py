@@ -1,0 +1,103 @@
+"""The figures of a run: metrics.csv and TensorBoard."""
+
+import csv
+import dataclasses
+import io
+
+import tensorflow as tf
+from etils import epath
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of metrics.csv: an evaluation, and the training since the one before.
+
+    Args:
+        step: steps taken so far.
+        epoch: images seen so far over training images.
+        train_loss: mean cross-entropy of the augmented training images, in nats.
+        train_accuracy: 0 to 1.
+        eval_loss: mean cross-entropy of the evaluation images, in nats.
+        eval_accuracy: 0 to 1.
+        learning_rate: of the last step.
+        images_per_second: training images; evaluation and saving not counted.
+        elapsed_seconds: since this process began to train.
+    """
+
+    step: int
+    epoch: float
+    train_loss: float
+    train_accuracy: float
+    eval_loss: float
+    eval_accuracy: float
+    learning_rate: float
+    images_per_second: float
+    elapsed_seconds: float
+
+
+COLUMNS = [field.name for field in dataclasses.fields(Row)]
+
+
+def read(path: epath.PathLike) -> list[Row]:
+    """The rows of a metrics.csv; none where there is no such file."""
+    path = epath.Path(path)
+    if not path.exists():
+        return []
+    rows = csv.DictReader(io.StringIO(path.read_text()))
+    return [
+        Row(**{name: int(v) if name == "step" else float(v) for name, v in row.items()})
+        for row in rows
+    ]
+
+
+class MetricsLog:
+    """Writes metrics.csv and TensorBoard's events.
+
+    Args:
+        csv_path: of metrics.csv; rows beyond start_step are dropped, as those steps
+            will be taken again.
+        tensorboard_dir: where the events go, training and evaluation apart.
+        start_step: the step that training starts or goes on from.
+    """
+
+    def __init__(self, csv_path: epath.PathLike, tensorboard_dir: epath.PathLike, start_step: int):
+        self._path = epath.Path(csv_path)
+        self.rows = [row for row in read(csv_path) if row.step <= start_step]
+        self._writers = {
+            split: tf.summary.create_file_writer(str(epath.Path(tensorboard_dir) / split))
+            for split in ("train", "eval")
+        }
+
+    def train(self, step: int, **scalars: float) -> None:
+        """Training figures at a step, to TensorBoard alone."""
+        self._write("train", step, scalars)
+
+    def add(self, row: Row) -> None:
+        """An evaluation, to both."""
+        self.rows.append(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for each in self.rows:
+            values = dataclasses.asdict(each)
+            writer.writerow({k: v if k == "step" else f"{v:.6g}" for k, v in values.items()})
+        write_whole(self._path, text.getvalue())
+        self._write("eval", row.step, {"loss": row.eval_loss, "accuracy": row.eval_accuracy})
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def _write(self, split, step, scalars):
+        with self._writers[split].as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+        self._writers[split].flush()
+
+
+def write_whole(path: epath.PathLike, text: str) -> None:
+    """Writes a text file that is never seen half-written."""
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_text(text)
+    temporary.replace(path)

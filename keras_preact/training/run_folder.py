@@ -1,0 +1,156 @@
+"""The folder of a run: what lies where, and who may write there."""
+
+import dataclasses
+import json
+import platform
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+from keras_preact.data import DatasetInfo
+from keras_preact.training.config import TrainConfig
+from keras_preact.training.metrics import write_whole
+from keras_preact.version import __version__
+
+# Fields that may differ when a run is resumed: they change nothing that has been learned.
+_FREE_TO_RESUME = {
+    *("run_dir", "mode", "resume", "overwrite", "checkpoint", "data_dir"),
+    *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints"),
+    *("train_steps", "train_epochs"),
+}
+_FREE_TO_EVALUATE = {*_FREE_TO_RESUME, "global_batch_size", "skip_bad_images"}
+
+
+class RunFolder:
+    """Paths of a run and its record, config.json.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        self.path = epath.Path(path).expanduser()
+        self.config = self.path / "config.json"
+        self.labels = self.path / "labels.txt"
+        self.metrics = self.path / "metrics.csv"
+        self.curves = self.path / "curves.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def holds_a_run(self) -> bool:
+        return self.config.exists()
+
+    def check_free(self, config: TrainConfig) -> None:
+        """Refuses a folder that holds another's work, before anything is built.
+
+        Raises:
+            ValueError: if the folder holds a run and neither resume nor overwrite is
+                set, holds something else, or holds a run of another configuration.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise ValueError(f"run_dir must be a folder. Received: {self}, which is a file")
+        if self.holds_a_run():
+            if config.resume:
+                self._check_same(config, _FREE_TO_RESUME)
+            elif not config.overwrite:
+                raise ValueError(
+                    f"{self} holds a run already. Give --resume to continue it, --overwrite to "
+                    "delete it, or another --run_dir."
+                )
+        elif any(self.path.iterdir()):
+            raise ValueError(
+                f"run_dir must be a new or empty folder, or that of a run. {self} holds "
+                "something else (there is no config.json)."
+            )
+
+    def clear(self) -> None:
+        """Deletes what a run wrote, and nothing else."""
+        for path in (self.checkpoints, self.tensorboard):
+            if path.exists():
+                path.rmtree()
+        for path in (self.metrics, self.curves, self.labels, self.config):
+            path.unlink(missing_ok=True)
+
+    def begin(self, config: TrainConfig, info: DatasetInfo) -> None:
+        """Writes what is needed to repeat, evaluate and export the run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        record = {
+            "config": config.to_json(),
+            "dataset": dataclasses.asdict(info),
+            "versions": _versions(),
+            "command": sys.argv,
+        }
+        write_whole(self.labels, "\n".join(info.class_names) + "\n")
+        write_whole(self.config, json.dumps(record, indent=2) + "\n")
+
+    def read(self) -> tuple[TrainConfig, DatasetInfo]:
+        """The configuration of the run and what it knew of its data.
+
+        Raises:
+            ValueError: if the folder holds no run, or one that cannot be read.
+        """
+        if not self.holds_a_run():
+            raise ValueError(f"run_dir must be the folder of a run. There is no {self.config}")
+        try:
+            record = json.loads(self.config.read_text())
+            lists = {k: tuple(v) for k, v in record["dataset"].items() if isinstance(v, list)}
+            info = DatasetInfo(**{**record["dataset"], **lists})
+            return TrainConfig.from_json(record["config"]), info
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.config} is not the record of a run: {error}") from error
+
+    def check_evaluable(self, config: TrainConfig) -> None:
+        """Raises ValueError if config is not that of the run in this folder."""
+        self._check_same(config, _FREE_TO_EVALUATE)
+
+    def _check_same(self, config, free):
+        old, _ = self.read()
+        if old.scale_schedule:
+            # The length of the run then is part of its schedule.
+            free = free - {"train_steps", "train_epochs"}
+        differing = [
+            (field.name, getattr(old, field.name), getattr(config, field.name))
+            for field in dataclasses.fields(config)
+            if field.name not in free and getattr(old, field.name) != getattr(config, field.name)
+        ]
+        if differing:
+            table = "\n".join(
+                f"  {name}: {was} in the run, {now} now" for name, was, now in differing
+            )
+            raise ValueError(f"{self} is a run of another configuration:\n{table}")
+
+
+def configure(given: dict) -> TrainConfig:
+    """A configuration from flags; a run's own where one is resumed or evaluated.
+
+    Args:
+        given: the fields that the user set.
+
+    Raises:
+        ValueError: as `TrainConfig` does, or if there is no run to evaluate.
+    """
+    config = TrainConfig(**given)
+    if config.run_dir is None and config.mode == "evaluate":
+        config.require("run_dir")
+    if config.run_dir is not None:
+        folder = RunFolder(config.run_dir)
+        if config.mode == "evaluate" or (config.resume and folder.holds_a_run()):
+            return folder.read()[0].updated(mode="train", resume=False, overwrite=False, **given)
+    return config
+
+
+def _versions():
+    modules = {"tensorflow": tf, "keras": keras, "numpy": np}
+    return {
+        "keras_preact": __version__,
+        **{name: module.__version__ for name, module in modules.items()},
+        "python": platform.python_version(),
+    }

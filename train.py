@@ -1,0 +1,30 @@
+"""Trains, resumes or evaluates a residual network; all flags: python train.py --help."""
+
+import os
+import sys
+
+# Before TensorFlow is imported: its start-up notices would bury our own lines.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app  # noqa: E402
+
+from keras_preact import training  # noqa: E402
+from keras_preact.training import flags, run_folder  # noqa: E402
+
+
+def main(_) -> None:
+    try:
+        config = run_folder.configure(flags.given(training.TrainConfig))
+        training.run(config)
+    except ValueError as error:
+        flags.fail(str(error))
+    except training.DivergenceError as error:
+        sys.exit(f"Error: {error}")
+    except training.Interrupted as interrupted:
+        print(f"Continue with: python train.py --run_dir={config.run_dir} --resume")
+        sys.exit(interrupted.exit_code)
+
+
+if __name__ == "__main__":
+    flags.define(training.TrainConfig)
+    app.run(main, flags_parser=flags.parser(__doc__, training.TrainConfig))
