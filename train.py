@@ -3,13 +3,13 @@
 import os
 import sys
 
-# Before TensorFlow is imported: its start-up notices would bury our own lines.
+# Before TensorFlow is imported: hides those of its start-up notices that can be hidden.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from absl import app  # noqa: E402
+from absl import app
 
-from keras_preact import training  # noqa: E402
-from keras_preact.training import flags, run_folder  # noqa: E402
+from keras_preact import training
+from keras_preact.training import flags, run_folder
 
 
 def main(_) -> None:

@@ -4,9 +4,14 @@
 image is changed by (seed, epoch, index) alone. Images stay uint8 throughout.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 AUGMENTATIONS = ("none", "pad_crop", "pad_crop_flip", "random_resized_crop")
+
+# Evaluation crops 224 pixels of 256, or in proportion.
+EVAL_MARGIN = 256 / 224
 
 
 def pad_crop(images: tf.Tensor, draws: tf.Tensor, *, flip: bool) -> tf.Tensor:
@@ -86,14 +91,28 @@ def center_crop(encoded: tf.Tensor, size: int) -> tf.Tensor:
     Returns:
         uint8 (size, size, 3).
     """
-    image = _decode(encoded)
-    short = round(size * 256 / 224)
-    sides = tf.shape(image)[:2]
-    scale = short / tf.reduce_min(sides)
-    height, width = tf.unstack(tf.cast(tf.round(scale * tf.cast(sides, tf.float64)), tf.int32))
-    image = resize(image, height, width)
-    image = image[(height - size) // 2 :, (width - size) // 2 :][:size, :size]
-    return tf.ensure_shape(image, [size, size, 3])
+    return fit(encoded, (size, size, 3), EVAL_MARGIN)
+
+
+def fit(encoded: tf.Tensor, image_shape: Sequence[int], margin: float) -> tf.Tensor:
+    """Decodes an image, resizes it until it just covers margin times a shape, crops the centre.
+
+    Args:
+        encoded: one image file, JPEG, PNG, GIF or BMP, a scalar string.
+        image_shape: (height, width, channels) of the result.
+        margin: 1 crops as little as possible.
+
+    Returns:
+        uint8 (height, width, channels).
+    """
+    height, width, channels = image_shape
+    image = _decode(encoded, channels)
+    sides = tf.cast(tf.shape(image)[:2], tf.float64)
+    covered = tf.round(tf.constant([height * margin, width * margin], tf.float64))
+    sides = tf.cast(tf.round(tf.reduce_max(covered / sides) * sides), tf.int32)
+    image = resize(image, sides[0], sides[1])
+    top, left = tf.unstack((sides - [height, width]) // 2)
+    return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
 
 
 def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -102,5 +121,5 @@ def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 
-def _decode(encoded):
-    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+def _decode(encoded, channels=3):
+    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import embedded, folder, tfds_source
-from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data.augmentation import AUGMENTATIONS, EVAL_MARGIN
 from keras_preact.data.order import DRAWS, DataOrder
 from keras_preact.data.sources import Encoded, InMemory
 from keras_preact.layers.lookup import one_of
@@ -30,6 +30,8 @@ class DatasetInfo:
         eval_count: evaluation images.
         mean: of each channel over the training images, in 0 to 255.
         std: standard deviation of each channel, likewise.
+        margin: how many times the image_shape an image file must cover before its
+            centre is cropped; see `augmentation.fit`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class DatasetInfo:
     eval_count: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    margin: float
 
     @property
     def classes(self) -> int:
@@ -190,10 +193,19 @@ def _dataset(name, train, evaluation, class_names, image_size):
                 f"{shape[0]}x{shape[1]}. Received: image_size={image_size}"
             )
         default = _DEFAULT_AUGMENTATION.get(name.partition("/")[0], "pad_crop_flip")
+        margin = 1.0
     else:
         shape, default = (train.size, train.size, 3), "random_resized_crop"
+        margin = EVAL_MARGIN
     mean, std = train.statistics()
     info = DatasetInfo(
-        name, tuple(class_names), tuple(shape), len(train), len(evaluation), tuple(mean), tuple(std)
+        name=name,
+        class_names=tuple(class_names),
+        image_shape=tuple(shape),
+        train_count=len(train),
+        eval_count=len(evaluation),
+        mean=tuple(mean),
+        std=tuple(std),
+        margin=margin,
     )
     return Dataset(info, train, evaluation, default)

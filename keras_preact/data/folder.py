@@ -121,7 +121,8 @@ def _check_all_classes_present(root, files, names):
         empty = [name for label, name in enumerate(names) if label not in present]
         if empty:
             raise ValueError(
-                f"Every class folder must hold an image. Empty in {root / split}: {', '.join(empty)}"
+                f"Every class folder must hold an image. Empty in {root / split}: "
+                f"{', '.join(empty)}"
             )
 
 

@@ -116,7 +116,9 @@ def _image_and_label(builder):
     keys = builder.info.supervised_keys
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
     features = builder.info.features
-    if not keys or not all(isinstance(features[k], kind) for k, kind in zip(keys, kinds)):
+    if not keys or not all(
+        isinstance(features[k], kind) for k, kind in zip(keys, kinds, strict=True)
+    ):
         raise ValueError(
             "dataset must be one of image classification: one image and one class label. "
             f"Received: {builder.name} with supervised_keys={keys}"

@@ -157,7 +157,7 @@ class TrainConfig:
         """The shortcut that `shortcut` and `shortcut_arguments` stand for."""
         arguments = {}
         for part in filter(None, self.shortcut_arguments.split(",")):
-            name, equals, value = part.partition("=")
+            name, _, value = part.partition("=")
             try:
                 arguments[name.strip()] = ast.literal_eval(value.strip())
             except (SyntaxError, ValueError):

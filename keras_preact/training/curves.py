@@ -1,5 +1,6 @@
 """The learning curves of a run as a picture."""
 
+import itertools
 from collections.abc import Sequence
 
 from etils import epath
@@ -40,7 +41,7 @@ def plot(rows: Sequence[Row], title: str, path: epath.PathLike) -> None:
     loss_axes.plot(steps, [row.eval_loss for row in rows], **eval_style)
     loss_axes.set(xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
     for axes in (error_axes, loss_axes):
-        for before, after in zip(rows, rows[1:], strict=False):
+        for before, after in itertools.pairwise(rows):
             if after.learning_rate < before.learning_rate:
                 axes.axvline(after.step, color="0.7", linewidth=0.8, zorder=0)
         axes.grid(alpha=0.3)

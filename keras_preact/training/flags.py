@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 
-from absl import flags
+from absl import flags, logging
 
 FLAGS = flags.FLAGS
 USAGE_ERROR = 2
@@ -50,6 +50,8 @@ def parser(description: str, config_class: type) -> Callable[[Sequence[str]], li
             rest = FLAGS(argv)
         except flags.Error as error:
             fail(f"{error}\nAll flags: python {argv[0]} --help")
+        if not FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
         if len(rest) > 1:
             fail(f"Only flags are understood. Received: {' '.join(rest[1:])}")
         return rest

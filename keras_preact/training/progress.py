@@ -40,8 +40,10 @@ class Progress:
         self._images = 0
         self._since = time.perf_counter()
 
-    def interval(self, step: int, loss: float, accuracy: float, learning_rate: float) -> float:
-        """Shows the steps since the last interval and returns their images per second."""
+    def interval(
+        self, step: int, loss: float, accuracy: float, learning_rate: float, show: bool = True
+    ) -> float:
+        """Shows the steps since the last interval, and returns their images per second."""
         seconds = time.perf_counter() - self._since
         rate = self._images / seconds
         self._past_images += self._images
@@ -53,10 +55,10 @@ class Progress:
             f"loss {loss:.4f}, accuracy {accuracy:.2%}, learning rate {learning_rate:.4g}, "
             f"{rate:,.0f} images/s, {eta} left"
         )
-        if self._bar.disable:
-            print(f"step {step:,} of {self._train_steps:,}: {figures}", flush=True)
-        else:
+        if not self._bar.disable:
             self._bar.set_postfix_str(figures)
+        elif show:
+            self.line(f"step {step:,} of {self._train_steps:,}: {figures}")
         return rate
 
     def mean_rate(self) -> float:

@@ -101,7 +101,7 @@ class Trainer:
                 self.progress.restart_clock()
             evaluates = self._completes_epochs(done) or done == self.schedule.train_steps
             if evaluates or done % self.config.log_steps == 0:
-                self._log(done)
+                self._log(done, show=not evaluates)
             if evaluates:
                 evaluation = self._evaluate_and_save(done)
             elif self.config.checkpoint_steps and done % self.config.checkpoint_steps == 0:
@@ -129,13 +129,12 @@ class Trainer:
         self.since_eval += sums
         return sums
 
-    def _log(self, done):
-        sums = self._collect(done)
-        if not sums.steps:
+    def _log(self, done, show):
+        if not self.pending:
             return
+        loss, accuracy = self._collect(done).means()
         rate = self._rate(done)
-        speed = self.progress.interval(done, *sums.means(), rate)
-        loss, accuracy = sums.means()
+        speed = self.progress.interval(done, loss, accuracy, rate, show)
         self.metrics.train(
             done, loss=loss, accuracy=accuracy, learning_rate=rate, images_per_second=speed
         )
@@ -169,7 +168,10 @@ class Trainer:
         self._save(done, evaluation.accuracy)
         self.metrics.add(row)
         self._plot()
-        self.progress.line(f"epoch {epoch:.2f}, step {done:,}: evaluation {evaluation}")
+        self.progress.line(
+            f"epoch {epoch:.2f}, step {done:,}: training accuracy {accuracy:.2%}, "
+            f"loss {loss:.4f}; evaluation {evaluation}"
+        )
         self.since_eval = _Sums()
         self.progress.restart_clock()
         return evaluation

@@ -1,0 +1,67 @@
+"""One export from its configuration. export.py calls `run`."""
+
+import itertools
+
+import keras
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+from keras_preact.exporting import saved_model
+from keras_preact.exporting.config import ExportConfig
+from keras_preact.training import checkpoint
+from keras_preact.training.run import load_data, restore_model
+from keras_preact.training.run_folder import RunFolder
+
+COMPARED_IMAGES = 64
+
+
+def run(config: ExportConfig) -> epath.Path:
+    """Exports a trained run, and says where all lies and how to classify an image.
+
+    Returns:
+        The folder of the SavedModel's version.
+
+    Raises:
+        ValueError: if there is no run, no checkpoint, or no data to compare on.
+        ParityError: if the export does not compute what the Keras model computes.
+    """
+    folder = RunFolder(config.run_dir)
+    train_config, info = folder.read()
+    path = checkpoint.find(folder.checkpoints, config.checkpoint)
+    if config.data_dir:
+        train_config = train_config.updated(data_dir=config.data_dir)
+    images = _eval_images(load_data(train_config))
+    # Whatever the run's precision was.
+    keras.config.set_dtype_policy("float32")
+    model = restore_model(folder, path)
+    output = (
+        epath.Path(config.output_dir).expanduser()
+        if config.output_dir
+        else (folder.path / "export")
+    )
+    version, difference = saved_model.export(model, info, images, output / "saved_model")
+    example = output / "example.png"
+    _write_png(images[0], example)
+    print(
+        f"Exported step {checkpoint.step_of(path):,}. On {len(images)} evaluation images its "
+        f"probabilities differ from the Keras model's by at most {difference:.1e}.\n"
+        f"  run:            {folder}\n"
+        f"  curves:         {folder.curves}\n"
+        f"  exported model: {version}\n"
+        "Classify an image, for example this one of the evaluation set:\n"
+        f"  python -m keras_preact.exporting.classify --model={version} {example}"
+    )
+    return version
+
+
+def _eval_images(data):
+    batches = data.eval(min(COMPARED_IMAGES, data.info.eval_count))
+    return np.concatenate([images.numpy() for images, *_ in itertools.islice(batches, 1)])
+
+
+def _write_png(image, path):
+    data = tf.io.encode_png(image).numpy()
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_bytes(data)
+    temporary.replace(path)
