@@ -66,6 +66,8 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
         shape,
         tf.zeros([0, 0, 4]),
         seed=draws[:2],
+        # By default a tenth of the image must be covered, which area_range would not undercut.
+        min_object_covered=0.0,
         area_range=(0.08, 1.0),
         aspect_ratio_range=(3 / 4, 4 / 3),
         max_attempts=10,
@@ -78,7 +80,8 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
         lambda: tf.slice(_decode(encoded), begin, crop),
     )
     image = resize(image, size, size)
-    return tf.cond(draws[2] % 2 == 1, lambda: image[:, ::-1], lambda: image)
+    image = tf.cond(draws[2] % 2 == 1, lambda: image[:, ::-1], lambda: image)
+    return tf.ensure_shape(image, [size, size, 3])
 
 
 def center_crop(encoded: tf.Tensor, size: int) -> tf.Tensor:
@@ -99,7 +102,7 @@ def fit(encoded: tf.Tensor, image_shape: Sequence[int], margin: float) -> tf.Ten
 
     Args:
         encoded: one image file, JPEG, PNG, GIF or BMP, a scalar string.
-        image_shape: (height, width, channels) of the result.
+        image_shape: (height, width, channels) of the result, 1 or 3 channels.
         margin: 1 crops as little as possible.
 
     Returns:
@@ -122,4 +125,9 @@ def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def _decode(encoded, channels=3):
-    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    # Always in colour: TensorFlow cannot decode every kind of file to grey.
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    if channels == 3:
+        return image
+    luma = tf.tensordot(tf.cast(image, tf.float32), [0.299, 0.587, 0.114], axes=1)
+    return tf.cast(tf.round(luma), tf.uint8)[..., None]

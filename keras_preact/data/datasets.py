@@ -160,6 +160,8 @@ def load(
             or image_size is given for images of one size.
     """
     check(name, data_dir)
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be above 0. Received: image_size={image_size}")
     if name == "digits":
         train, evaluation, class_names = embedded.digits()
     elif name == "synthetic":
@@ -197,6 +199,12 @@ def _dataset(name, train, evaluation, class_names, image_size):
     else:
         shape, default = (train.size, train.size, 3), "random_resized_crop"
         margin = EVAL_MARGIN
+    for split, source in (("training", train), ("evaluation", evaluation)):
+        if not len(source):
+            raise ValueError(
+                f"{name} must have images to learn from and others to evaluate on; "
+                f"there are none for {split}."
+            )
     mean, std = train.statistics()
     info = DatasetInfo(
         name=name,

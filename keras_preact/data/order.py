@@ -22,9 +22,19 @@ class DataOrder:
         count: number of training images.
         batch_size: images in a step.
         seed: a whole number, at least 0; another seed is another stream.
+
+    Raises:
+        ValueError: if one of them is below its least value.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int):
+        for name, value, least in (
+            ("count", count, 1),
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}. Received: {name}={value}")
         self.count = count
         self.batch_size = batch_size
         self.seed = seed

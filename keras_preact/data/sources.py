@@ -30,7 +30,7 @@ class InMemory:
 
     def train_batches(self, indices_and_draws: tf.data.Dataset, augment: str) -> tf.data.Dataset:
         """Maps batches of (indices, draws) to batches of (images, labels)."""
-        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        images, labels = self._tensors()
 
         def fetch(indices, draws):
             batch = tf.gather(images, indices)
@@ -42,8 +42,13 @@ class InMemory:
 
     def eval_images(self, indices: tf.data.Dataset) -> tf.data.Dataset:
         """Maps single indices to (image, label)."""
-        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        images, labels = self._tensors()
         return indices.map(lambda index: (images[index], labels[index]))
+
+    def _tensors(self):
+        # tf.data runs on the CPU; on an accelerator they would only take up memory.
+        with tf.device("CPU"):
+            return tf.constant(self.images), tf.constant(self.labels)
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over all images, in 0 to 255."""

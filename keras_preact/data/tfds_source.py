@@ -51,16 +51,19 @@ def load(
     check(name, data_dir)
     builder = _builder(name, data_dir)
     keys = _image_and_label(builder)
-    held_out = [split for split in EVAL_SPLITS if split in builder.info.splits]
-    if "train" not in builder.info.splits:
-        raise ValueError(f"{name} has no train split, only {', '.join(builder.info.splits)}")
-    train = _source(builder, "train", keys, image_size)
-    if held_out:
-        evaluation = _source(builder, held_out[0], keys, image_size)
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise ValueError(f"{name} must have a split train. Received: {', '.join(splits)}")
+    chosen = ["train", *[split for split in EVAL_SPLITS if split in splits][:1]]
+    # One decision for all splits: their images must come out alike.
+    if _fits_in_memory(builder, chosen, keys[0]):
+        sources = [_in_memory(builder, split) for split in chosen]
     else:
-        is_eval = np.arange(len(train)) % HELD_OUT_EVERY == 0
-        train, evaluation = train.select(~is_eval), train.select(is_eval)
-    return train, evaluation, builder.info.features[keys[1]].names
+        sources = [_encoded(builder, split, keys, image_size) for split in chosen]
+    if len(sources) == 1:
+        is_eval = np.arange(len(sources[0])) % HELD_OUT_EVERY == 0
+        sources = [sources[0].select(~is_eval), sources[0].select(is_eval)]
+    return *sources, builder.info.features[keys[1]].names
 
 
 def check(name: str, data_dir: str | None) -> None:
@@ -70,7 +73,8 @@ def check(name: str, data_dir: str | None) -> None:
         return
     known = tfds_names()
     rule = f"{', '.join(OWN_NAMES)} or one of the {len(known)} names of tensorflow-datasets"
-    one_of("dataset", name.partition("/")[0], (*OWN_NAMES, *known), rule)
+    base, slash, _ = name.partition("/")
+    one_of("dataset", base, known if slash else (*OWN_NAMES, *known), rule)
     if data_dir and not root.exists() and root != _root(None):
         raise ValueError(
             f"data_dir must be an existing folder, with {_expected(name, root)} where {name} is "
@@ -100,43 +104,43 @@ def _builder(name, data_dir):
         newest = max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
         return tfds.builder_from_directory(newest)
     missing = f"{name} is not prepared in {root} (no {_expected(name, root)})"
-    print(f"{missing}: downloading it there.", flush=True)
     try:
         builder = tfds.builder(name, data_dir=str(root), try_gcs=False)
-        builder.download_and_prepare()
-    except (OSError, AssertionError, ValueError, tfds.download.DownloadError) as error:
-        # TFDS asserts where a set must be fetched by hand, and says how.
+        # A set of several configurations may have its default one prepared.
+        if not builder.is_prepared():
+            print(f"{missing}: downloading it there.", flush=True)
+            builder.download_and_prepare()
+    # Of many kinds: connections, checksums, or assertions that say what to fetch by hand.
+    except Exception as error:
         raise ValueError(f"{missing} and could not be downloaded: {error}") from error
     return builder
 
 
 def _image_and_label(builder):
+    """The names of the two features that matter."""
     import tensorflow_datasets as tfds
 
-    keys = builder.info.supervised_keys
+    named = dict(builder.info.features.items())
+    keys = builder.info.supervised_keys or ()
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
-    features = builder.info.features
-    if not keys or not all(
-        isinstance(features[k], kind) for k, kind in zip(keys, kinds, strict=True)
-    ):
+    features = [named.get(key) if isinstance(key, str) else None for key in keys]
+    if len(features) != 2 or not all(map(isinstance, features, kinds)):
         raise ValueError(
             "dataset must be one of image classification: one image and one class label. "
             f"Received: {builder.name} with supervised_keys={keys}"
         )
+    if features[0].np_dtype != np.uint8:
+        raise ValueError(
+            f"dataset must have images of uint8. Received: {builder.name} with images of "
+            f"{np.dtype(features[0].np_dtype).name}"
+        )
     return keys
 
 
-def _source(builder, split, keys, image_size):
-    image = builder.info.features[keys[0]]
-    count = builder.info.splits[split].num_examples
-    if None not in image.shape and count * np.prod(image.shape) <= MEMORY_BYTES:
-        return _in_memory(builder, split)
-    if builder.info.file_format.value != "tfrecord":
-        raise ValueError(
-            f"{builder.name} must be prepared as tfrecord files to be read at random. "
-            f"Received: {builder.info.file_format.value}"
-        )
-    return _encoded(builder, split, keys, image_size)
+def _fits_in_memory(builder, splits, image_key):
+    count = sum(builder.info.splits[split].num_examples for split in splits)
+    shape = builder.info.features[image_key].shape
+    return None not in shape and count * np.prod(shape) <= MEMORY_BYTES
 
 
 def _in_memory(builder, split):
@@ -154,7 +158,18 @@ def _in_memory(builder, split):
 def _encoded(builder, split, keys, image_size):
     import tensorflow_datasets as tfds
 
-    records = tfrecord.index_files(builder.info.splits[split].filepaths)
+    if builder.info.file_format.value != "tfrecord":
+        raise ValueError(
+            f"{builder.name} must be prepared as tfrecord files to be read at random. "
+            f"Received: {builder.info.file_format.value}"
+        )
+    info = builder.info.splits[split]
+    records = tfrecord.index_files(info.filepaths)
+    if len(records) != info.num_examples:
+        raise ValueError(
+            f"{builder.name} must have {info.num_examples} examples in {split}, as its "
+            f"dataset_info.json says. Found: {len(records)}"
+        )
     decoders = {keys[0]: tfds.decode.SkipDecoding()}
 
     def read(index):

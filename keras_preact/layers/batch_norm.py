@@ -41,15 +41,18 @@ class BatchNormalization(keras.layers.Layer):
                 "BatchNormalization needs images (batch, height, width, channels) with a "
                 f"known number of channels. Received: input_shape={tuple(input_shape)}"
             )
-        shape = (input_shape[-1],)
-        # autocast=False: under mixed precision the kernel wants float32 here.
-        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones", autocast=False)
-        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
-        self.moving_mean = self.add_weight(
-            name="moving_mean", shape=shape, initializer="zeros", trainable=False, autocast=False
-        )
+        options = {
+            "shape": (input_shape[-1],),
+            # The kernel wants float32 here in every precision but float64, which it lacks.
+            "dtype": "float64" if self.compute_dtype == "float64" else "float32",
+            "autocast": False,
+        }
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **options)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **options)
+        options["trainable"] = False
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **options)
         self.moving_variance = self.add_weight(
-            name="moving_variance", shape=shape, initializer="ones", trainable=False, autocast=False
+            name="moving_variance", initializer="ones", **options
         )
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -69,7 +69,9 @@ class ResidualUnit(keras.layers.Layer):
                 f"strided_convolution of a {block} unit must be from 1 to "
                 f"{len(self.kernel_sizes)}. Received: strided_convolution={strided_convolution}"
             )
-        self.shortcut = shortcuts.get(shortcut, name="shortcut", dtype=self.dtype_policy)
+        # By name, as a policy object would keep Keras from saving shortcuts without get_config.
+        dtype = self.dtype_policy.name
+        self.shortcut = shortcuts.get(shortcut, name="shortcut", dtype=dtype)
         self.shortcut.strides = strides
 
     def call(self, x, training=None):

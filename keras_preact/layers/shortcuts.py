@@ -105,7 +105,7 @@ class ExclusiveGating(_Gating):
     """(1 - g) * x + g * F: figure 2(c), as in highway networks."""
 
     def call(self, x, residual, training=None):
-        # Written so that a small g survives bfloat16, in which 1 - g would round to 1.
+        # Rounds the sum in bfloat16, not the factor 1 - g, which has only 8 bits near 1.
         return x + self.gate(x) * (residual - x)
 
 
@@ -227,9 +227,10 @@ def get(identifier: str | Shortcut | dict, **arguments) -> Shortcut:
 
 
 def _check_arguments(shortcut_class: type[Shortcut], arguments: dict) -> None:
+    of_any_layer = inspect.signature(keras.layers.Layer.__init__).parameters
     parameters = inspect.signature(shortcut_class.__init__).parameters
-    own = [name for name in parameters if name not in ("self", "args", "kwargs")]
-    unknown = [name for name in arguments if name not in (*own, "name", "dtype")]
+    own = [name for name in parameters if name not in of_any_layer]
+    unknown = [name for name in arguments if name not in (*own, *of_any_layer)]
     if unknown:
         raise ValueError(
             f"{shortcut_class.__name__} takes {' and '.join(own) or 'no arguments'}. "

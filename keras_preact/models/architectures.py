@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from keras_preact.layers import BLOCKS
+from keras_preact.layers import BLOCKS, PROJECTIONS
 from keras_preact.layers.lookup import one_of
 
 # Units per stage. Source: "Deep Residual Learning for Image Recognition", table 1; 200
@@ -75,17 +75,31 @@ class Architecture:
         return 2 if self.stem == "imagenet" and self.block == "bottleneck" else 1
 
     @property
-    def default_projection(self) -> str:
-        """The papers' choice: parameter-free on CIFAR, but for bottleneck units."""
-        return "zero_pad" if self.stem == "cifar" and self.block != "bottleneck" else "convolution"
-
-    @property
     def default_input_shape(self) -> tuple[int, int, int]:
         return (32, 32, 3) if self.stem == "cifar" else (224, 224, 3)
 
-    @property
-    def default_classes(self) -> int:
-        return 10 if self.stem == "cifar" else 1000
+    def classes(self, asked: int | None) -> int:
+        """The number of classes asked for, or the data set's that the stem is made for.
+
+        Raises:
+            ValueError: if it is not above 0.
+        """
+        if asked is None:
+            return 10 if self.stem == "cifar" else 1000
+        if not (isinstance(asked, int) and asked > 0):
+            raise ValueError(f"classes must be a whole number above 0. Received: classes={asked!r}")
+        return asked
+
+    def projection(self, asked: str | None) -> str:
+        """The projection asked for, or the papers' choice: parameter-free on CIFAR, but
+        for bottleneck units.
+
+        Raises:
+            ValueError: if the name is unknown.
+        """
+        if asked is not None:
+            return one_of("projection", asked, PROJECTIONS)
+        return "zero_pad" if self.stem == "cifar" and self.block != "bottleneck" else "convolution"
 
 
 def resolve(
@@ -168,5 +182,5 @@ def _cifar_units(depth, block):
 
 
 def _nearest_depths(depth, period):
-    below = (depth - 2) // period * period + 2
+    below = max(2, (depth - 2) // period * period + 2)
     return " and ".join(str(d) for d in (below, below + period) if d > 2)

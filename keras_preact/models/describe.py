@@ -100,16 +100,14 @@ def describe(
     tally = _Tally(shape)
     rows = [_stem(tally, plan, order)]
     template = shortcut_layers.get(shortcut)
+    projection = plan.projection(projection)
     for unit_plan in plan.units():
-        rows.append(
-            _unit(tally, unit_plan, plan, order, template, projection or plan.default_projection)
-        )
+        rows.append(_unit(tally, unit_plan, plan, order, template, projection))
     if order.preactivation:
         tally.operations(order.preactivation)
         rows.append(tally.row("head"))
     if include_top:
-        classes = plan.default_classes if classes is None else classes
-        channels = tally.shape[-1]
+        classes, channels = plan.classes(classes), tally.shape[-1]
         rows.append(Row("logits", (classes,), (channels + 1) * classes, 0, channels * classes))
     description = Description(tuple(rows))
     if print_fn is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from keras_preact.layers import (
+    ORDERS,
     ActivationOrder,
     BatchNormalization,
     Conv2D,
@@ -18,6 +19,11 @@ from keras_preact.layers.max_pooling import SymmetricMaxPooling2D
 from keras_preact.models import architectures
 
 UnitFactory = Callable[..., keras.layers.Layer]
+
+POOLING = {
+    "avg": keras.layers.GlobalAveragePooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+}
 
 
 def ResNetV2(  # noqa: N802 - named as in keras.applications
@@ -64,7 +70,7 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
         unit: a name in `keras_preact.layers.ORDERS`; an `ActivationOrder`; or a
             factory, called as `unit(filters=, strides=, first_in_network=, name=)`
             for each unit, that returns a Keras layer. Stem and head then follow the
-            factory's attribute `order`, "full_preactivation" where it has none.
+            layers' attribute `order`, "full_preactivation" where they have none.
         shortcut: a name in `keras_preact.layers.SHORTCUTS`, or a `Shortcut`, of which
             each unit gets a copy.
         projection: "convolution" or "zero_pad". By default zero_pad in CIFAR nets of
@@ -82,22 +88,25 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
     Source: "Identity Mappings in Deep Residual Networks", figures 1, 2, 4, appendix.
     """
     plan = architectures.resolve(depth, stem, block, width_multiplier)
-    order, make_unit = _unit_maker(plan, unit, shortcut, projection)
-    classes = plan.default_classes if classes is None else classes
-    if include_top and not (isinstance(classes, int) and classes > 0):
-        raise ValueError(f"classes must be a whole number above 0. Received: classes={classes!r}")
+    classes = plan.classes(classes)
+    _check_weights(weights)
+    if pooling is not None:
+        one_of("pooling", pooling, POOLING)
+    units, order = _make_units(plan, unit, shortcut, projection)
 
     inputs = _inputs(input_tensor, input_shape or plan.default_input_shape)
     x = _stem(inputs, plan, order)
-    for unit_plan in plan.units():
-        x = make_unit(unit_plan)(x)
+    for layer in units:
+        x = layer(x)
     x = _run(order.preactivation, "head", x)
-    x = _top(x, classes, classifier_activation) if include_top else _pool(x, pooling)
+    if include_top:
+        x = _classify(x, classes, classifier_activation)
+    elif pooling:
+        x = POOLING[pooling](name=f"{pooling}_pool", dtype="float32")(x)
 
-    sources = inputs if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    model = keras.Model(sources, x, name=name or f"resnet{depth}")
+    model = keras.Model(_source(inputs), x, name=name or f"resnet{depth}")
     if weights is not None:
-        _load_weights(model, weights)
+        model.load_weights(weights)
     return model
 
 
@@ -123,35 +132,39 @@ def PlainNet(depth: int, **arguments) -> keras.Model:  # noqa: N802
     return ResNet(depth, shortcut="none", **arguments)
 
 
-def _unit_maker(plan, unit, shortcut, projection):
-    """The order of the stem and head, and a function from a UnitPlan to its layer."""
-    if callable(unit) and not isinstance(unit, ActivationOrder):
-        if projection is not None or shortcut != "identity":
-            raise ValueError(
-                "A unit factory decides on its shortcut and projection itself. "
-                f"Received: shortcut={shortcut!r}, projection={projection!r}"
-            )
-        make, order = unit, activation_orders.get(getattr(unit, "order", "full_preactivation"))
-    else:
-        order = activation_orders.get(unit)
+def _make_units(plan, unit, shortcut, projection):
+    """The layers of all units, and the order that stem and head follow."""
+    if isinstance(unit, str | ActivationOrder):
         make = functools.partial(
             ResidualUnit,
             block=plan.block,
-            order=order,
+            order=unit,
             shortcut=shortcut,
-            projection=projection or plan.default_projection,
+            projection=plan.projection(projection),
             strided_convolution=plan.strided_convolution,
         )
-
-    def make_unit(unit_plan):
-        return make(
+    elif not callable(unit):
+        raise ValueError(
+            f"unit must be one of {', '.join(ORDERS)}, an ActivationOrder, or a function that "
+            f"returns a layer. Received: unit={unit!r}"
+        )
+    elif projection is not None or shortcut != "identity":
+        raise ValueError(
+            "A unit factory decides on its shortcut and projection itself. "
+            f"Received: shortcut={shortcut!r}, projection={projection!r}"
+        )
+    else:
+        make = unit
+    units = [
+        make(
             filters=unit_plan.filters,
             strides=unit_plan.strides,
             first_in_network=unit_plan.first_in_network,
             name=unit_plan.name,
         )
-
-    return order, make_unit
+        for unit_plan in plan.units()
+    ]
+    return units, activation_orders.get(getattr(units[0], "order", "full_preactivation"))
 
 
 def _inputs(input_tensor, input_shape):
@@ -182,7 +195,7 @@ def _run(operations, prefix, x):
     return x
 
 
-def _top(x, classes, classifier_activation):
+def _classify(x, classes, classifier_activation):
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype="float32")(x)
     # U(-1/sqrt(in), 1/sqrt(in)), as in the authors' Torch code.
     initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
@@ -194,21 +207,14 @@ def _top(x, classes, classifier_activation):
     return keras.layers.Activation(classifier_activation, name="predictions", dtype="float32")(x)
 
 
-def _pool(x, pooling):
-    if pooling is None:
-        return x
-    layers = {
-        "avg": keras.layers.GlobalAveragePooling2D,
-        "max": keras.layers.GlobalMaxPooling2D,
-    }
-    layer_class = layers[one_of("pooling", pooling, layers)]
-    return layer_class(name=f"{pooling}_pool", dtype="float32")(x)
+def _source(inputs):
+    sources = keras.utils.get_source_inputs(inputs)
+    return sources[0] if len(sources) == 1 else sources
 
 
-def _load_weights(model, weights):
-    if not str(weights).endswith((".weights.h5", ".keras")):
+def _check_weights(weights):
+    if weights is not None and not str(weights).endswith((".weights.h5", ".keras")):
         raise ValueError(
             "weights must be None or the path of a .weights.h5 or .keras file; there are no "
             f"published weights to download. Received: weights={str(weights)!r}"
         )
-    model.load_weights(weights)

@@ -31,7 +31,8 @@ class Checkpoints:
         self.best_accuracy = tf.Variable(-1.0, dtype=tf.float64, name="best_accuracy")
         self._checkpoint = tf.train.Checkpoint(
             model=_by_path(model.variables),
-            optimizer=_by_path(optimizer.variables),
+            # Without the optimizer's own name, which Keras counts up in a process.
+            optimizer={v.path.partition("/")[2]: v.value for v in optimizer.variables},
             best_accuracy=self.best_accuracy,
         )
         folder = epath.Path(folder)

@@ -1,6 +1,5 @@
 """The learning curves of a run as a picture."""
 
-import itertools
 from collections.abc import Sequence
 
 from etils import epath
@@ -11,13 +10,16 @@ from keras_preact.training.metrics import Row
 TRAIN_COLOR, EVAL_COLOR = "#E69F00", "#0072B2"
 
 
-def plot(rows: Sequence[Row], title: str, path: epath.PathLike) -> None:
+def plot(
+    rows: Sequence[Row], title: str, path: epath.PathLike, drop_steps: Sequence[int] = ()
+) -> None:
     """Draws error and loss over the steps, as in figure 6 of the paper, to a PNG.
 
     Args:
         rows: of metrics.csv, at least one.
         title: a line above the picture.
         path: where it goes.
+        drop_steps: where the learning rate drops, marked by vertical lines.
     """
     # Without pyplot: neither a display nor global state is touched.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -41,9 +43,9 @@ def plot(rows: Sequence[Row], title: str, path: epath.PathLike) -> None:
     loss_axes.plot(steps, [row.eval_loss for row in rows], **eval_style)
     loss_axes.set(xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
     for axes in (error_axes, loss_axes):
-        for before, after in itertools.pairwise(rows):
-            if after.learning_rate < before.learning_rate:
-                axes.axvline(after.step, color="0.7", linewidth=0.8, zorder=0)
+        for step in drop_steps:
+            if step < steps[-1]:
+                axes.axvline(step, color="0.7", linewidth=0.8, zorder=0)
         axes.grid(alpha=0.3)
         axes.legend()
     path = epath.Path(path)

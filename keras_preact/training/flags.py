@@ -12,13 +12,13 @@ FLAGS = flags.FLAGS
 USAGE_ERROR = 2
 
 
-def define(config_class: type) -> None:
+def define(config_class: type, values: flags.FlagValues = FLAGS) -> None:
     """Defines a flag for each field of a dataclass made of `option`s."""
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         kind, item = _kind(hints[field.name])
         help_text, choices = field.metadata["help"], field.metadata["choices"]
-        options = {"module_name": field.metadata["group"]}
+        options = {"module_name": field.metadata["group"], "flag_values": values}
         arguments = (field.name, field.default)
         if choices:
             flags.DEFINE_enum(*arguments, choices, help_text, **options)
@@ -33,13 +33,15 @@ def define(config_class: type) -> None:
             define_number.get(kind, flags.DEFINE_string)(*arguments, help_text, **options)
 
 
-def given(config_class: type) -> dict:
+def given(config_class: type, values: flags.FlagValues = FLAGS) -> dict:
     """The fields that the command line or a flagfile set, and to what."""
     names = [field.name for field in dataclasses.fields(config_class)]
-    return {name: FLAGS[name].value for name in names if FLAGS[name].present}
+    return {name: values[name].value for name in names if values[name].present}
 
 
-def parser(description: str, config_class: type) -> Callable[[Sequence[str]], list[str]]:
+def parser(
+    description: str, config_class: type, values: flags.FlagValues = FLAGS
+) -> Callable[[Sequence[str]], list[str]]:
     """A `flags_parser` for `absl.app.run`: --help shows the groups, errors exit with code 2."""
 
     def parse(argv):
@@ -47,10 +49,11 @@ def parser(description: str, config_class: type) -> Callable[[Sequence[str]], li
             print(f"{description}\n{_help(config_class)}")
             sys.exit(0)
         try:
-            rest = FLAGS(argv)
+            rest = values(argv)
         except flags.Error as error:
             fail(f"{error}\nAll flags: python {argv[0]} --help")
-        if not FLAGS["verbosity"].present:
+        # Else checkpoints log how long they took, at every save.
+        if "verbosity" not in values or not values["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         if len(rest) > 1:
             fail(f"Only flags are understood. Received: {' '.join(rest[1:])}")

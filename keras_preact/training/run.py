@@ -47,7 +47,14 @@ def _train(config):
         f"of {config.global_batch_size}. Run folder: {folder}",
         flush=True,
     )
-    return Trainer(config, data, model, sgd, schedule, folder, strategy).fit()
+    result = Trainer(config, data, model, sgd, schedule, folder, strategy).fit()
+    print(
+        f"Finished: evaluation {result}\n"
+        f"  run:    {folder}\n"
+        f"  curves: {folder.curves}\n"
+        f"  export: python export.py --run_dir={folder}"
+    )
+    return result
 
 
 def _evaluate(config):

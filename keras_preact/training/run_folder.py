@@ -143,7 +143,8 @@ def configure(given: dict) -> TrainConfig:
     if config.run_dir is not None:
         folder = RunFolder(config.run_dir)
         if config.mode == "evaluate" or (config.resume and folder.holds_a_run()):
-            return folder.read()[0].updated(mode="train", resume=False, overwrite=False, **given)
+            of_this_call = {"mode": "train", "resume": False, "overwrite": False}
+            return folder.read()[0].updated(**{**of_this_call, **given})
     return config
 
 

@@ -191,7 +191,7 @@ class Trainer:
 
     def _plot(self):
         title = f"{self.model.name}, {self.config.unit}, on {self.data.info.name}"
-        curves.plot(self.metrics.rows, title, self.folder.curves)
+        curves.plot(self.metrics.rows, title, self.folder.curves, self.schedule.drop_steps)
 
     def _diverged(self, what):
         kept = self.checkpoints.newest

@@ -1,0 +1,232 @@
+"""Training and evaluation streams, whatever the data set."""
+
+import itertools
+
+import numpy as np
+import pytest
+from sample_data import encode, smooth_image, write_files
+from sklearn.datasets import load_digits
+
+from keras_preact.data import Dataset, datasets, load
+from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data.order import DataOrder
+from keras_preact.data.sources import InMemory
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of 9 + 5 photos of many sizes and two classes."""
+    root = tmp_path_factory.mktemp("photos")
+    for split, count in (("train", 9), ("val", 5)):
+        for n in range(count):
+            image = encode(smooth_image(150 - 9 * n, 30 + 12 * n, seed=n), "JPEG")
+            write_files(root, {f"{split}/{'ab'[n % 2]}/{n}.jpg": image})
+    return load("folder", data_dir=str(root), image_size=16)
+
+
+def batches(stream, count):
+    return list(itertools.islice(stream.as_numpy_iterator(), count))
+
+
+def samples(stream, count, batch_size):
+    """The first images and labels of a stream."""
+    images, labels = zip(*batches(stream, -(-count // batch_size)), strict=True)
+    return np.concatenate(images)[:count], np.concatenate(labels)[:count]
+
+
+# Sets in memory and as files; each with every augmentation it can have.
+STREAMS = [
+    ("digits", "none"),
+    ("digits", "pad_crop"),
+    ("digits", "pad_crop_flip"),
+    ("photos", "none"),
+    ("photos", "random_resized_crop"),
+]
+streams = pytest.mark.parametrize(("name", "augmentation"), STREAMS)
+
+
+@streams
+def test_two_streams_of_one_seed_are_identical_to_the_byte(request, name, augmentation):
+    dataset = request.getfixturevalue(name)
+    one, two = (batches(dataset.train(8, seed=5, augmentation=augmentation), 6) for _ in range(2))
+    for (images, labels), (others, other_labels) in zip(one, two, strict=True):
+        assert images.tobytes() == others.tobytes()
+        assert labels.tobytes() == other_labels.tobytes()
+
+
+@streams
+def test_a_stream_is_resumed_at_any_step(request, name, augmentation):
+    dataset = request.getfixturevalue(name)
+    whole = batches(dataset.train(4, seed=5, augmentation=augmentation), 8)
+    rest = batches(dataset.train(4, seed=5, augmentation=augmentation, start_step=5), 3)
+    for (images, labels), (others, other_labels) in zip(whole[5:], rest, strict=True):
+        assert images.tobytes() == others.tobytes()
+        assert labels.tobytes() == other_labels.tobytes()
+
+
+@streams
+def test_the_batch_size_does_not_change_an_image_or_its_place(request, name, augmentation):
+    dataset = request.getfixturevalue(name)
+    # 20 samples of nine photos lie in three epochs.
+    one, other = (
+        samples(dataset.train(size, seed=5, augmentation=augmentation), 20, size)
+        for size in (3, 13)
+    )
+    np.testing.assert_array_equal(one[0], other[0])
+    np.testing.assert_array_equal(one[1], other[1])
+
+
+@streams
+def test_another_seed_gives_another_stream(request, name, augmentation):
+    dataset = request.getfixturevalue(name)
+    one, other = (
+        samples(dataset.train(9, seed=seed, augmentation=augmentation), 18, 9) for seed in (5, 6)
+    )
+    # Not one epoch begins alike, so most images differ.
+    same = [np.array_equal(*pair) for pair in zip(one[0], other[0], strict=True)]
+    assert sum(same) < 9
+
+
+def test_a_photo_is_cropped_anew_in_every_epoch(photos):
+    # Nine photos, two epochs: 18 images of which no two are the same.
+    images, _ = samples(photos.train(9, augmentation="random_resized_crop"), 18, 9)
+    assert len({image.tobytes() for image in images}) == 18
+
+
+def test_digits_are_padded_and_cropped_in_the_order_of_their_draws(digits):
+    # The reference, one image at a time, on scikit-learn's own images.
+    bunch = load_digits()
+    training = np.flatnonzero(np.arange(1797) % 5)
+    order = DataOrder(1437, 50, seed=2)
+    stream = digits.train(50, seed=2, start_step=27)  # the epoch ends at step 28.74
+    for step, (images, labels) in zip(range(27, 31), stream.as_numpy_iterator(), strict=False):
+        indices, draws = order.batch(step)
+        chosen = training[indices]
+        np.testing.assert_array_equal(labels, bunch.target[chosen])
+        padded = np.pad(np.rint(bunch.images[chosen] * 255 / 16), ((0, 0), (1, 1), (1, 1)))
+        for image, frame, (down, right, *_) in zip(images, padded, draws % 3, strict=True):
+            np.testing.assert_array_equal(image[..., 0], frame[down : down + 8, right : right + 8])
+
+
+def test_training_images_of_an_epoch_are_all_of_them_once(digits):
+    images, labels = samples(digits.train(479, augmentation="none"), 1437, 479)
+    source = digits.train_source
+    left, right = (
+        sorted(zip((i.tobytes() for i in some), numbers.tolist(), strict=True))
+        for some, numbers in ((images, labels), (source.images, source.labels))
+    )
+    assert left == right
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 360, 365])
+def test_every_evaluation_image_counts_once_at_any_batch_size(digits, batch_size):
+    stream = digits.eval(batch_size)
+    images, labels, weights = (
+        np.stack(parts) for parts in zip(*stream.as_numpy_iterator(), strict=True)
+    )
+    # Stacking has shown that all batches have one size; this is their number.
+    assert len(images) == -(-360 // batch_size)
+    assert images.shape[1] == batch_size
+    images, labels, weights = (
+        part.reshape(-1, *part.shape[2:]) for part in (images, labels, weights)
+    )
+    assert weights.dtype == np.float32
+    assert weights.sum() == 360
+    assert (weights[:360] == 1).all()
+    assert (weights[360:] == 0).all()
+    np.testing.assert_array_equal(images[:360], digits.eval_source.images)
+    np.testing.assert_array_equal(labels[:360], load_digits().target[::5])
+    # The filling must be a valid image of a valid class.
+    np.testing.assert_array_equal(images[360:], np.repeat(images[:1], len(images) - 360, axis=0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 10])
+def test_every_photo_counts_once_at_any_batch_size(photos, batch_size):
+    parts = zip(*photos.eval(batch_size).as_numpy_iterator(), strict=True)
+    images, labels, weights = map(np.concatenate, parts)
+    assert len(images) % batch_size == 0
+    assert weights.tolist() == [1.0] * 5 + [0.0] * (len(images) - 5)
+    # Files 0, 2 and 4 are of class a, 1 and 3 of class b.
+    assert labels[:5].tolist() == [0, 0, 0, 1, 1]
+    assert len({image.tobytes() for image in images[:5]}) == 5
+
+
+def test_the_description_says_what_a_network_must_know(digits, photos):
+    info = digits.info
+    assert (info.name, info.classes, info.image_shape) == ("digits", 10, (8, 8, 1))
+    assert (info.train_count, info.eval_count, info.margin) == (1437, 360, 1.0)
+    pixels = np.rint(load_digits().images[np.arange(1797) % 5 > 0] * 255 / 16)
+    np.testing.assert_allclose(info.mean, [pixels.mean()], rtol=1e-9)
+    np.testing.assert_allclose(info.std, [pixels.std()], rtol=1e-9)
+    info = photos.info
+    assert (info.class_names, info.image_shape) == (("a", "b"), (16, 16, 3))
+    assert (info.train_count, info.eval_count) == (9, 5)
+    # Files are evaluated on the inner 224 of 256 pixels.
+    assert info.margin == pytest.approx(8 / 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "default"), [("digits", "pad_crop"), ("photos", "random_resized_crop")]
+)
+def test_the_default_augmentation_is_what_suits_the_set(request, name, default):
+    dataset = request.getfixturevalue(name)
+    by_default, named = dataset.train(9, seed=1), dataset.train(9, seed=1, augmentation=default)
+    np.testing.assert_array_equal(samples(by_default, 9, 9)[0], samples(named, 9, 9)[0])
+
+
+def test_synthetic_images_are_not_augmented_by_default():
+    synthetic = load("synthetic", image_size=8)
+    assert synthetic.info.image_shape == (8, 8, 3)
+    originals = {image.tobytes() for image in synthetic.train_source.images}
+    images, _ = samples(synthetic.train(64), 64, 64)
+    assert {image.tobytes() for image in images} <= originals
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [("digits", ["random_resized_crop"]), ("photos", ["pad_crop", "pad_crop_flip"])],
+)
+def test_augmentations_that_do_not_fit_the_images_are_refused(request, name, refused):
+    dataset = request.getfixturevalue(name)
+    for augmentation in AUGMENTATIONS:
+        if augmentation not in refused:
+            assert dataset.check_augmentation(augmentation) == augmentation
+            continue
+        with pytest.raises(ValueError, match=f"Received: augmentation='{augmentation}'") as error:
+            dataset.train(4, augmentation=augmentation)
+        fitting = ", ".join(name for name in AUGMENTATIONS if name not in refused)
+        assert f"must be one of {fitting}." in str(error.value)
+
+
+def test_an_unknown_augmentation_is_refused_with_the_nearest_known(digits):
+    with pytest.raises(ValueError, match="Did you mean 'pad_crop_flip'"):
+        digits.train(4, augmentation="padcropflip")
+
+
+def test_another_size_than_that_of_the_images_is_refused():
+    assert load("digits", image_size=8).info.image_shape == (8, 8, 1)
+    with pytest.raises(ValueError, match=r"digits, whose images are 8x8\. Received: image_size=16"):
+        load("digits", image_size=16)
+
+
+def test_names_of_own_sets_need_no_folder_to_be_checked():
+    for name in ("digits", "synthetic"):
+        assert datasets.check(name, None) is None
+
+
+def test_a_dataset_can_be_made_of_ones_own_arrays(digits):
+    images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    own = InMemory(images, np.array([0, 1, 0], np.int32))
+    dataset = Dataset(digits.info, own, own, "none")
+    (fetched, labels, weights), *rest = dataset.eval(4).as_numpy_iterator()
+    assert rest == []
+    np.testing.assert_array_equal(fetched, images[[0, 1, 2, 0]])
+    assert labels.tolist() == [0, 1, 0, 0]
+    assert weights.tolist() == [1, 1, 1, 0]

@@ -1,0 +1,82 @@
+import dataclasses
+import json
+
+import pytest
+
+from keras_preact.layers import ConstantScaling
+from keras_preact.training import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"unit": "full_preactivatoin"}, ["unit must be one of", "'full_preactivation'?"]),
+        ({"shortcut": "identty"}, ["shortcut must be one of", "Did you mean 'identity'?"]),
+        ({"block": "bottle"}, ["block must be one of", "single, basic, bottleneck"]),
+        ({"projection": "pad"}, ["projection must be one of convolution, zero_pad"]),
+        ({"mode": "test"}, ["mode must be one of train, evaluate"]),
+        ({"augmentation": "flip"}, ["augmentation must be one of none, pad_crop"]),
+        ({"global_batch_size": 0}, ["global_batch_size must be above 0", "global_batch_size=0"]),
+        ({"train_steps": -1}, ["train_steps must be above 0", "train_steps=-1"]),
+        ({"seed": -1}, ["seed must be at least 0", "seed=-1"]),
+        ({"learning_rate": float("nan")}, ["learning_rate must be above 0", "nan"]),
+        ({"weight_decay": float("inf")}, ["weight_decay must be at least 0", "inf"]),
+        ({"momentum": 1.0}, ["momentum must be below 1", "momentum=1.0"]),
+        ({"drop_steps": (200, 100)}, ["drop_steps must be above 0 and ascending", "[200, 100]"]),
+        ({"depth": 21}, ["6n+2 (basic)", "9n+2 (bottleneck)", "depth=21"]),
+        ({"depth": 38}, ["depth=38 needs", "block='basic'", "block='bottleneck'"]),
+        ({"depth": 20, "stem": "imagenet"}, ["18, 34, 50, 101, 152, 200", "depth=20"]),
+        ({"resume": True, "overwrite": True}, ["resume and overwrite contradict"]),
+        ({"train_steps": 5, "train_epochs": 1.0}, ["train_steps and train_epochs contradict"]),
+        ({"scale_schedule": True}, ["scale_schedule needs", "train_steps or train_epochs"]),
+        ({"shortcut": "none", "projection": "convolution"}, ["has no projection"]),
+        ({"shortcut_arguments": "rate=0.2"}, ["Identity takes no arguments", "rate"]),
+        (
+            {"shortcut": "dropout", "shortcut_arguments": "rate:0.2"},
+            ["NAME=VALUE", "'rate:0.2'"],
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_rule_and_what_was_received(values, words):
+    with pytest.raises(ValueError) as error:
+        TrainConfig(**values)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_json_gives_back_the_same_configuration():
+    config = TrainConfig(
+        dataset="cifar10", depth=110, drop_epochs=(1.5, 3.0), schedule_epochs=4.0, decay_bn=False
+    )
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_an_unknown_field_of_a_file_is_named():
+    with pytest.raises(ValueError, match="colour"):
+        TrainConfig.from_json({"depth": 20, "colour": "blue"})
+
+
+def test_shortcut_arguments_reach_the_shortcut():
+    config = TrainConfig(
+        shortcut="constant_scaling", shortcut_arguments="shortcut_scale=0.25, residual_scale=1"
+    )
+    shortcut = config.make_shortcut()
+    assert isinstance(shortcut, ConstantScaling)
+    assert (shortcut.shortcut_scale, shortcut.residual_scale) == (0.25, 1)
+
+
+def test_a_new_value_unsets_the_one_it_excludes():
+    config = TrainConfig(train_steps=100, drop_steps=(50,)).updated(train_epochs=2.0)
+    assert (config.train_steps, config.train_epochs) == (None, 2.0)
+    assert config.drop_steps == (50,)
+
+
+def test_every_field_has_a_group_and_a_help_text():
+    for field in dataclasses.fields(TrainConfig):
+        assert field.metadata["group"] in ("run", "data", "model", "optimization")
+        assert len(field.metadata["help"]) > 5
+
+
+def test_what_is_required_is_asked_for_with_an_example():
+    with pytest.raises(ValueError, match=r"dataset must be given.*configs/digits_resnet20\.flags"):
+        TrainConfig(depth=20).require("dataset", "depth")

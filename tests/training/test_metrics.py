@@ -1,0 +1,68 @@
+import csv
+
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from keras_preact.training import metrics
+
+
+def row(step, **changes):
+    values = dict(
+        step=step,
+        epoch=step / 10,
+        train_loss=1.5,
+        train_accuracy=0.5,
+        eval_loss=1.25,
+        eval_accuracy=0.625,
+        learning_rate=0.1,
+        images_per_second=100.0,
+        elapsed_seconds=3.0,
+    )
+    return metrics.Row(**{**values, **changes})
+
+
+def test_rows_are_read_back_as_they_were_written(tmp_path):
+    log = metrics.MetricsLog(tmp_path / "metrics.csv", tmp_path / "events", start_step=0)
+    rows = [row(10), row(1_234_567, train_loss=0.0123457)]
+    for each in rows:
+        log.add(each)
+    log.close()
+    assert metrics.read(tmp_path / "metrics.csv") == [
+        rows[0],
+        row(1_234_567, epoch=123457.0, train_loss=0.0123457),
+    ]
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [line["step"] for line in csv.DictReader(file)] == ["10", "1234567"]
+
+
+def test_steps_that_will_be_taken_again_are_dropped(tmp_path):
+    path = tmp_path / "metrics.csv"
+    log = metrics.MetricsLog(path, tmp_path / "events", start_step=0)
+    for step in (10, 20, 30):
+        log.add(row(step))
+    resumed = metrics.MetricsLog(path, tmp_path / "events", start_step=20)
+    resumed.add(row(25))
+    assert [each.step for each in metrics.read(path)] == [10, 20, 25]
+
+
+def test_tensorboard_reads_the_figures(tmp_path):
+    log = metrics.MetricsLog(tmp_path / "metrics.csv", tmp_path / "events", start_step=0)
+    log.train(5, loss=2.5, learning_rate=0.01)
+    log.add(row(10))
+    log.close()
+    events = {}
+    for split in ("train", "eval"):
+        events[split] = EventAccumulator(str(tmp_path / "events" / split), {"tensors": 0})
+        events[split].Reload()
+    assert set(events["train"].Tags()["tensors"]) == {"loss", "learning_rate"}
+    [event] = events["eval"].Tensors("accuracy")
+    assert event.step == 10
+    assert tf.make_ndarray(event.tensor_proto) == pytest.approx(0.625)
+
+
+def test_a_whole_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path):
+    metrics.write_whole(tmp_path / "file.txt", "old")
+    metrics.write_whole(tmp_path / "file.txt", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+    assert (tmp_path / "file.txt").read_text() == "new"
