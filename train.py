@@ -21,8 +21,10 @@ def main(_) -> None:
     except training.DivergenceError as error:
         sys.exit(f"Error: {error}")
     except training.Interrupted as interrupted:
-        print(f"Continue with: python train.py --run_dir={config.run_dir} --resume")
+        print(f"Continue with: {flags.this_python()} train.py --run_dir={config.folder} --resume")
         sys.exit(interrupted.exit_code)
+    except KeyboardInterrupt:
+        sys.exit("Interrupted before the first step; nothing has been saved.")
 
 
 if __name__ == "__main__":

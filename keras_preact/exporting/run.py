@@ -10,6 +10,7 @@ from etils import epath
 from keras_preact.exporting import saved_model
 from keras_preact.exporting.config import ExportConfig
 from keras_preact.training import checkpoint
+from keras_preact.training.flags import this_python
 from keras_preact.training.run import load_data, restore_model
 from keras_preact.training.run_folder import RunFolder
 
@@ -50,7 +51,7 @@ def run(config: ExportConfig) -> epath.Path:
         f"  curves:         {folder.curves}\n"
         f"  exported model: {version}\n"
         "Classify an image, for example this one of the evaluation set:\n"
-        f"  python -m keras_preact.exporting.classify --model={version} {example}"
+        f"  {this_python()} -m keras_preact.exporting.classify --model={version} {example}"
     )
     return version
 

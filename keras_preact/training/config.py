@@ -153,6 +153,11 @@ class TrainConfig:
                 f"shortcut='none', projection={self.projection!r}"
             )
 
+    @property
+    def folder(self) -> str:
+        """run_dir, or its default."""
+        return self.run_dir or f"runs/{self.dataset}_resnet{self.depth}"
+
     def make_shortcut(self) -> shortcuts.Shortcut:
         """The shortcut that `shortcut` and `shortcut_arguments` stand for."""
         arguments = {}

@@ -1,6 +1,8 @@
 """absl flags made from a configuration's fields, in groups, with errors a user can read."""
 
 import dataclasses
+import os
+import shutil
 import sys
 import types
 import typing
@@ -66,6 +68,14 @@ def fail(message: str) -> typing.NoReturn:
     """Ends the program with an error in the user's words and exit code 2."""
     print(f"Error: {message}", file=sys.stderr)
     sys.exit(USAGE_ERROR)
+
+
+def this_python() -> str:
+    """How the user's shell calls the Python that runs this, for commands to copy."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    relative = os.path.relpath(sys.executable)
+    return sys.executable if relative.startswith("..") else relative
 
 
 class _TupleParser(flags.ArgumentParser):

@@ -8,6 +8,7 @@ from keras_preact.models import ResNetV2
 from keras_preact.training import checkpoint, optimizer
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation, evaluate
+from keras_preact.training.flags import this_python
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.step import make_eval_step
 from keras_preact.training.trainer import Trainer
@@ -29,7 +30,7 @@ def run(config: TrainConfig) -> Evaluation:
 
 def _train(config):
     config.require("dataset", "depth")
-    folder = RunFolder(config.run_dir or f"runs/{config.dataset}_resnet{config.depth}")
+    folder = RunFolder(config.folder)
     folder.check_free(config)
     keras.utils.set_random_seed(config.seed)
     data = load_data(config)
@@ -52,7 +53,7 @@ def _train(config):
         f"Finished: evaluation {result}\n"
         f"  run:    {folder}\n"
         f"  curves: {folder.curves}\n"
-        f"  export: python export.py --run_dir={folder}"
+        f"  export: {this_python()} export.py --run_dir={folder}"
     )
     return result
 

@@ -138,13 +138,12 @@ def configure(given: dict) -> TrainConfig:
         ValueError: as `TrainConfig` does, or if there is no run to evaluate.
     """
     config = TrainConfig(**given)
-    if config.run_dir is None and config.mode == "evaluate":
+    if config.mode == "evaluate":
         config.require("run_dir")
-    if config.run_dir is not None:
-        folder = RunFolder(config.run_dir)
-        if config.mode == "evaluate" or (config.resume and folder.holds_a_run()):
-            of_this_call = {"mode": "train", "resume": False, "overwrite": False}
-            return folder.read()[0].updated(**{**of_this_call, **given})
+    folder = RunFolder(config.folder)
+    if config.mode == "evaluate" or (config.resume and folder.holds_a_run()):
+        of_this_call = {"mode": "train", "resume": False, "overwrite": False}
+        return folder.read()[0].updated(**{**of_this_call, **given})
     return config
 
 
