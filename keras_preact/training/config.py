@@ -147,6 +147,11 @@ class TrainConfig:
             raise ValueError(
                 "scale_schedule needs the length to scale to: train_steps or train_epochs."
             )
+        if self.skip_bad_images and self.dataset not in (None, "folder"):
+            raise ValueError(
+                "skip_bad_images is for dataset='folder' alone. "
+                f"Received: skip_bad_images=True, dataset={self.dataset!r}"
+            )
         if self.shortcut == "none" and self.projection is not None:
             raise ValueError(
                 "shortcut='none' has no projection. Received: "

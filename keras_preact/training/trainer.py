@@ -107,8 +107,11 @@ class Trainer:
             elif self.config.checkpoint_steps and done % self.config.checkpoint_steps == 0:
                 self._save(done)
             if interruption.signal_number is not None and done < self.schedule.train_steps:
-                path = self._save(done)
-                self.progress.line(f"Stopped after step {done:,}, saved as {path}")
+                if not evaluates:
+                    self._save(done)
+                self.progress.line(
+                    f"Stopped after step {done:,}, saved as {self.checkpoints.newest}"
+                )
                 raise Interrupted(interruption.signal_number)
         return evaluation
 
@@ -165,8 +168,10 @@ class Trainer:
             images_per_second=self.progress.mean_rate(),
             elapsed_seconds=time.perf_counter() - self.started,
         )
-        self._save(done, evaluation.accuracy)
+        # In this order: killed in between, the run would take these steps again and
+        # write the row anew.
         self.metrics.add(row)
+        self._save(done, evaluation.accuracy)
         self._plot()
         self.progress.line(
             f"epoch {epoch:.2f}, step {done:,}: training accuracy {accuracy:.2%}, "
@@ -182,9 +187,8 @@ class Trainer:
         # The loss of a step tells of the variables before it.
         if not all(bool(tf.reduce_all(tf.math.is_finite(v.value))) for v in self._floats()):
             self._diverged(f"A variable was no longer finite after step {done:,}")
-        path = self.checkpoints.save(done, accuracy)
+        self.checkpoints.save(done, accuracy)
         self.progress.restart_clock()
-        return path
 
     def _floats(self):
         return [v for v in self.model.variables if v.dtype.startswith("float")]

@@ -29,6 +29,7 @@ from keras_preact.training import TrainConfig
         ({"resume": True, "overwrite": True}, ["resume and overwrite contradict"]),
         ({"train_steps": 5, "train_epochs": 1.0}, ["train_steps and train_epochs contradict"]),
         ({"scale_schedule": True}, ["scale_schedule needs", "train_steps or train_epochs"]),
+        ({"dataset": "digits", "skip_bad_images": True}, ["for dataset='folder' alone"]),
         ({"shortcut": "none", "projection": "convolution"}, ["has no projection"]),
         ({"shortcut_arguments": "rate=0.2"}, ["Identity takes no arguments", "rate"]),
         (
