@@ -2,27 +2,10 @@
 
 import numpy as np
 import pytest
+from variants import ORDERS, PYRAMID, SHORTCUTS
 
-from keras_preact.layers import ActivationOrder, Convolution, Identity, Shortcut
+from keras_preact.layers import Convolution, Identity, Shortcut
 from keras_preact.models import ResNetV2, describe
-
-ORDERS = (
-    "original",
-    "bn_after_addition",
-    "relu_before_addition",
-    "relu_only_preactivation",
-    "full_preactivation",
-)
-SHORTCUTS = (
-    "identity",
-    "constant_scaling",
-    "exclusive_gating",
-    "shortcut_only_gating",
-    "convolution",
-    "dropout",
-    "none",
-)
-PYRAMID = ActivationOrder("bn conv", "bn relu conv", "bn relu conv bn")
 
 # Trainable parameters of the published nets with 1000 classes (ImageNet depths) or 10.
 PUBLISHED_PARAMETERS = {
@@ -140,7 +123,7 @@ def assert_agrees(description, rows):
 
 
 @pytest.mark.parametrize(("depth", "block"), [(5, "single"), (8, "basic"), (11, "bottleneck")])
-@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("shortcut", (*SHORTCUTS, "none"))
 @pytest.mark.parametrize("unit", ORDERS)
 def test_the_description_agrees_row_by_row_with_the_built_network(unit, shortcut, depth, block):
     assert_agrees(*built(depth, block, unit=unit, shortcut=shortcut))

@@ -6,26 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from variants import ORDERS, PYRAMID, SHORTCUTS
 
 from keras_preact import ResNet, ResNetV2
 from keras_preact.layers import ActivationOrder, ExclusiveGating, Identity, ResidualUnit, Shortcut
 
-ORDERS = (
-    "original",
-    "bn_after_addition",
-    "relu_before_addition",
-    "relu_only_preactivation",
-    "full_preactivation",
-)
-SHORTCUTS = (
-    "identity",
-    "constant_scaling",
-    "exclusive_gating",
-    "shortcut_only_gating",
-    "convolution",
-    "dropout",
-)
-PYRAMID = ActivationOrder("bn conv", "bn relu conv", "bn relu conv bn")
 SMALL = {"depth": 8, "input_shape": (8, 8, 3)}
 
 
