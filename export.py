@@ -15,7 +15,7 @@ from keras_preact.training import flags
 def main(_) -> None:
     try:
         exporting.run(exporting.ExportConfig(**flags.given(exporting.ExportConfig)))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         flags.fail(str(error))
     except exporting.ParityError as error:
         sys.exit(f"Error: {error}")

@@ -16,7 +16,7 @@ def main(_) -> None:
     try:
         config = run_folder.configure(flags.given(training.TrainConfig))
         training.run(config)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         flags.fail(str(error))
     except training.DivergenceError as error:
         sys.exit(f"Error: {error}")

@@ -1,6 +1,7 @@
 """Image classification data sets of tensorflow-datasets, prepared on disk or downloaded."""
 
 import os
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -56,10 +57,14 @@ def load(
         raise ValueError(f"{name} must have a split train. Received: {', '.join(splits)}")
     chosen = ["train", *[split for split in EVAL_SPLITS if split in splits][:1]]
     # One decision for all splits: their images must come out alike.
-    if _fits_in_memory(builder, chosen, keys[0]):
-        sources = [_in_memory(builder, split) for split in chosen]
-    else:
-        sources = [_encoded(builder, split, keys, image_size) for split in chosen]
+    in_memory = _fits_in_memory(builder, chosen, keys[0])
+    try:
+        sources = [
+            _in_memory(builder, split) if in_memory else _encoded(builder, split, keys, image_size)
+            for split in chosen
+        ]
+    except (OSError, tf.errors.OpError) as error:
+        raise ValueError(f"{builder.data_dir} is damaged or incomplete: {error}") from error
     if len(sources) == 1:
         is_eval = np.arange(len(sources[0])) % HELD_OUT_EVERY == 0
         sources = [sources[0].select(~is_eval), sources[0].select(is_eval)]
@@ -92,7 +97,9 @@ def _expected(name, root):
 
 
 def _prepared_versions(name, root):
-    return [path.parent for path in (root / name).glob("*/dataset_info.json")]
+    # Beside them TFDS leaves folders of what it could not complete.
+    folders = [path.parent for path in (root / name).glob("*/dataset_info.json")]
+    return [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
 
 
 def _builder(name, data_dir):
@@ -102,15 +109,21 @@ def _builder(name, data_dir):
     versions = _prepared_versions(name, root)
     if versions:
         newest = max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
-        return tfds.builder_from_directory(newest)
+        # Of many kinds: each file has its own parser.
+        try:
+            return tfds.builder_from_directory(newest)
+        except Exception as error:
+            raise ValueError(f"{newest} is not a readable data set: {error}") from error
+    builder = tfds.builder(name, data_dir=str(root), try_gcs=False)
+    _image_and_label(builder)
+    # A set of several configurations may have its default one prepared.
+    if builder.is_prepared():
+        return builder
     missing = f"{name} is not prepared in {root} (no {_expected(name, root)})"
-    try:
-        builder = tfds.builder(name, data_dir=str(root), try_gcs=False)
-        # A set of several configurations may have its default one prepared.
-        if not builder.is_prepared():
-            print(f"{missing}: downloading it there.", flush=True)
-            builder.download_and_prepare()
+    print(f"{missing}: downloading it there.", flush=True)
     # Of many kinds: connections, checksums, or assertions that say what to fetch by hand.
+    try:
+        builder.download_and_prepare()
     except Exception as error:
         raise ValueError(f"{missing} and could not be downloaded: {error}") from error
     return builder

@@ -2,13 +2,15 @@
 
 import ast
 import dataclasses
-import math
 from typing import Any
 
 from keras_preact.data.augmentation import AUGMENTATIONS
 from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, shortcuts
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
+
+# Of any number: what TensorFlow counts with in 32 bits.
+LARGEST = 2**31 - 1
 
 MODES = ("train", "evaluate")
 CHECKPOINTS = ("newest", "best")
@@ -123,16 +125,20 @@ class TrainConfig:
             if value is None:
                 continue
             good = value > 0 if name in above_zero else value >= 0
-            if not (good and math.isfinite(value)):
+            if not (good and value <= LARGEST):
                 rule = "above 0" if name in above_zero else "at least 0"
-                raise ValueError(f"{name} must be {rule}. Received: {name}={value}")
+                raise ValueError(
+                    f"{name} must be {rule} and at most {LARGEST}. Received: {name}={value}"
+                )
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1. Received: momentum={self.momentum}")
         for name in ("drop_steps", "drop_epochs"):
             values = getattr(self, name) or ()
-            if any(value <= 0 for value in values) or list(values) != sorted(set(values)):
+            in_range = all(0 < value <= LARGEST for value in values)
+            if not in_range or list(values) != sorted(set(values)):
                 raise ValueError(
-                    f"{name} must be above 0 and ascending. Received: {name}={list(values)}"
+                    f"{name} must be ascending, above 0 and at most {LARGEST}. "
+                    f"Received: {name}={list(values)}"
                 )
 
     def _check_contradictions(self):
@@ -167,14 +173,17 @@ class TrainConfig:
         """The shortcut that `shortcut` and `shortcut_arguments` stand for."""
         arguments = {}
         for part in filter(None, self.shortcut_arguments.split(",")):
-            name, _, value = part.partition("=")
+            name, _, text = part.partition("=")
             try:
-                arguments[name.strip()] = ast.literal_eval(value.strip())
+                value = ast.literal_eval(text.strip())
             except (SyntaxError, ValueError):
+                value = None
+            if not (isinstance(value, int | float) and abs(value) <= LARGEST):
                 raise ValueError(
                     "shortcut_arguments must be NAME=VALUE,NAME=VALUE, each value a number, True "
                     f"or False. Received: shortcut_arguments={self.shortcut_arguments!r}"
-                ) from None
+                )
+            arguments[name.strip()] = value
         return shortcuts.get(self.shortcut, **arguments)
 
     def require(self, *names: str) -> None:

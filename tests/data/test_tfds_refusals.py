@@ -128,3 +128,26 @@ def test_missing_records_are_noticed(read_as_files):
     shutil.copyfile(test, train)
     with pytest.raises(ValueError, match=r"must have 5 examples in train.* Found: 3"):
         datasets.load("large", data_dir=str(read_as_files.parent.parent))
+
+
+@pytest.mark.parametrize("name", ["*-train.tfrecord*", "dataset_info.json", "features.json"])
+def test_a_damaged_file_of_a_set_in_memory_is_reported_with_its_folder(tmp_path, name):
+    splits = {"train": small_examples(5), "test": small_examples(3)}
+    prepare_tfds(tmp_path, "damaged", splits, image_features((6, 8, 3)))
+    [path] = (tmp_path / "damaged" / "1.0.0").glob(name)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=str(path.parent)):
+        datasets.load("damaged", data_dir=str(tmp_path))
+
+
+def test_what_tfds_left_of_a_broken_download_is_no_version(tmp_path):
+    prepare_tfds(tmp_path, "some", {"train": small_examples(9)}, image_features((6, 8, 3)))
+    folder = tmp_path / "some"
+    shutil.copytree(folder / "1.0.0", folder / "incomplete.ABC123_2.0.0")
+    assert datasets.load("some", data_dir=str(tmp_path)).info.train_count == 8
+
+
+def test_a_set_of_another_kind_is_refused_before_it_is_downloaded(tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"must be one of image classification.*imdb_reviews"):
+        datasets.load("imdb_reviews", data_dir=str(tmp_path))
+    assert "downloading" not in capsys.readouterr().out

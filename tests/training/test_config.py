@@ -22,7 +22,9 @@ from keras_preact.training import TrainConfig
         ({"learning_rate": float("nan")}, ["learning_rate must be above 0", "nan"]),
         ({"weight_decay": float("inf")}, ["weight_decay must be at least 0", "inf"]),
         ({"momentum": 1.0}, ["momentum must be below 1", "momentum=1.0"]),
-        ({"drop_steps": (200, 100)}, ["drop_steps must be above 0 and ascending", "[200, 100]"]),
+        ({"drop_steps": (200, 100)}, ["drop_steps must be ascending, above 0", "[200, 100]"]),
+        ({"drop_epochs": (1.0, float("inf"))}, ["drop_epochs must be", "[1.0, inf]"]),
+        ({"global_batch_size": 10**12}, ["at most 2147483647", "1000000000000"]),
         ({"depth": 21}, ["6n+2 (basic)", "9n+2 (bottleneck)", "depth=21"]),
         ({"depth": 38}, ["depth=38 needs", "block='basic'", "block='bottleneck'"]),
         ({"depth": 20, "stem": "imagenet"}, ["18, 34, 50, 101, 152, 200", "depth=20"]),
@@ -36,6 +38,8 @@ from keras_preact.training import TrainConfig
             {"shortcut": "dropout", "shortcut_arguments": "rate:0.2"},
             ["NAME=VALUE", "'rate:0.2'"],
         ),
+        ({"shortcut": "dropout", "shortcut_arguments": "rate='a'"}, ["each value a number"]),
+        ({"shortcut": "dropout", "shortcut_arguments": "rate=None"}, ["each value a number"]),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_rule_and_what_was_received(values, words):
