@@ -1,7 +1,6 @@
 """Exports a trained run as a SavedModel for servers; all flags: python export.py --help."""
 
 import os
-import sys
 
 # Before TensorFlow is imported: hides those of its start-up notices that can be hidden.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,7 +17,9 @@ def main(_) -> None:
     except (ValueError, OSError) as error:
         flags.fail(str(error))
     except exporting.ParityError as error:
-        sys.exit(f"Error: {error}")
+        flags.fail(str(error), code=1)
+    except KeyboardInterrupt:
+        flags.fail("interrupted; nothing has been exported.", code=130)
 
 
 if __name__ == "__main__":

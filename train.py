@@ -19,12 +19,12 @@ def main(_) -> None:
     except (ValueError, OSError) as error:
         flags.fail(str(error))
     except training.DivergenceError as error:
-        sys.exit(f"Error: {error}")
+        flags.fail(str(error), code=1)
     except training.Interrupted as interrupted:
         print(f"Continue with: {flags.this_python()} train.py --run_dir={config.folder} --resume")
         sys.exit(interrupted.exit_code)
     except KeyboardInterrupt:
-        sys.exit("Interrupted before the first step; nothing has been saved.")
+        flags.fail("interrupted; nothing new has been saved.", code=130)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Saving and restoring a run. Variables are stored under their paths, as in `conv1/kernel`."""
 
+import contextlib
 from collections.abc import Iterable
 
 import keras
@@ -63,11 +64,16 @@ class Checkpoints:
         return self._newest.save(checkpoint_number=step)
 
     def restore(self) -> int | None:
-        """Restores the newest checkpoint; returns its step, or None where there is none."""
+        """Restores the newest checkpoint; returns its step, or None where there is none.
+
+        Raises:
+            ValueError: if it is damaged, or holds other variables than this run's.
+        """
         path = self.newest
         if path is None:
             return None
-        self._checkpoint.restore(path).assert_consumed()
+        with _reading(path):
+            self._checkpoint.restore(path).assert_consumed()
         return step_of(path)
 
 
@@ -80,7 +86,7 @@ def find(folder: epath.PathLike, which: str) -> str:
     folder = epath.Path(folder)
     path = tf.train.latest_checkpoint(str(folder / "best" if which == "best" else folder))
     if path is None:
-        raise ValueError(f"There is no checkpoint in {folder}: the run has not saved yet.")
+        raise ValueError(f"There is no {which} checkpoint in {folder} that could be read.")
     return path
 
 
@@ -88,14 +94,21 @@ def load_model(path: str, model: keras.Model) -> None:
     """Restores the variables of a model, of any precision, from a checkpoint.
 
     Raises:
-        ValueError: if the checkpoint lacks one of the model's variables.
+        ValueError: if it is damaged or lacks one of the model's variables.
     """
     checkpoint = tf.train.Checkpoint(model=_by_path(model.variables))
+    with _reading(path):
+        checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
+
+
+@contextlib.contextmanager
+def _reading(path):
+    # TensorFlow raises any of these for files that are cut, changed or of another net.
     try:
-        status = checkpoint.restore(path).expect_partial()
-        status.assert_existing_objects_matched()
-    except (AssertionError, ValueError) as error:
-        raise ValueError(f"{path} does not fit this model: {error}") from error
+        yield
+    except (AssertionError, IndexError, ValueError, OSError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise ValueError(f"{path} is damaged or does not fit this model: {reason}") from error
 
 
 def step_of(path: str) -> int:

@@ -64,10 +64,10 @@ def parser(
     return parse
 
 
-def fail(message: str) -> typing.NoReturn:
-    """Ends the program with an error in the user's words and exit code 2."""
+def fail(message: str, code: int = USAGE_ERROR) -> typing.NoReturn:
+    """Ends the program with an error in the user's words."""
     print(f"Error: {message}", file=sys.stderr)
-    sys.exit(USAGE_ERROR)
+    sys.exit(code)
 
 
 def this_python() -> str:

@@ -39,15 +39,24 @@ COLUMNS = [field.name for field in dataclasses.fields(Row)]
 
 
 def read(path: epath.PathLike) -> list[Row]:
-    """The rows of a metrics.csv; none where there is no such file."""
+    """The rows of a metrics.csv; none where there is no such file.
+
+    Raises:
+        ValueError: if a line is not a row.
+    """
     path = epath.Path(path)
     if not path.exists():
         return []
-    rows = csv.DictReader(io.StringIO(path.read_text()))
-    return [
-        Row(**{name: int(v) if name == "step" else float(v) for name, v in row.items()})
-        for row in rows
-    ]
+    rows = []
+    for values in csv.DictReader(io.StringIO(path.read_text())):
+        try:
+            rows.append(Row(**{k: int(v) if k == "step" else float(v) for k, v in values.items()}))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{path} must have a line of {len(COLUMNS)} numbers for each evaluation. "
+                f"Received: line {len(rows) + 2}: {list(values.values())}"
+            ) from None
+    return rows
 
 
 class MetricsLog:

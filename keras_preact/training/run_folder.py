@@ -104,7 +104,7 @@ class RunFolder:
             lists = {k: tuple(v) for k, v in record["dataset"].items() if isinstance(v, list)}
             info = DatasetInfo(**{**record["dataset"], **lists})
             return TrainConfig.from_json(record["config"]), info
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self.config} is not the record of a run: {error}") from error
 
     def check_evaluable(self, config: TrainConfig) -> None:

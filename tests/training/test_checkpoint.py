@@ -41,7 +41,7 @@ def test_a_checkpoint_brings_back_weights_statistics_seeds_and_momentum(tmp_path
 
 def test_nothing_is_restored_from_an_empty_folder(tmp_path):
     assert checkpoint.Checkpoints(tmp_path, *make(1), keep=3).restore() is None
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="no newest checkpoint"):
         checkpoint.find(tmp_path, "newest")
 
 
@@ -79,3 +79,15 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     other, _ = make(1, shortcut="exclusive_gating")
     with pytest.raises(ValueError, match="does not fit this model"):
         checkpoint.load_model(path, other)
+
+
+@pytest.mark.parametrize("ending", [".index", ".data-00000-of-00001"])
+def test_a_damaged_checkpoint_is_named(tmp_path, ending):
+    path = checkpoint.Checkpoints(tmp_path, *make(1), keep=1).save(1)
+    file = tmp_path / f"step-1{ending}"
+    file.write_bytes(file.read_bytes()[:1000])
+    model, optimizer = make(1)
+    with pytest.raises(ValueError, match=r"step-1 is damaged"):
+        checkpoint.load_model(path, model)
+    with pytest.raises(ValueError, match=r"step-1 is damaged"):
+        checkpoint.Checkpoints(tmp_path, model, optimizer, keep=1).restore()

@@ -66,3 +66,13 @@ def test_a_whole_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path
     metrics.write_whole(tmp_path / "file.txt", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
     assert (tmp_path / "file.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("line", ["30,1.0", "hello,world", "1,2,3,4,5,6,7,8,9,10"])
+def test_a_damaged_line_is_named(tmp_path, line):
+    log = metrics.MetricsLog(tmp_path / "metrics.csv", tmp_path / "events", start_step=0)
+    log.add(row(10))
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match=r"metrics\.csv must have a line of 9.*line 3"):
+        metrics.read(tmp_path / "metrics.csv")

@@ -93,7 +93,16 @@ def test_evaluating_needs_a_run(tmp_path):
         configure({"mode": "evaluate", "run_dir": str(tmp_path / "nowhere")})
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"config": {}}', '{"config": 1, "dataset": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"config": {}}',
+        '{"config": {}, "dataset": null}',
+        '{"config": 1, "dataset": {}}',
+    ],
+)
 def test_a_damaged_record_is_named(run, text):
     run.config.write_text(text)
     with pytest.raises(ValueError, match=r"config\.json is not the record of a run"):
