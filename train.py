@@ -1,6 +1,7 @@
 """Trains, resumes or evaluates a residual network; all flags: python train.py --help."""
 
 import os
+import shlex
 import sys
 
 # Before TensorFlow is imported: hides those of its start-up notices that can be hidden.
@@ -21,7 +22,8 @@ def main(_) -> None:
     except training.DivergenceError as error:
         flags.fail(str(error), code=1)
     except training.Interrupted as interrupted:
-        print(f"Continue with: {flags.this_python()} train.py --run_dir={config.folder} --resume")
+        run_dir = shlex.quote(config.folder)
+        print(f"Continue with: {flags.this_python()} train.py --run_dir={run_dir} --resume")
         sys.exit(interrupted.exit_code)
     except KeyboardInterrupt:
         flags.fail("interrupted; nothing new has been saved.", code=130)

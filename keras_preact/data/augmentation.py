@@ -14,8 +14,10 @@ AUGMENTATIONS = ("none", "pad_crop", "pad_crop_flip", "random_resized_crop")
 EVAL_MARGIN = 256 / 224
 
 
-def pad_crop(images: tf.Tensor, draws: tf.Tensor, *, flip: bool) -> tf.Tensor:
-    """Pads by an eighth of the size with zeros, crops at random, and mirrors every second image.
+def pad_crop(
+    images: tf.Tensor, draws: tf.Tensor, *, flip: bool, fill: Sequence[int] = (0,)
+) -> tf.Tensor:
+    """Pads by an eighth of the size, crops at random, and mirrors about every second image.
 
     For 32x32 images the padding is the paper's 4 pixels.
     Source: "Deep Residual Learning for Image Recognition", section 4.2.
@@ -24,13 +26,17 @@ def pad_crop(images: tf.Tensor, draws: tf.Tensor, *, flip: bool) -> tf.Tensor:
         images: uint8 (batch, height, width, channels).
         draws: int32 (batch, 3 or more), at least 0.
         flip: whether to mirror.
+        fill: the colour of the padding, 0 to 255, for each channel or for all. The
+            papers pad images whose mean has been subtracted, with zeros: that is the mean.
 
     Returns:
         uint8 images of the same shape.
     """
     height, width = images.shape[1:3]
     pad_y, pad_x = max(1, height // 8), max(1, width // 8)
-    padded = tf.pad(images, [[0, 0], [pad_y, pad_y], [pad_x, pad_x], [0, 0]])
+    fill = tf.constant(fill, tf.uint8)
+    # uint8 wraps around, and back.
+    padded = tf.pad(images - fill, [[0, 0], [pad_y, pad_y], [pad_x, pad_x], [0, 0]]) + fill
     top = draws[:, 0] % (2 * pad_y + 1)
     left = draws[:, 1] % (2 * pad_x + 1)
     rows = top[:, None] + tf.range(height)

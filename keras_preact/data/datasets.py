@@ -91,7 +91,8 @@ class Dataset:
         indices = tf.data.Dataset.from_generator(
             lambda: order.batches(start_step), output_signature=signature
         )
-        return self.train_source.train_batches(indices, augmentation).prefetch(tf.data.AUTOTUNE)
+        batches = self.train_source.train_batches(indices, augmentation, self.info.mean)
+        return batches.prefetch(tf.data.AUTOTUNE)
 
     def eval(self, batch_size: int) -> tf.data.Dataset:
         """Every evaluation image once, in order, in batches of one size.

@@ -1,7 +1,7 @@
 """Where images lie: in memory at one size, or as encoded files of any size."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -28,14 +28,25 @@ class InMemory:
         """The images for which mask, boolean (count,), is true."""
         return InMemory(self.images[mask], self.labels[mask])
 
-    def train_batches(self, indices_and_draws: tf.data.Dataset, augment: str) -> tf.data.Dataset:
-        """Maps batches of (indices, draws) to batches of (images, labels)."""
+    def train_batches(
+        self, indices_and_draws: tf.data.Dataset, augment: str, mean: Sequence[float] = (0,)
+    ) -> tf.data.Dataset:
+        """Maps batches of (indices, draws) to batches of (images, labels).
+
+        Args:
+            indices_and_draws: from a `DataOrder`.
+            augment: "none"; "pad_crop", with black padding, as around written characters;
+                or "pad_crop_flip", with padding of the mean.
+            mean: of each channel, in 0 to 255.
+        """
+        flip = augment == "pad_crop_flip"
+        fill = np.round(mean) if flip else (0,)
         images, labels = self._tensors()
 
         def fetch(indices, draws):
             batch = tf.gather(images, indices)
             if augment != "none":
-                batch = augmentation.pad_crop(batch, draws, flip=augment == "pad_crop_flip")
+                batch = augmentation.pad_crop(batch, draws, flip=flip, fill=fill)
             return batch, tf.gather(labels, indices)
 
         return indices_and_draws.map(fetch, num_parallel_calls=2, deterministic=True)
@@ -87,8 +98,10 @@ class Encoded:
         chosen = tf.constant(np.flatnonzero(mask))
         return Encoded(lambda index: self.read(chosen[index]), int(mask.sum()), self.size)
 
-    def train_batches(self, indices_and_draws: tf.data.Dataset, augment: str) -> tf.data.Dataset:
-        """Maps batches of (indices, draws) to batches of (images, labels)."""
+    def train_batches(
+        self, indices_and_draws: tf.data.Dataset, augment: str, mean: Sequence[float] = (0,)
+    ) -> tf.data.Dataset:
+        """Maps batches of (indices, draws) to batches of (images, labels); needs no mean."""
 
         def fetch(index, draws):
             encoded, label = self.read(index)

@@ -97,9 +97,14 @@ def _expected(name, root):
 
 
 def _prepared_versions(name, root):
+    """The folders of a prepared set, newest last; root may be one of them, or hold them."""
+    if (root / "dataset_info.json").exists():
+        return [root]
+    parent = root if root.name == name.rpartition("/")[2] else root / name
+    folders = [path.parent for path in parent.glob("*/dataset_info.json")]
     # Beside them TFDS leaves folders of what it could not complete.
-    folders = [path.parent for path in (root / name).glob("*/dataset_info.json")]
-    return [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
+    versions = [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
+    return sorted(versions, key=lambda folder: [int(part) for part in folder.name.split(".")])
 
 
 def _builder(name, data_dir):
@@ -108,12 +113,14 @@ def _builder(name, data_dir):
     root = _root(data_dir)
     versions = _prepared_versions(name, root)
     if versions:
-        newest = max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
         # Of many kinds: each file has its own parser.
         try:
-            return tfds.builder_from_directory(newest)
+            builder = tfds.builder_from_directory(versions[-1])
         except Exception as error:
-            raise ValueError(f"{newest} is not a readable data set: {error}") from error
+            raise ValueError(f"{versions[-1]} is not a readable data set: {error}") from error
+        if builder.name != name.partition("/")[0]:
+            raise ValueError(f"data_dir must hold {name}. {versions[-1]} holds {builder.name}")
+        return builder
     builder = tfds.builder(name, data_dir=str(root), try_gcs=False)
     _image_and_label(builder)
     # A set of several configurations may have its default one prepared.

@@ -1,6 +1,7 @@
 """One export from its configuration. export.py calls `run`."""
 
 import itertools
+import shlex
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from keras_preact.exporting.config import ExportConfig
 from keras_preact.training import checkpoint
 from keras_preact.training.flags import this_python
 from keras_preact.training.run import load_data, restore_model
-from keras_preact.training.run_folder import RunFolder
+from keras_preact.training.run_folder import RunFolder, check_same_data
 
 COMPARED_IMAGES = 64
 
@@ -32,7 +33,9 @@ def run(config: ExportConfig) -> epath.Path:
     path = checkpoint.find(folder.checkpoints, config.checkpoint)
     if config.data_dir:
         train_config = train_config.updated(data_dir=config.data_dir)
-    images = _eval_images(load_data(train_config))
+    data = load_data(train_config)
+    check_same_data(data.info, info)
+    images = _eval_images(data)
     # Whatever the run's precision was.
     keras.config.set_dtype_policy("float32")
     model = restore_model(folder, path)
@@ -44,6 +47,7 @@ def run(config: ExportConfig) -> epath.Path:
     version, difference = saved_model.export(model, info, images, output / "saved_model")
     example = output / "example.png"
     _write_png(images[0], example)
+    arguments = shlex.join([f"--model={version}", str(example)])
     print(
         f"Exported step {checkpoint.step_of(path):,}. On {len(images)} evaluation images its "
         f"probabilities differ from the Keras model's by at most {difference:.1e}.\n"
@@ -51,7 +55,7 @@ def run(config: ExportConfig) -> epath.Path:
         f"  curves:         {folder.curves}\n"
         f"  exported model: {version}\n"
         "Classify an image, for example this one of the evaluation set:\n"
-        f"  {this_python()} -m keras_preact.exporting.classify --model={version} {example}"
+        f"  {this_python()} -m keras_preact.exporting.classify {arguments}"
     )
     return version
 

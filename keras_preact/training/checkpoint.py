@@ -36,7 +36,7 @@ class Checkpoints:
             optimizer={v.path.partition("/")[2]: v.value for v in optimizer.variables},
             best_accuracy=self.best_accuracy,
         )
-        folder = epath.Path(folder)
+        self._folder = folder = epath.Path(folder)
         self._newest = tf.train.CheckpointManager(
             self._checkpoint, str(folder), keep, checkpoint_name="step"
         )
@@ -71,6 +71,12 @@ class Checkpoints:
         """
         path = self.newest
         if path is None:
+            lost = sorted(self._folder.glob("step-*.index"), key=lambda p: step_of(p.stem))
+            if lost:
+                raise ValueError(
+                    f"{self._folder} holds checkpoints, the newest {lost[-1].stem}, but its file "
+                    "`checkpoint`, which names them, is missing or damaged."
+                )
             return None
         with _reading(path):
             self._checkpoint.restore(path).assert_consumed()

@@ -43,7 +43,9 @@ class TrainConfig:
     resume: bool = option(
         "run", "continue the run in run_dir from its newest checkpoint, where it has one", False
     )
-    overwrite: bool = option("run", "delete the run in run_dir and start anew", False)
+    overwrite: bool = option(
+        "run", "replace the run in run_dir by a new one; its exports stay", False
+    )
     seed: int = option("run", "decides on initial weights, data order and augmentation", 0)
     log_steps: int = option("run", "steps between two lines of the log", 50)
     eval_epochs: int = option("run", "epochs between two evaluations, each with a checkpoint", 1)
@@ -152,6 +154,11 @@ class TrainConfig:
         if self.scale_schedule and self.train_steps is None and self.train_epochs is None:
             raise ValueError(
                 "scale_schedule needs the length to scale to: train_steps or train_epochs."
+            )
+        if self.mode == "evaluate" and (self.resume or self.overwrite):
+            raise ValueError(
+                "mode='evaluate' leaves the run as it is. "
+                f"Received: resume={self.resume}, overwrite={self.overwrite}"
             )
         if self.skip_bad_images and self.dataset not in (None, "folder"):
             raise ValueError(

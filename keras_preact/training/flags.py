@@ -19,12 +19,10 @@ def define(config_class: type, values: flags.FlagValues = FLAGS) -> None:
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         kind, item = _kind(hints[field.name])
-        help_text, choices = field.metadata["help"], field.metadata["choices"]
+        help_text = field.metadata["help"]
         options = {"module_name": field.metadata["group"], "flag_values": values}
         arguments = (field.name, field.default)
-        if choices:
-            flags.DEFINE_enum(*arguments, choices, help_text, **options)
-        elif kind is bool:
+        if kind is bool:
             flags.DEFINE_bool(*arguments, help_text, **options)
         elif kind is tuple:
             parser = _TupleParser(item)

@@ -22,7 +22,8 @@ class Progress:
             initial=start_step,
             dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+            # Narrow, so that the figures fit on a line of 80 characters.
+            bar_format="{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}",
         )
         self._train_steps = train_steps
         self._batch_size = global_batch_size
@@ -51,14 +52,16 @@ class Progress:
         self.restart_clock()
         left = (self._train_steps - step) * self._batch_size / rate if rate else 0
         eta = datetime.timedelta(seconds=round(left))
-        figures = (
-            f"loss {loss:.4f}, accuracy {accuracy:.2%}, learning rate {learning_rate:.4g}, "
-            f"{rate:,.0f} images/s, {eta} left"
-        )
         if not self._bar.disable:
-            self._bar.set_postfix_str(figures)
+            self._bar.set_postfix_str(
+                f"loss {loss:.4f} acc {accuracy:.1%} lr {learning_rate:.4g} {rate:,.0f} img/s {eta}"
+            )
         elif show:
-            self.line(f"step {step:,} of {self._train_steps:,}: {figures}")
+            self.line(
+                f"step {step:,} of {self._train_steps:,}: loss {loss:.4f}, "
+                f"accuracy {accuracy:.2%}, learning rate {learning_rate:.4g}, "
+                f"{rate:,.0f} images/s, {eta} left"
+            )
         return rate
 
     def mean_rate(self) -> float:

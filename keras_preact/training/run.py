@@ -1,5 +1,7 @@
 """One run from its configuration: train, resume or evaluate. train.py calls `run`."""
 
+import shlex
+
 import keras
 import tensorflow as tf
 
@@ -9,7 +11,7 @@ from keras_preact.training import checkpoint, optimizer
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation, evaluate
 from keras_preact.training.flags import this_python
-from keras_preact.training.run_folder import RunFolder
+from keras_preact.training.run_folder import RunFolder, check_same_data
 from keras_preact.training.step import make_eval_step
 from keras_preact.training.trainer import Trainer
 
@@ -39,8 +41,13 @@ def _train(config):
     with strategy.scope():
         model = build_model(config, data.info)
         sgd = optimizer.make_optimizer(config, schedule, model)
-    if folder.holds_a_run() and not config.resume:
-        folder.clear()
+    if folder.holds_a_run():
+        if config.resume:
+            check_same_data(data.info, folder.read()[1])
+        else:
+            folder.set_aside()
+    trainer = Trainer(config, data, model, sgd, schedule, folder, strategy)
+    start = trainer.restore()
     folder.begin(config, data.info)
     print(
         f"{model.name} with {config.unit} units, {model.count_params():,} parameters, on "
@@ -48,12 +55,12 @@ def _train(config):
         f"of {config.global_batch_size}. Run folder: {folder}",
         flush=True,
     )
-    result = Trainer(config, data, model, sgd, schedule, folder, strategy).fit()
+    result = trainer.fit(start)
     print(
         f"Finished: evaluation {result}\n"
         f"  run:    {folder}\n"
         f"  curves: {folder.curves}\n"
-        f"  export: {this_python()} export.py --run_dir={folder}"
+        f"  export: {this_python()} export.py --run_dir={shlex.quote(str(folder))}"
     )
     return result
 
@@ -65,11 +72,7 @@ def _evaluate(config):
     _, info = folder.read()
     path = checkpoint.find(folder.checkpoints, config.checkpoint)
     data = load_data(config)
-    if data.info.class_names != info.class_names:
-        raise ValueError(
-            f"The data must have the classes of the run, {', '.join(info.class_names)}. "
-            f"Received: {', '.join(data.info.class_names)}"
-        )
+    check_same_data(data.info, info)
     model = restore_model(folder, path)
     step = make_eval_step(model, info, tf.distribute.get_strategy())
     result = evaluate(step, data.eval(config.global_batch_size), data.info.eval_count)

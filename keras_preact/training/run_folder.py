@@ -1,13 +1,11 @@
 """The folder of a run: what lies where, and who may write there."""
 
 import dataclasses
+import importlib.metadata
 import json
 import platform
 import sys
 
-import keras
-import numpy as np
-import tensorflow as tf
 from etils import epath
 
 from keras_preact.data import DatasetInfo
@@ -39,6 +37,7 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self._aside = self.path / ".overwritten"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -65,31 +64,41 @@ class RunFolder:
                     f"{self} holds a run already. Give --resume to continue it, --overwrite to "
                     "delete it, or another --run_dir."
                 )
-        elif any(self.path.iterdir()):
+        # Names with a dot are what a killed process, ours or the system's, leaves behind.
+        elif any(not path.name.startswith(".") for path in self.path.iterdir()):
             raise ValueError(
                 f"run_dir must be a new or empty folder, or that of a run. {self} holds "
                 "something else (there is no config.json)."
             )
 
-    def clear(self) -> None:
-        """Deletes what a run wrote, and nothing else."""
-        for path in (self.checkpoints, self.tensorboard):
+    def set_aside(self) -> None:
+        """Moves what a run wrote, and nothing else, to a hidden folder, for `forget_aside`."""
+        self.forget_aside()
+        self._aside.mkdir(parents=True)
+        for path in (
+            *(self.checkpoints, self.tensorboard, self.metrics),
+            *(self.curves, self.labels, self.config),
+        ):
             if path.exists():
-                path.rmtree()
-        for path in (self.metrics, self.curves, self.labels, self.config):
-            path.unlink(missing_ok=True)
+                path.rename(self._aside / path.name)
+
+    def forget_aside(self) -> None:
+        """Deletes what was set aside, now that the new run has something to show."""
+        if self._aside.exists():
+            self._aside.rmtree()
 
     def begin(self, config: TrainConfig, info: DatasetInfo) -> None:
         """Writes what is needed to repeat, evaluate and export the run."""
         self.path.mkdir(parents=True, exist_ok=True)
+        earlier = json.loads(self.config.read_text()) if self.holds_a_run() else {}
         record = {
             "config": config.to_json(),
             "dataset": dataclasses.asdict(info),
             "versions": _versions(),
-            "command": sys.argv,
+            "commands": [*earlier.get("commands", []), sys.argv],
         }
-        write_whole(self.labels, "\n".join(info.class_names) + "\n")
         write_whole(self.config, json.dumps(record, indent=2) + "\n")
+        write_whole(self.labels, "\n".join(info.class_names) + "\n")
 
     def read(self) -> tuple[TrainConfig, DatasetInfo]:
         """The configuration of the run and what it knew of its data.
@@ -147,10 +156,23 @@ def configure(given: dict) -> TrainConfig:
     return config
 
 
+def check_same_data(info: DatasetInfo, recorded: DatasetInfo) -> None:
+    """Raises ValueError where data are not those that a run was trained on."""
+    for name in ("class_names", "image_shape"):
+        received, expected = getattr(info, name), getattr(recorded, name)
+        if received != expected:
+            raise ValueError(
+                f"The data must have the {name} of the run, {expected}. Received: {received}"
+            )
+
+
+# What decides on a run's numbers and pictures.
+_PACKAGES = (
+    *("tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn"),
+    *("absl-py", "etils", "matplotlib", "tensorboard", "tqdm"),
+)
+
+
 def _versions():
-    modules = {"tensorflow": tf, "keras": keras, "numpy": np}
-    return {
-        "keras_preact": __version__,
-        **{name: module.__version__ for name, module in modules.items()},
-        "python": platform.python_version(),
-    }
+    installed = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"keras_preact": __version__, "python": platform.python_version(), **installed}

@@ -8,12 +8,11 @@ import keras
 import tensorflow as tf
 
 from keras_preact.data import Dataset
-from keras_preact.training import curves
+from keras_preact.training import curves, metrics
 from keras_preact.training.checkpoint import Checkpoints
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation, evaluate
 from keras_preact.training.interruption import Interrupted, Interruption
-from keras_preact.training.metrics import MetricsLog, Row
 from keras_preact.training.optimizer import SGD, StepSchedule
 from keras_preact.training.progress import Progress
 from keras_preact.training.run_folder import RunFolder
@@ -57,8 +56,23 @@ class Trainer:
             folder.checkpoints, model, optimizer, config.keep_checkpoints
         )
 
-    def fit(self) -> Evaluation:
+    def restore(self) -> int:
+        """Restores the newest checkpoint; writes nothing.
+
+        Returns:
+            The number of steps taken so far.
+
+        Raises:
+            ValueError: if the checkpoint or metrics.csv is damaged.
+        """
+        metrics.read(self.folder.metrics)
+        return self.checkpoints.restore() or 0
+
+    def fit(self, start: int) -> Evaluation:
         """Trains to the end of the schedule.
+
+        Args:
+            start: the number of steps taken so far, from `restore`.
 
         Returns:
             The evaluation after the last step.
@@ -67,13 +81,12 @@ class Trainer:
             DivergenceError: if the loss becomes NaN or infinite; checkpoints stay as they were.
             Interrupted: after SIGINT or SIGTERM, once a checkpoint has been saved.
         """
-        start = self.checkpoints.restore() or 0
         if start:
             print(f"Continuing from {self.checkpoints.newest}")
         if start >= self.schedule.train_steps:
             print(f"The run is complete: it has taken all {start:,} steps.")
             return self._evaluate()
-        self.metrics = MetricsLog(self.folder.metrics, self.folder.tensorboard, start)
+        self.log = metrics.MetricsLog(self.folder.metrics, self.folder.tensorboard, start)
         self.progress = Progress(start, self.schedule.train_steps, self.config.global_batch_size)
         self.started = time.perf_counter()
         try:
@@ -81,7 +94,7 @@ class Trainer:
                 return self._take_steps(start, interruption)
         finally:
             self.progress.close()
-            self.metrics.close()
+            self.log.close()
 
     def _take_steps(self, start, interruption):
         batches = self.data.train(
@@ -97,7 +110,7 @@ class Trainer:
             self.progress.advance()
             if done == start + 1:
                 # The first step compiles; its time says nothing of the others.
-                self._collect(done)
+                float(self.pending[0][0])
                 self.progress.restart_clock()
             evaluates = self._completes_epochs(done) or done == self.schedule.train_steps
             if evaluates or done % self.config.log_steps == 0:
@@ -138,7 +151,7 @@ class Trainer:
         loss, accuracy = self._collect(done).means()
         rate = self._rate(done)
         speed = self.progress.interval(done, loss, accuracy, rate, show)
-        self.metrics.train(
+        self.log.train(
             done, loss=loss, accuracy=accuracy, learning_rate=rate, images_per_second=speed
         )
 
@@ -157,7 +170,7 @@ class Trainer:
             self._diverged(f"The evaluation loss was {evaluation.loss} after step {done:,}")
         loss, accuracy = self.since_eval.means()
         epoch = done * self.config.global_batch_size / self.data.info.train_count
-        row = Row(
+        row = metrics.Row(
             step=done,
             epoch=epoch,
             train_loss=loss,
@@ -170,7 +183,7 @@ class Trainer:
         )
         # In this order: killed in between, the run would take these steps again and
         # write the row anew.
-        self.metrics.add(row)
+        self.log.add(row)
         self._save(done, evaluation.accuracy)
         self._plot()
         self.progress.line(
@@ -188,6 +201,7 @@ class Trainer:
         if not all(bool(tf.reduce_all(tf.math.is_finite(v.value))) for v in self._floats()):
             self._diverged(f"A variable was no longer finite after step {done:,}")
         self.checkpoints.save(done, accuracy)
+        self.folder.forget_aside()
         self.progress.restart_clock()
 
     def _floats(self):
@@ -195,7 +209,7 @@ class Trainer:
 
     def _plot(self):
         title = f"{self.model.name}, {self.config.unit}, on {self.data.info.name}"
-        curves.plot(self.metrics.rows, title, self.folder.curves, self.schedule.drop_steps)
+        curves.plot(self.log.rows, title, self.folder.curves, self.schedule.drop_steps)
 
     def _diverged(self, what):
         kept = self.checkpoints.newest

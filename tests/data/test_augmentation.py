@@ -243,3 +243,16 @@ def test_resizing_keeps_a_constant_and_both_ends_of_the_byte():
     for value in (0, 1, 254, 255):
         image = tf.fill([5, 7, 3], tf.constant(value, tf.uint8))
         np.testing.assert_array_equal(resize(image, 13, 3), np.full((13, 3, 3), value))
+
+
+def test_the_padding_has_the_colour_that_is_asked_for():
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+    draws = np.random.default_rng(1).integers(0, 2**31 - 1, (40, 4)).astype(np.int32)
+    fill = (124, 5, 250)
+    cropped = pad_crop(tf.constant(images), tf.constant(draws), flip=False, fill=fill).numpy()
+    for image, draw, got in zip(images, draws, cropped, strict=True):
+        padded = np.empty((40, 40, 3), np.uint8)
+        padded[:] = fill
+        padded[4:36, 4:36] = image
+        top, left = draw[0] % 9, draw[1] % 9
+        np.testing.assert_array_equal(got, padded[top : top + 32, left : left + 32])

@@ -151,3 +151,9 @@ def test_a_set_of_another_kind_is_refused_before_it_is_downloaded(tmp_path, caps
     with pytest.raises(ValueError, match=r"must be one of image classification.*imdb_reviews"):
         datasets.load("imdb_reviews", data_dir=str(tmp_path))
     assert "downloading" not in capsys.readouterr().out
+
+
+def test_the_folder_of_another_set_is_refused(tmp_path):
+    prepare_tfds(tmp_path, "some", {"train": small_examples(9)}, image_features((6, 8, 3)))
+    with pytest.raises(ValueError, match=r"must hold cifar10.* holds some"):
+        datasets.load("cifar10", data_dir=str(tmp_path / "some" / "1.0.0"))

@@ -1,5 +1,6 @@
 """Data sets prepared by tensorflow-datasets, against its own reader."""
 
+import json
 import shutil
 
 import numpy as np
@@ -158,7 +159,13 @@ def test_the_newest_prepared_version_is_read(tmp_path):
 )
 def test_digits_and_letters_are_not_mirrored_by_default(data_dir, tmp_path, name, default):
     # TFDS keeps a configuration, "letters", in a folder between the name and the version.
-    shutil.copytree(data_dir / "small", tmp_path / name)
+    prepared = tmp_path / name / "1.0.0"
+    shutil.copytree(data_dir / "small" / "1.0.0", prepared)
+    base = name.partition("/")[0]
+    description = prepared / "dataset_info.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"name": base}))
+    for path in prepared.glob("small-*"):
+        path.rename(prepared / path.name.replace("small", base))
     dataset = datasets.load(name, data_dir=str(tmp_path))
     assert dataset.check_augmentation(None) == default
     assert dataset.info.name == name
@@ -167,3 +174,8 @@ def test_digits_and_letters_are_not_mirrored_by_default(data_dir, tmp_path, name
 def test_another_size_than_that_of_a_sets_images_is_refused(data_dir):
     with pytest.raises(ValueError, match=r"small, whose images are 6x8\. Received: image_size=24"):
         datasets.load("small", data_dir=str(data_dir), image_size=24)
+
+
+@pytest.mark.parametrize("path", [".", "small", "small/1.0.0"])
+def test_the_folder_of_a_set_or_of_its_version_may_be_given_itself(data_dir, path):
+    assert datasets.load("small", data_dir=str(data_dir / path)).info.train_count == 23

@@ -91,3 +91,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path, ending):
         checkpoint.load_model(path, model)
     with pytest.raises(ValueError, match=r"step-1 is damaged"):
         checkpoint.Checkpoints(tmp_path, model, optimizer, keep=1).restore()
+
+
+def test_checkpoints_whose_index_is_lost_are_not_taken_for_none(tmp_path):
+    checkpoint.Checkpoints(tmp_path, *make(1), keep=1).save(7)
+    (tmp_path / "checkpoint").unlink()
+    with pytest.raises(ValueError, match=r"the newest step-7.*missing or damaged"):
+        checkpoint.Checkpoints(tmp_path, *make(1), keep=1).restore()
