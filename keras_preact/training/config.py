@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import math
 from typing import Any
 
 from keras_preact.data.augmentation import AUGMENTATIONS
@@ -9,7 +10,7 @@ from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, shortcut
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
 
-# Of any number: what TensorFlow counts with in 32 bits.
+# Of what is counted: the range of 32 bits.
 LARGEST = 2**31 - 1
 
 MODES = ("train", "evaluate")
@@ -126,12 +127,12 @@ class TrainConfig:
             value = getattr(self, name)
             if value is None:
                 continue
-            good = value > 0 if name in above_zero else value >= 0
-            if not (good and value <= LARGEST):
-                rule = "above 0" if name in above_zero else "at least 0"
-                raise ValueError(
-                    f"{name} must be {rule} and at most {LARGEST}. Received: {name}={value}"
-                )
+            counts = isinstance(value, int) or name.endswith("epochs")
+            large_enough = value > 0 if name in above_zero else value >= 0
+            if not (large_enough and (value <= LARGEST if counts else math.isfinite(value))):
+                least = "above 0" if name in above_zero else "at least 0"
+                most = f"at most {LARGEST}" if counts else "finite"
+                raise ValueError(f"{name} must be {least} and {most}. Received: {name}={value}")
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1. Received: momentum={self.momentum}")
         for name in ("drop_steps", "drop_epochs"):

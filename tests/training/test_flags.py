@@ -49,7 +49,6 @@ def test_an_empty_list_differs_from_none(values):
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--unit=full_preactivatoin", "full_preactivation"),
         ("--depth=twenty", "twenty"),
         ("--global_batchsize=3", "global_batch_size"),
         ("--drop_steps=1,x", "int numbers separated by commas"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_preact.data import datasets
 from keras_preact.training import DivergenceError, Interrupted, TrainConfig, metrics, run
 from keras_preact.training.run_folder import RunFolder
 
@@ -90,6 +91,32 @@ def test_a_run_of_another_is_not_touched_but_overwritten_on_request(tmp_path):
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
     run(small(tmp_path / "run", train_steps=2, overwrite=True))
     assert [row.step for row in metrics.read(tmp_path / "run" / "metrics.csv")] == [2]
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path, monkeypatch):
+    run(small(tmp_path / "run", train_steps=2))
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    load = datasets.load
+
+    def load_renamed(*arguments, **options):
+        data = load(*arguments, **options)
+        info = dataclasses.replace(data.info, class_names=tuple("abcdefghij"))
+        return dataclasses.replace(data, info=info)
+
+    monkeypatch.setattr(datasets, "load", load_renamed)
+    with pytest.raises(ValueError, match="must have the class_names of the run"):
+        run(small(tmp_path / "run", train_steps=4, resume=True))
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_an_overwritten_run_is_kept_until_the_new_one_has_saved(tmp_path):
+    run(small(tmp_path / "run", train_steps=2))
+    with pytest.raises(DivergenceError):
+        run(small(tmp_path / "run", overwrite=True, learning_rate=1e30, warmup_steps=0))
+    old = tmp_path / "run" / ".overwritten"
+    assert (old / "checkpoints" / "step-2.index").exists() and (old / "config.json").exists()
+    run(small(tmp_path / "run", train_steps=3, overwrite=True))
+    assert not old.exists()
 
 
 def test_evaluating_a_run_gives_the_accuracy_that_training_reported(tmp_path, capsys):

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
 from keras_preact.training import TrainConfig
@@ -24,8 +25,11 @@ def run(tmp_path):
 def test_a_run_is_read_back_as_it_was_begun(run):
     assert run.read() == (config(run), INFO)
     assert run.labels.read_text() == "a\nb\n"
-    versions = json.loads(run.config.read_text())["versions"]
-    assert set(versions) == {"keras_preact", "tensorflow", "keras", "numpy", "python"}
+    record = json.loads(run.config.read_text())
+    assert record["versions"]["tensorflow"] == tf.__version__
+    assert {"keras_preact", "keras", "numpy", "python", "scikit-learn"} < set(record["versions"])
+    run.begin(config(run, train_steps=9), INFO)
+    assert len(json.loads(run.config.read_text())["commands"]) == 2
 
 
 def test_another_runs_folder_is_refused_unless_resumed_or_overwritten(run):
@@ -53,11 +57,22 @@ def test_new_and_empty_folders_are_free(tmp_path):
     RunFolder(tmp_path / "new").check_free(config(tmp_path / "new"))
 
 
-def test_clearing_deletes_only_what_a_run_writes(run):
+def test_setting_aside_moves_only_what_a_run_writes_and_deletes_it_when_told(run):
     (run.path / "notes.txt").write_text("mine")
     run.checkpoints.mkdir()
-    run.clear()
+    run.set_aside()
+    visible = [path.name for path in run.path.iterdir() if not path.name.startswith(".")]
+    assert visible == ["notes.txt"]
+    [aside] = [path for path in run.path.iterdir() if path.name.startswith(".")]
+    kept = sorted(path.name for path in aside.iterdir())
+    assert kept == ["checkpoints", "config.json", "labels.txt"]
+    run.forget_aside()
     assert [path.name for path in run.path.iterdir()] == ["notes.txt"]
+
+
+def test_what_a_killed_process_left_does_not_lock_a_folder(tmp_path):
+    (tmp_path / ".config.json.tmp").write_text("{")
+    RunFolder(tmp_path).check_free(config(tmp_path))
 
 
 def test_resuming_with_another_network_or_schedule_is_refused_with_both_values(run):
