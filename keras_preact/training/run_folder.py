@@ -72,15 +72,21 @@ class RunFolder:
             )
 
     def set_aside(self) -> None:
-        """Moves what a run wrote, and nothing else, to a hidden folder, for `forget_aside`."""
-        self.forget_aside()
-        self._aside.mkdir(parents=True)
-        for path in (
-            *(self.checkpoints, self.tensorboard, self.metrics),
-            *(self.curves, self.labels, self.config),
-        ):
-            if path.exists():
+        """Moves what a run wrote, and nothing else, to a hidden folder, for `forget_aside`.
+
+        Where one lies there already, the run in the folder has never saved: it is
+        deleted, and the earlier one goes on waiting.
+        """
+        never_saved = self._aside.exists()
+        self._aside.mkdir(parents=True, exist_ok=True)
+        own = (self.checkpoints, self.tensorboard, self.metrics, self.curves, self.labels)
+        for path in filter(lambda path: path.exists(), (*own, self.config)):
+            if not never_saved:
                 path.rename(self._aside / path.name)
+            elif path.is_dir():
+                path.rmtree()
+            else:
+                path.unlink()
 
     def forget_aside(self) -> None:
         """Deletes what was set aside, now that the new run has something to show."""

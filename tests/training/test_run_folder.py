@@ -66,6 +66,10 @@ def test_setting_aside_moves_only_what_a_run_writes_and_deletes_it_when_told(run
     [aside] = [path for path in run.path.iterdir() if path.name.startswith(".")]
     kept = sorted(path.name for path in aside.iterdir())
     assert kept == ["checkpoints", "config.json", "labels.txt"]
+    run.begin(config(run, depth=20), INFO)
+    run.set_aside()  # the run of depth 20 never saved, so the first one is kept
+    assert '"depth": 8' in (aside / "config.json").read_text()
+    assert not run.config.exists()
     run.forget_aside()
     assert [path.name for path in run.path.iterdir()] == ["notes.txt"]
 
