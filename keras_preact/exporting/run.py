@@ -11,6 +11,7 @@ from etils import epath
 from keras_preact.exporting import saved_model
 from keras_preact.exporting.config import ExportConfig
 from keras_preact.training import checkpoint
+from keras_preact.training.files import write_whole
 from keras_preact.training.flags import this_python
 from keras_preact.training.run import load_data, restore_model
 from keras_preact.training.run_folder import RunFolder, check_same_data
@@ -46,7 +47,7 @@ def run(config: ExportConfig) -> epath.Path:
     )
     version, difference = saved_model.export(model, info, images, output / "saved_model")
     example = output / "example.png"
-    _write_png(images[0], example)
+    write_whole(example, tf.io.encode_png(images[0]).numpy())
     arguments = shlex.join([f"--model={version}", str(example)])
     print(
         f"Exported step {checkpoint.step_of(path):,}. On {len(images)} evaluation images its "
@@ -63,10 +64,3 @@ def run(config: ExportConfig) -> epath.Path:
 def _eval_images(data):
     batches = data.eval(min(COMPARED_IMAGES, data.info.eval_count))
     return np.concatenate([images.numpy() for images, *_ in itertools.islice(batches, 1)])
-
-
-def _write_png(image, path):
-    data = tf.io.encode_png(image).numpy()
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_bytes(data)
-    temporary.replace(path)

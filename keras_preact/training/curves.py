@@ -1,9 +1,11 @@
 """The learning curves of a run as a picture."""
 
+import io
 from collections.abc import Sequence
 
 from etils import epath
 
+from keras_preact.training.files import write_whole
 from keras_preact.training.metrics import Row
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
@@ -48,8 +50,6 @@ def plot(
                 axes.axvline(step, color="0.7", linewidth=0.8, zorder=0)
         axes.grid(alpha=0.3)
         axes.legend()
-    path = epath.Path(path)
-    temporary = path.parent / f".{path.name}.tmp"
-    with temporary.open("wb") as file:
-        figure.savefig(file, format="png", dpi=120)
-    temporary.replace(path)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    write_whole(path, png.getvalue())

@@ -7,6 +7,8 @@ import io
 import tensorflow as tf
 from etils import epath
 
+from keras_preact.training.files import write_whole
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -90,7 +92,7 @@ class MetricsLog:
         for each in self.rows:
             values = dataclasses.asdict(each)
             writer.writerow({k: v if k == "step" else f"{v:.6g}" for k, v in values.items()})
-        write_whole(self._path, text.getvalue())
+        write_whole(self._path, text.getvalue().encode())
         self._write("eval", row.step, {"loss": row.eval_loss, "accuracy": row.eval_accuracy})
 
     def close(self) -> None:
@@ -102,11 +104,3 @@ class MetricsLog:
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
         self._writers[split].flush()
-
-
-def write_whole(path: epath.PathLike, text: str) -> None:
-    """Writes a text file that is never seen half-written."""
-    path = epath.Path(path)
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_text(text)
-    temporary.replace(path)

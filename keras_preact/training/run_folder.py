@@ -10,7 +10,7 @@ from etils import epath
 
 from keras_preact.data import DatasetInfo
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.metrics import write_whole
+from keras_preact.training.files import write_whole
 from keras_preact.version import __version__
 
 # Fields that may differ when a run is resumed: they change nothing that has been learned.
@@ -103,8 +103,8 @@ class RunFolder:
             "versions": _versions(),
             "commands": [*earlier.get("commands", []), sys.argv],
         }
-        write_whole(self.config, json.dumps(record, indent=2) + "\n")
-        write_whole(self.labels, "\n".join(info.class_names) + "\n")
+        write_whole(self.config, f"{json.dumps(record, indent=2)}\n".encode())
+        write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
 
     def read(self) -> tuple[TrainConfig, DatasetInfo]:
         """The configuration of the run and what it knew of its data.

@@ -61,13 +61,6 @@ def test_tensorboard_reads_the_figures(tmp_path):
     assert tf.make_ndarray(event.tensor_proto) == pytest.approx(0.625)
 
 
-def test_a_whole_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path):
-    metrics.write_whole(tmp_path / "file.txt", "old")
-    metrics.write_whole(tmp_path / "file.txt", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
-    assert (tmp_path / "file.txt").read_text() == "new"
-
-
 @pytest.mark.parametrize("line", ["30,1.0", "hello,world", "1,2,3,4,5,6,7,8,9,10"])
 def test_a_damaged_line_is_named(tmp_path, line):
     log = metrics.MetricsLog(tmp_path / "metrics.csv", tmp_path / "events", start_step=0)
