@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_preact.layers import synchronized
+
 FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -19,6 +21,13 @@ class BatchNormalization(keras.layers.Layer):
         momentum: weight of the old moving statistics at each update. The paper's
             0.9 by default, where Keras has 0.99.
         epsilon: added to the variance. The paper's 1e-5, where Keras has 1e-3.
+        synchronized: whether the statistics of a training step are those of the
+            images of all replicas of a `tf.distribute` strategy, exchanged in one
+            all-reduce forward and one backward; the moving statistics are then the
+            same on every replica. May also be set as an attribute. The replica
+            function must call the layer itself, neither inside of another
+            `tf.function` nor of control flow: TensorFlow cannot exchange anything
+            between replicas from there.
 
     Input and output shape: (batch, height, width, channels).
 
@@ -26,7 +35,13 @@ class BatchNormalization(keras.layers.Layer):
         ValueError: if the input is not of rank 4 or its channel count is unknown.
     """
 
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs):
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        synchronized: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be from 0 to 1. Received: momentum={momentum}")
@@ -34,6 +49,7 @@ class BatchNormalization(keras.layers.Layer):
             raise ValueError(f"epsilon must be above 0. Received: epsilon={epsilon}")
         self.momentum = momentum
         self.epsilon = epsilon
+        self.synchronized = synchronized
 
     def build(self, input_shape):
         if len(input_shape) != 4 or input_shape[-1] is None:
@@ -63,7 +79,10 @@ class BatchNormalization(keras.layers.Layer):
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
             return normalize(x, gamma, beta, mean, variance, self.epsilon)[0]
-        y, mean, variance = normalize(x, gamma, beta, None, None, self.epsilon)
+        if self.synchronized and synchronized.replicas() > 1:
+            y, mean, variance = synchronized.normalize(normalize, x, gamma, beta, self.epsilon)
+        else:
+            y, mean, variance = normalize(x, gamma, beta, None, None, self.epsilon)
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1 - self.momentum))
         return y
@@ -72,7 +91,12 @@ class BatchNormalization(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "synchronized": self.synchronized,
+        }
 
 
 def _fused(x, gamma, beta, mean, variance, epsilon):

@@ -7,6 +7,7 @@ from keras_preact.layers.activation_order import ActivationOrder
 from keras_preact.layers.batch_norm import BatchNormalization
 from keras_preact.layers.convolution import Conv2D
 from keras_preact.layers.lookup import one_of
+from keras_preact.layers.stochastic_depth import StochasticDepth, check_rate
 from keras_preact.layers.zero_pad import PROJECTIONS, ZeroPad
 
 # Kernel sizes of the convolutions, first to last, and output channels per inner filter.
@@ -30,13 +31,17 @@ class ResidualUnit(keras.layers.Layer):
             input, as it does in the paper's first unit. Where dimensions change it
             always does.
         strided_convolution: which convolution has the stride, counted from 1.
+        stochastic_depth_rate: the probability with which an image skips the residual
+            function in training, see `StochasticDepth`.
 
     Input shape: (batch, height, width, channels). Output shape:
     (batch, ceil(height / strides), ceil(width / strides), output channels).
 
     Raises:
         ValueError: if a name is unknown, strided_convolution is not one of the
-            unit's convolutions, or zero padding meets fewer output than input channels.
+            unit's convolutions, stochastic_depth_rate is below 0, not below 1, or above
+            0 where there is no shortcut, or zero padding meets fewer output than input
+            channels.
 
     Source: "Identity Mappings in Deep Residual Networks", figures 1, 2 and 4, appendix.
     """
@@ -52,6 +57,7 @@ class ResidualUnit(keras.layers.Layer):
         projection: str = "convolution",
         first_in_network: bool = False,
         strided_convolution: int = 1,
+        stochastic_depth_rate: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -73,6 +79,7 @@ class ResidualUnit(keras.layers.Layer):
         dtype = self.dtype_policy.name
         self.shortcut = shortcuts.get(shortcut, name="shortcut", dtype=dtype)
         self.shortcut.strides = strides
+        self.stochastic_depth_rate = check_rate(stochastic_depth_rate, self.shortcut)
 
     def call(self, x, training=None):
         """Returns f(h(x) + F(x)); x of shape (batch, height, width, channels)."""
@@ -88,6 +95,9 @@ class ResidualUnit(keras.layers.Layer):
         for number, sequence in enumerate(self.order.sequences(len(self.kernel_sizes)), 1):
             before, after = ("preact_bn", "bn1") if number == 1 else [f"bn{number}"] * 2
             path += self._arrange(sequence, self._inner_convolution(number), before, after)
+        if self.stochastic_depth_rate:
+            options = {"name": "stochastic_depth", "dtype": self.dtype_policy}
+            path.append(StochasticDepth(self.stochastic_depth_rate, **options))
         output_shape = _build(path, input_shape)
         pre = len(self.order.preactivation)
         self.preactivation, self.residual_function = path[:pre], path[pre:]
@@ -115,6 +125,7 @@ class ResidualUnit(keras.layers.Layer):
             "projection": self.projection,
             "first_in_network": self.first_in_network,
             "strided_convolution": self.strided_convolution,
+            "stochastic_depth_rate": self.stochastic_depth_rate,
         }
 
     def _inner_convolution(self, number):

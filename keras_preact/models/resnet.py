@@ -14,8 +14,10 @@ from keras_preact.layers import (
     Shortcut,
 )
 from keras_preact.layers import activation_order as activation_orders
+from keras_preact.layers import shortcuts as shortcut_layers
 from keras_preact.layers.lookup import one_of
 from keras_preact.layers.max_pooling import SymmetricMaxPooling2D
+from keras_preact.layers.stochastic_depth import check_rate
 from keras_preact.models import architectures
 
 UnitFactory = Callable[..., keras.layers.Layer]
@@ -42,6 +44,7 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
     shortcut: str | Shortcut = "identity",
     projection: str | None = None,
     width_multiplier: float = 1.0,
+    stochastic_depth_rate: float = 0.0,
     name: str | None = None,
 ) -> keras.Model:
     """A pre-activation residual network.
@@ -76,6 +79,10 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
         projection: "convolution" or "zero_pad". By default zero_pad in CIFAR nets of
             basic and single units, as in the papers.
         width_multiplier: multiplies the filters of every convolution.
+        stochastic_depth_rate: the probability with which an image skips the residual of
+            the last unit in training; that of unit l of L is l / L of it, the linear
+            decay of "Deep Networks with Stochastic Depth", equation (4), with 1 - p_L
+            as the rate. Inference is the same at any rate.
         name: the model's name.
 
     Returns:
@@ -92,7 +99,7 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
     _check_weights(weights)
     if pooling is not None:
         one_of("pooling", pooling, POOLING)
-    units, order = _make_units(plan, unit, shortcut, projection)
+    units, order = _make_units(plan, unit, shortcut, projection, stochastic_depth_rate)
 
     inputs = _inputs(input_tensor, input_shape or plan.default_input_shape)
     x = _stem(inputs, plan, order)
@@ -124,7 +131,7 @@ def PlainNet(depth: int, **arguments) -> keras.Model:  # noqa: N802
     Takes the arguments of `ResNet` except shortcut and projection.
 
     Raises:
-        ValueError: if shortcut or projection is given.
+        ValueError: if shortcut or projection is given, or stochastic_depth_rate is not 0.
     """
     given = sorted({"shortcut", "projection"} & set(arguments))
     if given:
@@ -132,9 +139,11 @@ def PlainNet(depth: int, **arguments) -> keras.Model:  # noqa: N802
     return ResNet(depth, shortcut="none", **arguments)
 
 
-def _make_units(plan, unit, shortcut, projection):
+def _make_units(plan, unit, shortcut, projection, rate):
     """The layers of all units, and the order that stem and head follow."""
     if isinstance(unit, str | ActivationOrder):
+        # Each unit checks its own rate; an error should name the network's.
+        check_rate(rate, shortcut_layers.get(shortcut))
         make = functools.partial(
             ResidualUnit,
             block=plan.block,
@@ -148,21 +157,25 @@ def _make_units(plan, unit, shortcut, projection):
             f"unit must be one of {', '.join(ORDERS)}, an ActivationOrder, or a function that "
             f"returns a layer. Received: unit={unit!r}"
         )
-    elif projection is not None or shortcut != "identity":
+    elif projection is not None or shortcut != "identity" or rate:
         raise ValueError(
-            "A unit factory decides on its shortcut and projection itself. "
-            f"Received: shortcut={shortcut!r}, projection={projection!r}"
+            "A unit factory decides on its shortcut, projection and stochastic depth itself. "
+            f"Received: shortcut={shortcut!r}, projection={projection!r}, "
+            f"stochastic_depth_rate={rate}"
         )
     else:
         make = unit
+    unit_plans = list(plan.units())
     units = [
         make(
             filters=unit_plan.filters,
             strides=unit_plan.strides,
             first_in_network=unit_plan.first_in_network,
             name=unit_plan.name,
+            # Factories need not know of it.
+            **({"stochastic_depth_rate": rate * (number / len(unit_plans))} if rate else {}),
         )
-        for unit_plan in plan.units()
+        for number, unit_plan in enumerate(unit_plans, 1)
     ]
     return units, activation_orders.get(getattr(units[0], "order", "full_preactivation"))
 
