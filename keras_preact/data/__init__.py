@@ -2,5 +2,6 @@
 
 from keras_preact.data import datasets
 from keras_preact.data.datasets import Dataset, DatasetInfo, load
+from keras_preact.data.order import Share
 
-__all__ = ["Dataset", "DatasetInfo", "datasets", "load"]
+__all__ = ["Dataset", "DatasetInfo", "Share", "datasets", "load"]

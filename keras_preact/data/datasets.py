@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_preact.data import embedded, folder, tfds_source
 from keras_preact.data.augmentation import AUGMENTATIONS, EVAL_MARGIN
-from keras_preact.data.order import DRAWS, DataOrder
+from keras_preact.data.order import DRAWS, DataOrder, Share
 from keras_preact.data.sources import Encoded, InMemory
 from keras_preact.layers.lookup import one_of
 
@@ -64,6 +64,7 @@ class Dataset:
         seed: int = 0,
         start_step: int = 0,
         augmentation: str | None = None,
+        share: Share = Share(),  # noqa: B008 - frozen
     ) -> tf.data.Dataset:
         """The endless stream of training batches, from start_step on.
 
@@ -75,44 +76,65 @@ class Dataset:
             seed: a whole number, at least 0.
             start_step: the step that the first batch belongs to.
             augmentation: one of `AUGMENTATIONS`; by default what suits the data set.
+            share: of several replicas, those whose pieces of each batch to return, one
+                after the other.
 
         Returns:
             Batches (images, labels): uint8 (batch, height, width, channels), int32 (batch,).
 
         Raises:
-            ValueError: if the augmentation is unknown or does not fit the images.
+            ValueError: if the augmentation is unknown or does not fit the images, or a
+                batch cannot be cut into equal pieces.
         """
         augmentation = self.check_augmentation(augmentation)
         order = DataOrder(len(self.train_source), batch_size, seed)
-        signature = (
-            tf.TensorSpec([batch_size], tf.int64),
-            tf.TensorSpec([batch_size, DRAWS], tf.int32),
-        )
+        size = share.piece_size(batch_size)
+
+        def pieces():
+            for batch in order.batches(start_step):
+                yield from zip(*map(share.pieces, batch), strict=True)
+
         indices = tf.data.Dataset.from_generator(
-            lambda: order.batches(start_step), output_signature=signature
+            pieces,
+            output_signature=(
+                tf.TensorSpec([size], tf.int64),
+                tf.TensorSpec([size, DRAWS], tf.int32),
+            ),
         )
         batches = self.train_source.train_batches(indices, augmentation, self.info.mean)
-        return batches.prefetch(tf.data.AUTOTUNE)
+        endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
+        return batches.apply(endless).prefetch(tf.data.AUTOTUNE)
 
-    def eval(self, batch_size: int) -> tf.data.Dataset:
+    def eval(
+        self,
+        batch_size: int,
+        share: Share = Share(),  # noqa: B008 - frozen
+    ) -> tf.data.Dataset:
         """Every evaluation image once, in order, in batches of one size.
 
         The last batch is filled up with copies of the first image, of weight 0.
 
+        Args:
+            batch_size: images in a batch.
+            share: as for `train`.
+
         Returns:
             Batches (images, labels, weights): uint8 (batch, height, width, channels),
             int32 (batch,), float32 (batch,) of ones, and zeros for the filling.
+
+        Raises:
+            ValueError: if a batch cannot be cut into equal pieces.
         """
-        count = len(self.eval_source)
+        count, size = len(self.eval_source), share.piece_size(batch_size)
         padded = -(-count // batch_size) * batch_size
-        indices = np.zeros(padded, np.int64)
-        indices[:count] = np.arange(count)
-        weights = (np.arange(padded) < count).astype(np.float32)
+        positions = np.arange(padded).reshape(-1, batch_size)
+        own = np.concatenate([np.stack(share.pieces(batch)).ravel() for batch in positions])
+        indices, weights = np.where(own < count, own, 0), (own < count).astype(np.float32)
         images = self.eval_source.eval_images(tf.data.Dataset.from_tensor_slices(indices))
         with_weights = tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(weights)))
         return (
             with_weights.map(lambda pair, weight: (*pair, weight))
-            .batch(batch_size, drop_remainder=True)
+            .batch(size, drop_remainder=True)
             .prefetch(tf.data.AUTOTUNE)
         )
 

@@ -1,5 +1,6 @@
 """The order of the training images: a function of (seed, epoch, step) alone."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -7,6 +8,48 @@ import numpy as np
 
 # Random 31-bit integers that each image gets anew in each epoch, for augmentation.
 DRAWS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of every global batch that one process computes.
+
+    A global batch is cut into as many consecutive pieces as there are replicas, so that
+    what a step computes does not depend on their number.
+
+    Args:
+        replicas: over all processes.
+        first: the first of this process.
+        count: replicas of this process.
+
+    Raises:
+        ValueError: if these replicas are not among all.
+    """
+
+    replicas: int = 1
+    first: int = 0
+    count: int = 1
+
+    def __post_init__(self):
+        if not (self.first >= 0 and 1 <= self.count <= self.replicas - self.first):
+            raise ValueError(f"first to first + count must be among the replicas. Received: {self}")
+
+    def piece_size(self, batch_size: int) -> int:
+        """Images that one replica computes in a step.
+
+        Raises:
+            ValueError: if the replicas cannot have as many each.
+        """
+        if batch_size % self.replicas:
+            raise ValueError(
+                f"batch_size must be a multiple of the {self.replicas} replicas. "
+                f"Received: batch_size={batch_size}"
+            )
+        return batch_size // self.replicas
+
+    def pieces(self, batch: np.ndarray) -> list[np.ndarray]:
+        """The pieces of a global batch (batch_size, ...) that are this process's."""
+        return np.split(batch, self.replicas)[self.first : self.first + self.count]
 
 
 class DataOrder:

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from sample_data import encode, smooth_image, write_files
 from sklearn.datasets import load_digits
 
 from keras_preact.data import Dataset, datasets, load
@@ -13,22 +12,6 @@ from keras_preact.data.order import DataOrder
 from keras_preact.data.sources import InMemory
 
 pytestmark = pytest.mark.usefixtures("no_network")
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """A folder of 9 + 5 photos of many sizes and two classes."""
-    root = tmp_path_factory.mktemp("photos")
-    for split, count in (("train", 9), ("val", 5)):
-        for n in range(count):
-            image = encode(smooth_image(150 - 9 * n, 30 + 12 * n, seed=n), "JPEG")
-            write_files(root, {f"{split}/{'ab'[n % 2]}/{n}.jpg": image})
-    return load("folder", data_dir=str(root), image_size=16)
 
 
 def batches(stream, count):

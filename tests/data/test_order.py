@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_preact.data.order import DRAWS, DataOrder
+from keras_preact.data.order import DRAWS, DataOrder, Share
 
 seeds = st.integers(0, 2**32)
 counts = st.integers(1, 60)
@@ -123,3 +123,39 @@ def test_draws_are_spread_evenly_over_31_bits():
 def test_an_order_of_nothing_is_refused(arguments):
     with pytest.raises(ValueError, match=r"must be at least (0|1)\. Received: "):
         DataOrder(*arguments)
+
+
+@examples
+@given(st.data())
+def test_the_shares_of_all_processes_are_the_batch_in_its_order(data):
+    counts = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    size = data.draw(st.integers(1, 5))
+    replicas = sum(counts)
+    batch = np.arange(replicas * size * 2).reshape(replicas * size, 2)
+    pieces, first = [], 0
+    for count in counts:
+        share = Share(replicas, first, count)
+        own = share.pieces(batch)
+        assert len(own) == count
+        assert {len(piece) for piece in own} == {size} == {share.piece_size(len(batch))}
+        pieces += own
+        first += count
+    np.testing.assert_array_equal(np.concatenate(pieces), batch)
+
+
+def test_by_default_one_replica_has_the_whole_batch():
+    batch = np.arange(7)
+    [piece] = Share().pieces(batch)
+    np.testing.assert_array_equal(piece, batch)
+    assert Share().piece_size(7) == 7
+
+
+@pytest.mark.parametrize("arguments", [(0, 0, 0), (2, 0, 0), (2, -1, 1), (2, 1, 2), (2, 2, 1)])
+def test_replicas_that_are_not_among_all_are_refused(arguments):
+    with pytest.raises(ValueError, match=r"must be among the replicas\. Received: Share"):
+        Share(*arguments)
+
+
+def test_a_batch_that_cannot_be_cut_evenly_is_refused():
+    with pytest.raises(ValueError, match=r"multiple of the 4 replicas\. Received: batch_size=6"):
+        Share(4, 2, 2).piece_size(6)

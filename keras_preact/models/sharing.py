@@ -1,0 +1,75 @@
+"""Units of one shape, traced once: deep nets then start training in a fraction of the time."""
+
+import json
+
+import keras
+import tensorflow as tf
+
+from keras_preact.layers import ResidualUnit
+
+
+def share_traces(model: keras.Model) -> keras.Model:
+    """A model of the same layers and variables, in which equal units share one traced function.
+
+    A unit is a pure function of its input and its variables, so TensorFlow needs to trace
+    each shape of unit but once: 6 times in place of 333 in a net of 1001 layers. Layers
+    other than `ResidualUnit` are called as they are.
+
+    Args:
+        model: functional and built.
+
+    Returns:
+        A model to train with, whose variables are those of the model. To save or export,
+        use the model that it was made of.
+    """
+    functions = {}
+
+    def share(layer):
+        # Only of this very class is it known that the configuration says all.
+        if type(layer) is not ResidualUnit:
+            return layer
+        key = _signature(layer)
+        if key not in functions:
+            functions[key] = _make_function(layer)
+        return _SharedUnit(layer, functions[key])
+
+    return keras.models.clone_model(model, clone_function=share)
+
+
+class _SharedUnit(keras.layers.Layer):
+    """Calls a unit through a function that other units of its signature call too."""
+
+    def __init__(self, unit, function):
+        super().__init__(name=unit.name, dtype=unit.dtype_policy, autocast=False)
+        self.unit, self._function = unit, function
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, x, training=None):
+        variables = self.unit.trainable_variables, self.unit.non_trainable_variables
+        values = [[tf.convert_to_tensor(v) for v in group] for group in variables]
+        y, changed = self._function(*values, x, training=bool(training))
+        if training:
+            for variable, value in zip(variables[1], changed, strict=True):
+                variable.assign(value)
+        return y
+
+    def compute_output_shape(self, input_shape):
+        return self.unit.compute_output_shape(input_shape)
+
+
+def _make_function(unit):
+    def call(trainable, non_trainable, x, training):
+        return unit.stateless_call(trainable, non_trainable, x, training=training)
+
+    return tf.function(call)
+
+
+def _signature(unit):
+    config = {**unit.get_config(), "name": None}
+    variables = [
+        (variable.path.partition("/")[2], tuple(variable.shape), variable.dtype)
+        for variable in unit.variables
+    ]
+    return json.dumps([config, variables, unit.trainable], sort_keys=True, default=str)
