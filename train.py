@@ -21,6 +21,8 @@ def main(_) -> None:
         flags.fail(str(error))
     except training.DivergenceError as error:
         flags.fail(str(error), code=1)
+    except training.WorkerLostError as error:
+        flags.fail(str(error), code=training.WorkerLostError.exit_code)
     except training.Interrupted as interrupted:
         run_dir = shlex.quote(config.folder)
         print(f"Continue with: {flags.this_python()} train.py --run_dir={run_dir} --resume")

@@ -1,6 +1,7 @@
 """Every recipe in configs/ parses, and says what it is."""
 
 import pathlib
+import re
 
 import pytest
 from absl import flags
@@ -72,3 +73,13 @@ def test_the_command_line_wins_over_its_flagfile(parse):
 def test_numbers_that_are_none_are_refused(parse):
     with pytest.raises(flags.IllegalFlagValueError, match="numbers separated by commas"):
         parse("--drop_steps=10,twenty")
+
+
+@pytest.mark.parametrize("name", ["kubernetes.yaml", "slurm.sbatch"])
+def test_the_flags_of_the_cluster_examples_parse(name, parse):
+    text = (ROOT / "configs" / "cluster" / name).read_text()
+    [command] = re.findall(r"train\.py(.*--resume)$", text, re.DOTALL | re.MULTILINE)
+    given = re.findall(r"--\S+", command)
+    config = parse(*(flag.replace('"', "") for flag in given))
+    assert config.strategy == "multi_worker" and config.resume
+    assert config.depth == 50 and config.run_dir.endswith("runs/imagenet_resnet50")

@@ -1,8 +1,9 @@
 """One run: configuration, loop, checkpoints and figures."""
 
+from keras_preact.training.cluster import WorkerLostError
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.interruption import Interrupted
 from keras_preact.training.run import run
 from keras_preact.training.trainer import DivergenceError
 
-__all__ = ["DivergenceError", "Interrupted", "TrainConfig", "run"]
+__all__ = ["DivergenceError", "Interrupted", "TrainConfig", "WorkerLostError", "run"]

@@ -1,15 +1,12 @@
 """Saving and restoring a run. Variables are stored under their paths, as in `conv1/kernel`."""
 
 import contextlib
-from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
 from etils import epath
 
-
-def _by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
-    return {variable.path: variable.value for variable in variables}
+from keras_preact.training.state import TrainState, by_path
 
 
 class Checkpoints:
@@ -17,31 +14,19 @@ class Checkpoints:
 
     Args:
         folder: where they lie; the best in its subfolder `best`.
-        model: a built model.
-        optimizer: a built optimizer.
+        state: of the run.
         keep: how many of the newest to keep.
     """
 
-    def __init__(
-        self,
-        folder: epath.PathLike,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        keep: int,
-    ):
+    def __init__(self, folder: epath.PathLike, state: TrainState, keep: int):
         self.best_accuracy = tf.Variable(-1.0, dtype=tf.float64, name="best_accuracy")
-        self._checkpoint = tf.train.Checkpoint(
-            model=_by_path(model.variables),
-            # Without the optimizer's own name, which Keras counts up in a process.
-            optimizer={v.path.partition("/")[2]: v.value for v in optimizer.variables},
-            best_accuracy=self.best_accuracy,
-        )
+        self._checkpoint = tf.train.Checkpoint(**state.to_save(), best_accuracy=self.best_accuracy)
         self._folder = folder = epath.Path(folder)
         self._newest = tf.train.CheckpointManager(
             self._checkpoint, str(folder), keep, checkpoint_name="step"
         )
         self._best = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=_by_path(model.variables)),
+            tf.train.Checkpoint(**state.weights_to_save()),
             str(folder / "best"),
             max_to_keep=1,
             checkpoint_name="step",
@@ -96,15 +81,26 @@ def find(folder: epath.PathLike, which: str) -> str:
     return path
 
 
-def load_model(path: str, model: keras.Model) -> None:
+def load_model(path: str, model: keras.Model, averages: bool = False) -> None:
     """Restores the variables of a model, of any precision, from a checkpoint.
+
+    Args:
+        path: of the checkpoint.
+        model: a built model.
+        averages: whether the run averaged its weights: the averages are then what it
+            evaluates, and what is restored.
 
     Raises:
         ValueError: if it is damaged or lacks one of the model's variables.
     """
-    checkpoint = tf.train.Checkpoint(model=_by_path(model.variables))
+    variables = by_path(model.variables)
+    floats = {path: v for path, v in variables.items() if v.dtype.is_floating}
+    groups = {"model": variables, "averages": floats} if averages else {"model": variables}
     with _reading(path):
-        checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
+        # One after the other: the averages replace the weights.
+        for name, group in groups.items():
+            checkpoint = tf.train.Checkpoint(**{name: group})
+            checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
 
 
 @contextlib.contextmanager

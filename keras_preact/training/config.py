@@ -2,18 +2,19 @@
 
 import ast
 import dataclasses
-import math
 from typing import Any
 
 from keras_preact.data.augmentation import AUGMENTATIONS
 from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, shortcuts
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
-
-# Of what is counted: the range of 32 bits.
-LARGEST = 2**31 - 1
+from keras_preact.training import validation
+from keras_preact.training.validation import LARGEST
 
 MODES = ("train", "evaluate")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+XLA = ("auto", "on", "off")
 CHECKPOINTS = ("newest", "best")
 
 # Two ways to say one thing, and two that exclude each other.
@@ -54,6 +55,26 @@ class TrainConfig:
     keep_checkpoints: int = option("run", "newest checkpoints to keep; the best is kept too", 3)
     checkpoint: str = option("run", "which checkpoint to evaluate", "newest", CHECKPOINTS)
 
+    strategy: str = option("machine", "over which devices a batch is spread", "auto", STRATEGIES)
+    devices: str | None = option(
+        "machine", "a number, names such as GPU:0,GPU:1, or cpu; default: all GPUs, else the CPU"
+    )
+    precision: str = option("machine", "of convolutions; weights are float32", "auto", PRECISIONS)
+    xla: str = option("machine", "compile a replica's forward and backward pass", "auto", XLA)
+    sync_bn: bool = option(
+        "machine", "BN statistics of the global batch, in place of each replica's", False
+    )
+    steps_per_loop: int = option("machine", "steps between two returns to Python", 1)
+    gradient_accumulation_steps: int = option(
+        "machine", "parts into which a replica's batch is cut to save memory", 1
+    )
+    cluster_timeout_seconds: int = option(
+        "machine", "how long a worker waits at the start for the others", 600
+    )
+    profile_steps: tuple[int, ...] | None = option(
+        "machine", "first and last step of a TensorBoard profile, as in 10,20"
+    )
+
     dataset: str | None = option(
         "data", "digits, synthetic, folder, or a name in tensorflow-datasets such as cifar10"
     )
@@ -84,6 +105,22 @@ class TrainConfig:
     stem: str | None = option("model", "default: by depth", None, architectures.STEMS)
     width_multiplier: float = option("model", "multiplies the filters of every convolution", 1.0)
 
+    stochastic_depth_rate: float = option(
+        "regularization", "chance to drop the last unit's residual; linear from 0 over depth", 0.0
+    )
+    label_smoothing: float = option(
+        "regularization", "share of a label that is spread over all classes", 0.0
+    )
+    mixup_alpha: float = option(
+        "regularization", "of the Beta distribution by which pairs of images are mixed", 0.0
+    )
+    ema_decay: float | None = option(
+        "regularization", "evaluate and export averaged weights, of this decay a step"
+    )
+    recompute_bn_batches: int = option(
+        "regularization", "batches over which BN statistics are computed anew to evaluate", 0
+    )
+
     learning_rate: float = option("optimization", "after the warm-up, before the first drop", 0.1)
     momentum: float = option("optimization", "of SGD", 0.9)
     weight_decay: float = option("optimization", "coupled: times the weight, on its gradient", 1e-4)
@@ -110,67 +147,11 @@ class TrainConfig:
             choices, value = field.metadata["choices"], getattr(self, field.name)
             if choices and value is not None:
                 one_of(field.name, value, choices)
-        self._check_numbers()
-        self._check_contradictions()
+        validation.check_numbers(self)
+        validation.check_contradictions(self, EXCLUSIVE)
         if self.depth is not None:
             architectures.resolve(self.depth, self.stem, self.block, self.width_multiplier)
         self.make_shortcut()
-
-    def _check_numbers(self):
-        above_zero = (
-            *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints", "image_size"),
-            *("global_batch_size", "width_multiplier", "learning_rate", "warmup_learning_rate"),
-            *("drop_factor", "schedule_steps", "schedule_epochs", "train_steps", "train_epochs"),
-        )
-        at_least_zero = ("seed", "momentum", "weight_decay", "warmup_steps")
-        for name in (*above_zero, *at_least_zero):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            counts = isinstance(value, int) or name.endswith("epochs")
-            large_enough = value > 0 if name in above_zero else value >= 0
-            if not (large_enough and (value <= LARGEST if counts else math.isfinite(value))):
-                least = "above 0" if name in above_zero else "at least 0"
-                most = f"at most {LARGEST}" if counts else "finite"
-                raise ValueError(f"{name} must be {least} and {most}. Received: {name}={value}")
-        if self.momentum >= 1:
-            raise ValueError(f"momentum must be below 1. Received: momentum={self.momentum}")
-        for name in ("drop_steps", "drop_epochs"):
-            values = getattr(self, name) or ()
-            in_range = all(0 < value <= LARGEST for value in values)
-            if not in_range or list(values) != sorted(set(values)):
-                raise ValueError(
-                    f"{name} must be ascending, above 0 and at most {LARGEST}. "
-                    f"Received: {name}={list(values)}"
-                )
-
-    def _check_contradictions(self):
-        for first, second in EXCLUSIVE:
-            values = getattr(self, first), getattr(self, second)
-            if all(value not in (None, False) for value in values):
-                raise ValueError(
-                    f"{first} and {second} contradict each other: give one of them. "
-                    f"Received: {first}={values[0]}, {second}={values[1]}"
-                )
-        if self.scale_schedule and self.train_steps is None and self.train_epochs is None:
-            raise ValueError(
-                "scale_schedule needs the length to scale to: train_steps or train_epochs."
-            )
-        if self.mode == "evaluate" and (self.resume or self.overwrite):
-            raise ValueError(
-                "mode='evaluate' leaves the run as it is. "
-                f"Received: resume={self.resume}, overwrite={self.overwrite}"
-            )
-        if self.skip_bad_images and self.dataset not in (None, "folder"):
-            raise ValueError(
-                "skip_bad_images is for dataset='folder' alone. "
-                f"Received: skip_bad_images=True, dataset={self.dataset!r}"
-            )
-        if self.shortcut == "none" and self.projection is not None:
-            raise ValueError(
-                "shortcut='none' has no projection. Received: "
-                f"shortcut='none', projection={self.projection!r}"
-            )
 
     @property
     def folder(self) -> str:

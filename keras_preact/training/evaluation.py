@@ -1,9 +1,15 @@
 """Evaluation that counts every image exactly once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
+import keras
+import numpy as np
 import tensorflow as tf
+
+from keras_preact.data import DatasetInfo
+from keras_preact.training.loss import cross_entropy
+from keras_preact.training.step import make_normalizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,34 +18,93 @@ class Evaluation:
 
     Args:
         loss: cross-entropy, in nats.
-        accuracy: share of right answers, 0 to 1.
-        count: number of images.
+        confusion: int64 (classes, classes): images of the class of the row that were
+            taken for the class of the column.
     """
 
     loss: float
-    accuracy: float
-    count: int
+    confusion: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, 0 to 1."""
+        return float(np.trace(self.confusion) / self.count)
+
+    @property
+    def class_accuracies(self) -> np.ndarray:
+        """Share of right answers among the images of each class; NaN where it has none."""
+        with np.errstate(invalid="ignore"):
+            return np.diag(self.confusion) / self.confusion.sum(axis=1)
 
     def __str__(self) -> str:
-        right = round(self.accuracy * self.count)
         return (
-            f"accuracy {self.accuracy:.2%} ({right:,} of {self.count:,}), "
+            f"accuracy {self.accuracy:.2%} ({np.trace(self.confusion):,} of {self.count:,}), "
             f"error {1 - self.accuracy:.2%}, loss {self.loss:.4f}"
         )
 
 
-def evaluate(eval_step: Callable, batches: tf.data.Dataset, count: int) -> Evaluation:
+def make_eval_step(
+    model: keras.Model,
+    info: DatasetInfo,
+    strategy: tf.distribute.Strategy,
+    variables: tuple[Sequence[tf.Variable], Sequence[tf.Variable]] | None = None,
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """A function that evaluates one batch.
+
+    Args:
+        model: a built model.
+        info: of the data.
+        strategy: over which replicas a batch is spread.
+        variables: trainable and other ones to evaluate with, in the model's order; by
+            default its own.
+
+    Returns:
+        step(images, labels, weights) -> the loss summed over images of weight 1, and their
+        confusion matrix, float32 (classes, classes).
+    """
+    normalize = make_normalizer(info.mean, info.std)
+
+    def replica_step(images, labels, weights):
+        inputs = normalize(images)
+        if variables is None:
+            logits = model(inputs, training=False)
+        else:
+            values = [[tf.convert_to_tensor(v) for v in group] for group in variables]
+            logits, _ = model.stateless_call(*values, inputs, training=False)
+        losses = cross_entropy(logits, labels)
+        predicted = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+        confusion = tf.math.confusion_matrix(
+            labels, predicted, info.classes, weights=weights, dtype=tf.float32
+        )
+        return tf.reduce_sum(losses * weights), confusion
+
+    @tf.function
+    def step(images, labels, weights):
+        per_replica = strategy.run(replica_step, args=(images, labels, weights))
+        return tuple(
+            strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in per_replica
+        )
+
+    return step
+
+
+def evaluate(eval_step: Callable, batches: Iterator, steps: int) -> Evaluation:
     """Runs eval_step over all batches (images, labels, weights) of `Dataset.eval`.
 
     Args:
         eval_step: from `make_eval_step`.
-        batches: a data set, or a distributed one.
-        count: number of images of weight 1.
+        batches: an iterator over the batches, distributed where the step is.
+        steps: number of batches.
     """
-    loss = correct = 0.0
-    for batch in batches:
-        # Summed as Python floats: float32 could no longer count beyond 2**24.
-        batch_loss, batch_correct = eval_step(*batch)
+    loss, confusion = 0.0, 0
+    for _ in range(steps):
+        # Summed outside of TensorFlow: float32 could no longer count beyond 2**24.
+        batch_loss, batch_confusion = eval_step(*next(batches))
         loss += float(batch_loss)
-        correct += float(batch_correct)
-    return Evaluation(loss / count, correct / count, count)
+        confusion = confusion + batch_confusion.numpy().astype(np.int64)
+    return Evaluation(loss / int(confusion.sum()), confusion)

@@ -110,7 +110,9 @@ def _help(config_class):
         if field.metadata["group"] != group:
             group = field.metadata["group"]
             lines.append(f"\n{group}:")
-        default = "" if field.default is None else f" (default {field.default})"
+        value = field.default
+        value = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        default = "" if value is None else f" (default {value})"
         choices = field.metadata["choices"]
         lines.append(f"  --{field.name}: {field.metadata['help']}{default}")
         if choices:

@@ -7,9 +7,11 @@ import threading
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, has saved, and can be resumed."""
 
-    def __init__(self, signal_number: int):
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-        self.exit_code = 128 + signal_number
+    def __init__(self, signal_number: int | None):
+        # None: another worker was asked, and all stop.
+        number = signal_number or signal.SIGTERM
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
 
 
 class Interruption:
@@ -22,6 +24,11 @@ class Interruption:
     def __init__(self):
         self.signal_number = None
         self._previous = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has arrived."""
+        return self.signal_number is not None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():

@@ -83,6 +83,16 @@ class MetricsLog:
         """Training figures at a step, to TensorBoard alone."""
         self._write("train", step, scalars)
 
+    def picture(self, split: str, step: int, name: str, png: bytes) -> None:
+        """A picture, to TensorBoard alone; split is "train" or "eval"."""
+        with self._writers[split].as_default(step=step):
+            tf.summary.image(name, tf.io.decode_png(png, channels=3)[None])
+
+    def text(self, split: str, step: int, name: str, markdown: str) -> None:
+        """A text, to TensorBoard alone."""
+        with self._writers[split].as_default(step=step):
+            tf.summary.text(name, markdown)
+
     def add(self, row: Row) -> None:
         """An evaluation, to both."""
         self.rows.append(row)

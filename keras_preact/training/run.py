@@ -3,17 +3,19 @@
 import shlex
 
 import keras
-import tensorflow as tf
 
 from keras_preact.data import Dataset, DatasetInfo, datasets
+from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
-from keras_preact.training import checkpoint, optimizer
+from keras_preact.training import checkpoint, distribution, metrics, optimizer
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.evaluation import Evaluation, evaluate
+from keras_preact.training.evaluation import Evaluation, evaluate, make_eval_step
+from keras_preact.training.feeding import feed_evaluation
 from keras_preact.training.flags import this_python
 from keras_preact.training.run_folder import RunFolder, check_same_data
-from keras_preact.training.step import make_eval_step
+from keras_preact.training.state import make_state
 from keras_preact.training.trainer import Trainer
+from keras_preact.training.writer import Writer
 
 
 def run(config: TrainConfig) -> Evaluation:
@@ -26,6 +28,7 @@ def run(config: TrainConfig) -> Evaluation:
         ValueError: if the configuration, the data or the run folder is not as needed.
         DivergenceError: if the loss becomes NaN or infinite.
         Interrupted: after SIGINT or SIGTERM, once the run has been saved.
+        WorkerLostError: if another worker of the run has ended or cannot be reached.
     """
     return _evaluate(config) if config.mode == "evaluate" else _train(config)
 
@@ -34,35 +37,40 @@ def _train(config):
     config.require("dataset", "depth")
     folder = RunFolder(config.folder)
     folder.check_free(config)
-    keras.utils.set_random_seed(config.seed)
-    data = load_data(config)
-    schedule = optimizer.make_schedule(config, data.info.train_count)
-    strategy = tf.distribute.get_strategy()
-    with strategy.scope():
-        model = build_model(config, data.info)
-        sgd = optimizer.make_optimizer(config, schedule, model)
-    if folder.holds_a_run():
-        if config.resume:
+    with distribution.prepared(config) as (decision, strategy, writes):
+        keras.utils.set_random_seed(config.seed)
+        data = load_data(config)
+        schedule = optimizer.make_schedule(config, data.info.train_count)
+        with strategy.scope():
+            model = build_model(config, data.info, sync_bn=config.sync_bn)
+            sgd = optimizer.make_optimizer(config, schedule, model)
+            state = make_state(config, model, sgd)
+        if folder.holds_a_run() and config.resume:
             check_same_data(data.info, folder.read()[1])
-        else:
+            metrics.read(folder.metrics)
+        elif folder.holds_a_run() and writes:
             folder.set_aside()
-    trainer = Trainer(config, data, model, sgd, schedule, folder, strategy)
-    start = trainer.restore()
-    folder.begin(config, data.info)
-    print(
-        f"{model.name} with {config.unit} units, {model.count_params():,} parameters, on "
-        f"{data.info.train_count:,} images of {data.info.name} for {schedule.train_steps:,} steps "
-        f"of {config.global_batch_size}. Run folder: {folder}",
-        flush=True,
-    )
-    result = trainer.fit(start)
-    print(
-        f"Finished: evaluation {result}\n"
-        f"  run:    {folder}\n"
-        f"  curves: {folder.curves}\n"
-        f"  export: {this_python()} export.py --run_dir={shlex.quote(str(folder))}"
-    )
-    return result
+        checkpoints = checkpoint.Checkpoints(folder.checkpoints, state, config.keep_checkpoints)
+        start = (checkpoints.restore() or 0) if config.resume else 0
+        distribution.check_same_start(strategy, start)
+        title = f"{model.name}, {config.unit}, on {data.info.name}"
+        writer = Writer(folder, checkpoints, config, data, title, writes)
+        if writes:
+            folder.begin(config, data.info, decision)
+        writer.line(
+            f"{model.name} with {config.unit} units, {model.count_params():,} parameters, on "
+            f"{data.info.train_count:,} images of {data.info.name} for {schedule.train_steps:,} "
+            f"steps of {config.global_batch_size}. Run folder: {folder}\n{decision}"
+        )
+        trainer = Trainer(config, data, state, schedule, decision, strategy, writer)
+        result = trainer.fit(start)
+        writer.line(
+            f"Finished: evaluation {result}\n"
+            f"  run:    {folder}\n"
+            f"  curves: {folder.curves}\n"
+            f"  export: {this_python()} export.py --run_dir={shlex.quote(str(folder))}"
+        )
+        return result
 
 
 def _evaluate(config):
@@ -71,13 +79,17 @@ def _evaluate(config):
     folder.check_evaluable(config)
     _, info = folder.read()
     path = checkpoint.find(folder.checkpoints, config.checkpoint)
-    data = load_data(config)
-    check_same_data(data.info, info)
-    model = restore_model(folder, path)
-    step = make_eval_step(model, info, tf.distribute.get_strategy())
-    result = evaluate(step, data.eval(config.global_batch_size), data.info.eval_count)
-    print(f"{folder} at step {checkpoint.step_of(path):,}: {result}")
-    return result
+    with distribution.prepared(config) as (_, strategy, writes):
+        data = load_data(config)
+        check_same_data(data.info, info)
+        with strategy.scope():
+            model = restore_model(folder, path)
+        step = make_eval_step(model, info, strategy)
+        batches, steps = feed_evaluation(strategy, data, config.global_batch_size)
+        result = evaluate(step, batches, steps)
+        if writes:
+            print(f"{folder} at step {checkpoint.step_of(path):,}: {result}")
+        return result
 
 
 def load_data(config: TrainConfig) -> Dataset:
@@ -96,9 +108,15 @@ def load_data(config: TrainConfig) -> Dataset:
     return data
 
 
-def build_model(config: TrainConfig, info: DatasetInfo) -> keras.Model:
-    """The network of a run, with new weights."""
-    return ResNetV2(
+def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -> keras.Model:
+    """The network of a run, with new weights.
+
+    Args:
+        config: of the run.
+        info: of its data.
+        sync_bn: whether BN takes the statistics of the global batch.
+    """
+    model = ResNetV2(
         config.depth,
         input_shape=info.image_shape,
         classes=info.classes,
@@ -108,11 +126,17 @@ def build_model(config: TrainConfig, info: DatasetInfo) -> keras.Model:
         shortcut=config.make_shortcut(),
         projection=config.projection,
         width_multiplier=config.width_multiplier,
+        stochastic_depth_rate=config.stochastic_depth_rate,
     )
+    for layer in model._flatten_layers() if sync_bn else ():
+        if isinstance(layer, BatchNormalization):
+            layer.synchronized = True
+    return model
 
 
 def restore_model(folder: RunFolder, path: str) -> keras.Model:
-    """The network of a run with the weights of one of its checkpoints."""
-    model = build_model(*folder.read())
-    checkpoint.load_model(path, model)
+    """The network of a run with the weights of one of its checkpoints: averaged ones, if it has."""
+    config, info = folder.read()
+    model = build_model(config, info)
+    checkpoint.load_model(path, model, averages=config.ema_decay is not None)
     return model

@@ -10,6 +10,7 @@ from etils import epath
 
 from keras_preact.data import DatasetInfo
 from keras_preact.training.config import TrainConfig
+from keras_preact.training.decision import Decision
 from keras_preact.training.files import write_whole
 from keras_preact.version import __version__
 
@@ -18,6 +19,9 @@ _FREE_TO_RESUME = {
     *("run_dir", "mode", "resume", "overwrite", "checkpoint", "data_dir"),
     *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints"),
     *("train_steps", "train_epochs"),
+    # Where and how it is computed, to the accuracy of the arithmetic.
+    *("strategy", "devices", "precision", "xla", "steps_per_loop", "profile_steps"),
+    "cluster_timeout_seconds",
 }
 _FREE_TO_EVALUATE = {*_FREE_TO_RESUME, "global_batch_size", "skip_bad_images"}
 
@@ -93,13 +97,14 @@ class RunFolder:
         if self._aside.exists():
             self._aside.rmtree()
 
-    def begin(self, config: TrainConfig, info: DatasetInfo) -> None:
+    def begin(self, config: TrainConfig, info: DatasetInfo, decision: Decision) -> None:
         """Writes what is needed to repeat, evaluate and export the run."""
         self.path.mkdir(parents=True, exist_ok=True)
         earlier = json.loads(self.config.read_text()) if self.holds_a_run() else {}
         record = {
             "config": config.to_json(),
             "dataset": dataclasses.asdict(info),
+            "decision": dataclasses.asdict(decision),
             "versions": _versions(),
             "commands": [*earlier.get("commands", []), sys.argv],
         }

@@ -1,22 +1,24 @@
 """The training loop."""
 
-import dataclasses
 import math
-import time
 
-import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import Dataset
-from keras_preact.training import curves, metrics
-from keras_preact.training.checkpoint import Checkpoints
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.evaluation import Evaluation, evaluate
+from keras_preact.training.decision import Decision
+from keras_preact.training.evaluation import Evaluation, evaluate, make_eval_step
+from keras_preact.training.feeding import feed_evaluation, feed_training
 from keras_preact.training.interruption import Interrupted, Interruption
-from keras_preact.training.optimizer import SGD, StepSchedule
-from keras_preact.training.progress import Progress
-from keras_preact.training.run_folder import RunFolder
-from keras_preact.training.step import make_eval_step, make_train_step
+from keras_preact.training.optimizer import StepSchedule
+from keras_preact.training.profiling import Profile
+from keras_preact.training.reports import Reports
+from keras_preact.training.state import TrainState
+from keras_preact.training.statistics import Recomputation, make_merge
+from keras_preact.training.step import TrainStep
+from keras_preact.training.timetable import Timetable
+from keras_preact.training.writer import Writer
 
 
 class DivergenceError(RuntimeError):
@@ -29,50 +31,40 @@ class Trainer:
     Args:
         config: of the run.
         data: to train and evaluate on.
-        model: a built model, in the scope of the strategy.
-        optimizer: a built optimizer, likewise.
+        state: what the steps change, made in the scope of the strategy.
         schedule: the optimizer's schedule.
-        folder: where everything is written.
+        decision: how the run computes.
         strategy: over which replicas a batch is spread.
+        writer: of the run's files; one that writes nothing in all processes but one.
     """
 
     def __init__(
         self,
         config: TrainConfig,
         data: Dataset,
-        model: keras.Model,
-        optimizer: SGD,
+        state: TrainState,
         schedule: StepSchedule,
-        folder: RunFolder,
+        decision: Decision,
         strategy: tf.distribute.Strategy,
+        writer: Writer,
     ):
         self.config, self.data, self.schedule = config, data, schedule
-        self.model, self.folder, self.strategy = model, folder, strategy
-        self.train_step = make_train_step(
-            model, optimizer, data.info, config.global_batch_size, strategy
+        self.state, self.strategy, self.writer = state, strategy, writer
+        self.several_workers = decision.workers > 1
+        self.timetable = Timetable(config, schedule.train_steps, data.info.train_count)
+        self.train_step = TrainStep(state, config, data.info, decision, strategy)
+        self.eval_step = make_eval_step(state.model, data.info, strategy, state.evaluated())
+        self.merge = make_merge(state, strategy)
+        self.recompute = Recomputation(state, data.info, strategy)
+        self.profile = Profile(
+            config.profile_steps if writer.writes else None, writer.folder.tensorboard
         )
-        self.eval_step = make_eval_step(model, data.info, strategy)
-        self.checkpoints = Checkpoints(
-            folder.checkpoints, model, optimizer, config.keep_checkpoints
-        )
-
-    def restore(self) -> int:
-        """Restores the newest checkpoint; writes nothing.
-
-        Returns:
-            The number of steps taken so far.
-
-        Raises:
-            ValueError: if the checkpoint or metrics.csv is damaged.
-        """
-        metrics.read(self.folder.metrics)
-        return self.checkpoints.restore() or 0
 
     def fit(self, start: int) -> Evaluation:
         """Trains to the end of the schedule.
 
         Args:
-            start: the number of steps taken so far, from `restore`.
+            start: the number of steps taken so far.
 
         Returns:
             The evaluation after the last step.
@@ -81,156 +73,118 @@ class Trainer:
             DivergenceError: if the loss becomes NaN or infinite; checkpoints stay as they were.
             Interrupted: after SIGINT or SIGTERM, once a checkpoint has been saved.
         """
-        if start:
-            print(f"Continuing from {self.checkpoints.newest}")
         if start >= self.schedule.train_steps:
-            print(f"The run is complete: it has taken all {start:,} steps.")
+            self.writer.line(f"The run is complete: it has taken all {start:,} steps.")
             return self._evaluate()
-        self.log = metrics.MetricsLog(self.folder.metrics, self.folder.tensorboard, start)
-        self.progress = Progress(start, self.schedule.train_steps, self.config.global_batch_size)
-        self.started = time.perf_counter()
-        try:
-            with Interruption() as interruption:
-                return self._take_steps(start, interruption)
-        finally:
-            self.progress.close()
-            self.log.close()
+        with Interruption() as interruption, self.writer.writing(start, self.schedule.train_steps):
+            return self._take_steps(start, interruption)
 
     def _take_steps(self, start, interruption):
-        batches = self.data.train(
+        batches = self._feed(start)
+        self.writer.example(self.data, start)
+        self.reports = Reports(start)
+        done, warm = start, set()
+        while done < self.schedule.train_steps:
+            steps = self.timetable.steps_ahead(done)
+            self.profile.before(done + 1)
+            self.reports.add(self.train_step(batches, steps, interruption.requested))
+            done += steps
+            self.profile.after(done)
+            self.writer.advance(steps)
+            if (steps > 1) not in warm:
+                # The first call compiles; its time says nothing of the others.
+                warm.add(steps > 1)
+                self.reports.wait()
+                self.writer.restart_clock()
+            evaluation = self._do_what_is_due(done)
+            self._stop_if_asked(done, interruption)
+        return evaluation
+
+    def _do_what_is_due(self, done):
+        evaluates = self.timetable.evaluates(done)
+        if self.timetable.logs(done):
+            self._log(done, show=not evaluates)
+        if evaluates:
+            return self._evaluate_and_save(done)
+        if self.timetable.saves(done):
+            self._save(done)
+        return None
+
+    def _stop_if_asked(self, done, interruption):
+        if self.several_workers:
+            # All workers read the same sum, and so stop after the same step.
+            asked = self.reports.earlier_stop_requests() > 0
+        else:
+            asked = interruption.requested
+        if not asked or done >= self.schedule.train_steps:
+            return
+        if not self.timetable.saves(done):
+            self._save(done)
+        self.writer.line(f"Stopped after step {done:,}, saved as {self.writer.newest}")
+        raise Interrupted(interruption.signal_number)
+
+    def _feed(self, start):
+        return feed_training(
+            self.strategy,
+            self.data,
             self.config.global_batch_size,
             seed=self.config.seed,
             start_step=start,
             augmentation=self.config.augmentation,
         )
-        iterator = iter(self.strategy.experimental_distribute_dataset(batches))
-        self.pending, self.since_eval = [], _Sums()
-        for done in range(start + 1, self.schedule.train_steps + 1):
-            self.pending.append(self.train_step(*next(iterator)))
-            self.progress.advance()
-            if done == start + 1:
-                # The first step compiles; its time says nothing of the others.
-                float(self.pending[0][0])
-                self.progress.restart_clock()
-            evaluates = self._completes_epochs(done) or done == self.schedule.train_steps
-            if evaluates or done % self.config.log_steps == 0:
-                self._log(done, show=not evaluates)
-            if evaluates:
-                evaluation = self._evaluate_and_save(done)
-            elif self.config.checkpoint_steps and done % self.config.checkpoint_steps == 0:
-                self._save(done)
-            if interruption.signal_number is not None and done < self.schedule.train_steps:
-                if not evaluates:
-                    self._save(done)
-                self.progress.line(
-                    f"Stopped after step {done:,}, saved as {self.checkpoints.newest}"
-                )
-                raise Interrupted(interruption.signal_number)
-        return evaluation
-
-    def _completes_epochs(self, done):
-        """Whether this step completes the epochs between two evaluations."""
-        images = self.data.info.train_count * self.config.eval_epochs
-        batch_size = self.config.global_batch_size
-        return done * batch_size // images > (done - 1) * batch_size // images
-
-    def _collect(self, done):
-        """Fetches the figures of the steps since the last call; refuses what is not finite."""
-        sums = _Sums()
-        for step, (loss, correct) in enumerate(self.pending, done - len(self.pending) + 1):
-            if not math.isfinite(loss):
-                self._diverged(f"The loss was {float(loss)} at step {step:,}")
-            sums += _Sums(float(loss), float(correct) / self.config.global_batch_size, 1)
-        self.pending = []
-        self.since_eval += sums
-        return sums
 
     def _log(self, done, show):
-        if not self.pending:
-            return
-        loss, accuracy = self._collect(done).means()
-        rate = self._rate(done)
-        speed = self.progress.interval(done, loss, accuracy, rate, show)
-        self.log.train(
-            done, loss=loss, accuracy=accuracy, learning_rate=rate, images_per_second=speed
-        )
+        means = self._collect()
+        weights = [tf.convert_to_tensor(variable) for variable in self.state.trainable]
+        weight_norm = float(tf.linalg.global_norm(weights))
+        self.writer.log(done, means, self._rate(done), weight_norm, show)
+
+    def _collect(self):
+        """Means over the steps since the last call; refuses what is not finite."""
+        means, bad = self.reports.collect()
+        if bad is not None:
+            step, loss = bad
+            self._diverged(f"The loss was {loss} at step {step:,}")
+        return means
 
     def _rate(self, done):
         return float(self.schedule(done - 1))
 
     def _evaluate(self):
-        batches = self.strategy.experimental_distribute_dataset(
-            self.data.eval(self.config.global_batch_size)
-        )
-        return evaluate(self.eval_step, batches, self.data.info.eval_count)
+        self.merge()
+        batches, steps = feed_evaluation(self.strategy, self.data, self.config.global_batch_size)
+        return evaluate(self.eval_step, batches, steps)
 
     def _evaluate_and_save(self, done):
+        if self.config.recompute_bn_batches:
+            self.recompute(self._feed(done), self.config.recompute_bn_batches)
         evaluation = self._evaluate()
         if not math.isfinite(evaluation.loss):
             self._diverged(f"The evaluation loss was {evaluation.loss} after step {done:,}")
-        loss, accuracy = self.since_eval.means()
-        epoch = done * self.config.global_batch_size / self.data.info.train_count
-        row = metrics.Row(
-            step=done,
-            epoch=epoch,
-            train_loss=loss,
-            train_accuracy=accuracy,
-            eval_loss=evaluation.loss,
-            eval_accuracy=evaluation.accuracy,
-            learning_rate=self._rate(done),
-            images_per_second=self.progress.mean_rate(),
-            elapsed_seconds=time.perf_counter() - self.started,
-        )
+        means = self.reports.since_evaluation()
         # In this order: killed in between, the run would take these steps again and
         # write the row anew.
-        self.log.add(row)
+        self.writer.evaluation(done, evaluation, means, self._rate(done))
         self._save(done, evaluation.accuracy)
-        self._plot()
-        self.progress.line(
-            f"epoch {epoch:.2f}, step {done:,}: training accuracy {accuracy:.2%}, "
-            f"loss {loss:.4f}; evaluation {evaluation}"
-        )
-        self.since_eval = _Sums()
-        self.progress.restart_clock()
+        self.writer.curves(self.schedule.drop_steps)
+        if done == self.schedule.train_steps:
+            self.writer.confusion(done, evaluation)
+        self.writer.restart_clock()
         return evaluation
 
     def _save(self, done, accuracy=None):
-        if self.pending:
-            self._collect(done)
+        self._collect()
+        self.merge()
         # The loss of a step tells of the variables before it.
-        if not all(bool(tf.reduce_all(tf.math.is_finite(v.value))) for v in self._floats()):
+        floats = [v for v in self.state.trainable + self.state.non_trainable if v.dtype.is_floating]
+        if not all(np.isfinite(variable.numpy()).all() for variable in floats):
             self._diverged(f"A variable was no longer finite after step {done:,}")
-        self.checkpoints.save(done, accuracy)
-        self.folder.forget_aside()
-        self.progress.restart_clock()
-
-    def _floats(self):
-        return [v for v in self.model.variables if v.dtype.startswith("float")]
-
-    def _plot(self):
-        title = f"{self.model.name}, {self.config.unit}, on {self.data.info.name}"
-        curves.plot(self.log.rows, title, self.folder.curves, self.schedule.drop_steps)
+        self.writer.save(done, accuracy)
+        self.writer.restart_clock()
 
     def _diverged(self, what):
-        kept = self.checkpoints.newest
+        kept = self.writer.newest
         raise DivergenceError(
             f"{what}. Training has stopped. A lower learning rate or a longer warm-up may help. "
             + (f"Last good checkpoint: {kept}" if kept else "No checkpoint had been saved yet.")
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sums:
-    """Sums over steps of the loss and the accuracy of a batch."""
-
-    loss: float = 0.0
-    accuracy: float = 0.0
-    steps: int = 0
-
-    def __add__(self, other):
-        return _Sums(
-            self.loss + other.loss, self.accuracy + other.accuracy, self.steps + other.steps
-        )
-
-    def means(self):
-        return self.loss / self.steps, self.accuracy / self.steps

@@ -22,6 +22,25 @@ from keras_preact.training import TrainConfig
         ({"learning_rate": float("nan")}, ["learning_rate must be above 0", "nan"]),
         ({"weight_decay": float("inf")}, ["weight_decay must be at least 0", "inf"]),
         ({"momentum": 1.0}, ["momentum must be below 1", "momentum=1.0"]),
+        ({"steps_per_loop": 0}, ["steps_per_loop must be above 0", "steps_per_loop=0"]),
+        ({"gradient_accumulation_steps": 0}, ["gradient_accumulation_steps must be above 0"]),
+        ({"cluster_timeout_seconds": 0}, ["cluster_timeout_seconds must be above 0"]),
+        ({"recompute_bn_batches": -1}, ["recompute_bn_batches must be at least 0"]),
+        ({"mixup_alpha": -0.1}, ["mixup_alpha must be at least 0", "mixup_alpha=-0.1"]),
+        ({"mixup_alpha": float("inf")}, ["mixup_alpha must be", "finite"]),
+        ({"label_smoothing": -0.1}, ["label_smoothing must be at least 0"]),
+        ({"label_smoothing": 1.0}, ["label_smoothing must be below 1", "label_smoothing=1.0"]),
+        ({"stochastic_depth_rate": 1.0}, ["stochastic_depth_rate must be below 1"]),
+        ({"ema_decay": 0.0}, ["ema_decay must be above 0 and below 1", "ema_decay=0.0"]),
+        ({"ema_decay": 1.0}, ["ema_decay must be above 0 and below 1", "ema_decay=1.0"]),
+        ({"ema_decay": float("nan")}, ["ema_decay must be above 0 and below 1"]),
+        ({"profile_steps": (10,)}, ["first and the last step, as in 10,20", "[10]"]),
+        ({"profile_steps": (20, 10)}, ["first and the last step", "profile_steps=[20, 10]"]),
+        ({"profile_steps": (0, 10)}, ["first and the last step", "profile_steps=[0, 10]"]),
+        ({"strategy": "mirored"}, ["strategy must be one of", "Did you mean 'mirrored'?"]),
+        ({"precision": "half"}, ["one of auto, float32, mixed_bfloat16, mixed_float16"]),
+        ({"xla": "true"}, ["xla must be one of auto, on, off"]),
+        ({"shortcut": "none", "stochastic_depth_rate": 0.5}, ["stochastic_depth_rate=0.5"]),
         ({"drop_steps": (200, 100)}, ["drop_steps must be ascending, above 0", "[200, 100]"]),
         ({"drop_epochs": (1.0, float("inf"))}, ["drop_epochs must be", "[1.0, inf]"]),
         ({"global_batch_size": 10**12}, ["at most 2147483647", "1000000000000"]),
@@ -51,7 +70,13 @@ def test_a_wrong_value_is_refused_with_the_rule_and_what_was_received(values, wo
 
 def test_json_gives_back_the_same_configuration():
     config = TrainConfig(
-        dataset="cifar10", depth=110, drop_epochs=(1.5, 3.0), schedule_epochs=4.0, decay_bn=False
+        dataset="cifar10",
+        depth=110,
+        drop_epochs=(1.5, 3.0),
+        schedule_epochs=4.0,
+        decay_bn=False,
+        profile_steps=(10, 20),
+        ema_decay=0.999,
     )
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
@@ -77,8 +102,9 @@ def test_a_new_value_unsets_the_one_it_excludes():
 
 
 def test_every_field_has_a_group_and_a_help_text():
+    groups = ("run", "machine", "data", "model", "regularization", "optimization")
     for field in dataclasses.fields(TrainConfig):
-        assert field.metadata["group"] in ("run", "data", "model", "optimization")
+        assert field.metadata["group"] in groups
         assert len(field.metadata["help"]) > 5
 
 

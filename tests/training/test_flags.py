@@ -24,6 +24,7 @@ def test_only_what_was_given_is_returned_in_the_type_of_its_field(values):
         values,
         *("--depth=20", "--drop_epochs=1,2.5", "--noresume", "--data_dir=~/images"),
         *("--decay_bn=false", "--learning_rate=1e-2", "--unit=original"),
+        *("--sync_bn", "--profile_steps=10,20", "--ema_decay=0.999", "--steps_per_loop=5"),
     )
     assert given == {
         "depth": 20,
@@ -33,6 +34,10 @@ def test_only_what_was_given_is_returned_in_the_type_of_its_field(values):
         "decay_bn": False,
         "learning_rate": 0.01,
         "unit": "original",
+        "sync_bn": True,
+        "profile_steps": (10, 20),
+        "ema_decay": 0.999,
+        "steps_per_loop": 5,
     }
 
 
@@ -69,7 +74,8 @@ def test_help_lists_every_flag_under_its_group(values, capsys):
         parse(values, "--help")
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    sections = dict.fromkeys(("run", "data", "model", "optimization"))
+    groups = ("run", "machine", "data", "model", "regularization", "optimization")
+    sections = dict.fromkeys(groups)
     for group in sections:
         sections[group] = shown.partition(f"\n{group}:\n")[2].partition("\n\n")[0]
     for field in dataclasses.fields(TrainConfig):

@@ -1,7 +1,10 @@
 import csv
+import io
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_preact.training import metrics
@@ -20,6 +23,19 @@ def row(step, **changes):
         elapsed_seconds=3.0,
     )
     return metrics.Row(**{**values, **changes})
+
+
+def events(folder, split):
+    """What TensorBoard reads."""
+    accumulator = EventAccumulator(str(folder / "events" / split), {"tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def encode(image):
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, "PNG")
+    return png.getvalue()
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path):
@@ -51,14 +67,40 @@ def test_tensorboard_reads_the_figures(tmp_path):
     log.train(5, loss=2.5, learning_rate=0.01)
     log.add(row(10))
     log.close()
-    events = {}
-    for split in ("train", "eval"):
-        events[split] = EventAccumulator(str(tmp_path / "events" / split), {"tensors": 0})
-        events[split].Reload()
-    assert set(events["train"].Tags()["tensors"]) == {"loss", "learning_rate"}
-    [event] = events["eval"].Tensors("accuracy")
+    assert set(events(tmp_path, "train").Tags()["tensors"]) == {"loss", "learning_rate"}
+    [event] = events(tmp_path, "eval").Tensors("accuracy")
     assert event.step == 10
     assert tf.make_ndarray(event.tensor_proto) == pytest.approx(0.625)
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_tensorboard_reads_pictures_and_texts(tmp_path, split):
+    # Colours that a lossy format would not keep, and a grey file, which becomes a coloured one.
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    log = metrics.MetricsLog(tmp_path / "metrics.csv", tmp_path / "events", start_step=0)
+    log.picture(split, 30, "colours", encode(image))
+    log.picture(split, 40, "grey", encode(image[..., 0]))
+    log.text(split, 30, "table", "| class |\n|---|\n| ant |")
+    log.close()
+    read = events(tmp_path, split)
+    assert set(read.Tags()["tensors"]) == {"colours", "grey", "table"}
+    for name, step, expected in (
+        ("colours", 30, image),
+        ("grey", 40, np.repeat(image[..., :1], 3, axis=2)),
+    ):
+        [event] = read.Tensors(name)
+        width, height, png = tf.make_ndarray(event.tensor_proto)
+        assert (event.step, int(width), int(height)) == (step, 7, 5)
+        np.testing.assert_array_equal(Image.open(io.BytesIO(png)), expected)
+    [event] = read.Tensors("table")
+    assert event.step == 30
+    assert tf.make_ndarray(event.tensor_proto).item() == b"| class |\n|---|\n| ant |"
+    plugins = {
+        name: read.SummaryMetadata(name).plugin_data.plugin_name for name in ("grey", "table")
+    }
+    assert plugins == {"grey": "images", "table": "text"}
+    other = {"train": "eval", "eval": "train"}[split]
+    assert events(tmp_path, other).Tags()["tensors"] == []
 
 
 @pytest.mark.parametrize("line", ["30,1.0", "hello,world", "1,2,3,4,5,6,7,8,9,10"])

@@ -5,8 +5,10 @@ import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
 from keras_preact.training import TrainConfig
+from keras_preact.training.decision import Decision
 from keras_preact.training.run_folder import RunFolder, configure
 
+DECISION = Decision("one_device", ("CPU:0",), 1, "float32", False, {"strategy": "as given"})
 INFO = DatasetInfo("digits", ("a", "b"), (8, 8, 1), 10, 5, (1.0,), (2.0,), 1.0)
 
 
@@ -18,7 +20,7 @@ def config(folder, **changes):
 @pytest.fixture
 def run(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.begin(config(folder), INFO)
+    folder.begin(config(folder), INFO, DECISION)
     return folder
 
 
@@ -26,9 +28,11 @@ def test_a_run_is_read_back_as_it_was_begun(run):
     assert run.read() == (config(run), INFO)
     assert run.labels.read_text() == "a\nb\n"
     record = json.loads(run.config.read_text())
+    assert record["decision"]["precision"] == "float32"
+    assert record["decision"]["reasons"] == {"strategy": "as given"}
     assert record["versions"]["tensorflow"] == tf.__version__
     assert {"keras_preact", "keras", "numpy", "python", "scikit-learn"} < set(record["versions"])
-    run.begin(config(run, train_steps=9), INFO)
+    run.begin(config(run, train_steps=9), INFO, DECISION)
     assert len(json.loads(run.config.read_text())["commands"]) == 2
 
 
@@ -66,7 +70,7 @@ def test_setting_aside_moves_only_what_a_run_writes_and_deletes_it_when_told(run
     [aside] = [path for path in run.path.iterdir() if path.name.startswith(".")]
     kept = sorted(path.name for path in aside.iterdir())
     assert kept == ["checkpoints", "config.json", "labels.txt"]
-    run.begin(config(run, depth=20), INFO)
+    run.begin(config(run, depth=20), INFO, DECISION)
     run.set_aside()  # the run of depth 20 never saved, so the first one is kept
     assert '"depth": 8' in (aside / "config.json").read_text()
     assert not run.config.exists()
@@ -86,11 +90,36 @@ def test_resuming_with_another_network_or_schedule_is_refused_with_both_values(r
     assert "learning_rate: 0.1 in the run, 0.5 now" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "mixed_bfloat16", "xla": "on", "steps_per_loop": 10},
+        {"strategy": "mirrored", "devices": "2", "cluster_timeout_seconds": 5},
+        {"profile_steps": (2, 3)},
+    ],
+)
+def test_a_run_may_be_resumed_on_other_machines(run, changes):
+    run.check_free(config(run, resume=True, **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("sync_bn", True), ("gradient_accumulation_steps", 2), ("mixup_alpha", 0.2)),
+        *(("stochastic_depth_rate", 0.5), ("label_smoothing", 0.1), ("ema_decay", 0.9)),
+        *(("recompute_bn_batches", 3), ("global_batch_size", 64)),
+    ],
+)
+def test_a_run_may_not_be_resumed_with_what_changes_its_result(run, name, value):
+    with pytest.raises(ValueError, match=f"{name}: .* in the run, {value} now"):
+        run.check_free(config(run, resume=True, **{name: value}))
+
+
 def test_a_longer_run_may_be_resumed_but_not_where_its_schedule_was_scaled(tmp_path):
     run = RunFolder(tmp_path / "run")
-    run.begin(config(run), INFO)
+    run.begin(config(run), INFO, DECISION)
     run.check_free(config(run, resume=True, train_steps=9))
-    run.begin(config(run, scale_schedule=True), INFO)
+    run.begin(config(run, scale_schedule=True), INFO, DECISION)
     with pytest.raises(ValueError, match="train_steps: 5 in the run, 9 now"):
         run.check_free(config(run, resume=True, train_steps=9, scale_schedule=True))
 

@@ -1,11 +1,14 @@
+import itertools
+
 import keras
 import numpy as np
 import tensorflow as tf
+from small_steps import make, weights
 
 import keras_preact
 from keras_preact.data import datasets
 from keras_preact.training import step
-from keras_preact.training.evaluation import evaluate
+from keras_preact.training.step import REPORT
 
 
 def cross_entropy(logits, labels):
@@ -16,10 +19,20 @@ def cross_entropy(logits, labels):
     return -log_probabilities[np.arange(len(labels)), labels]
 
 
-def small_setup():
+def first_batch(small):
+    """The batch of the first step: normalized images and labels, in NumPy."""
     data = datasets.load("digits")
-    model = keras_preact.ResNetV2(8, input_shape=data.info.image_shape)
-    return data, model, tf.distribute.get_strategy()
+    size, seed = small.config.global_batch_size, small.config.seed
+    images, labels = next(data.train(size, seed=seed).as_numpy_iterator())
+    normalized = (images.astype(np.float64) - data.info.mean) / data.info.std
+    return normalized.astype(np.float32), labels
+
+
+def network(small):
+    """The same network with the same weights, as a user would call it."""
+    model = keras_preact.ResNetV2(8, input_shape=(8, 8, 1))
+    model.set_weights(small.state.model.get_weights())
+    return model
 
 
 def test_normalized_training_images_have_mean_0_and_standard_deviation_1():
@@ -31,39 +44,44 @@ def test_normalized_training_images_have_mean_0_and_standard_deviation_1():
 
 
 def test_a_training_step_reports_the_loss_before_the_update_and_lowers_it():
-    data, model, strategy = small_setup()
-    images, labels = next(iter(data.train(32)))
-    normalize = step.make_normalizer(data.info.mean, data.info.std)
-    logits = model(normalize(images), training=True).numpy()
-    optimizer = keras.optimizers.SGD(0.01)
-    optimizer.build(model.trainable_variables)
-    take = step.make_train_step(model, optimizer, data.info, 32, strategy)
-    loss, correct = take(images, labels)
-    np.testing.assert_allclose(loss, cross_entropy(logits, labels.numpy()).mean(), rtol=1e-4)
-    assert float(correct) == (logits.argmax(axis=1) == labels.numpy()).sum()
-    losses = [float(take(images, labels)[0]) for _ in range(10)]
-    assert losses[-1] < float(loss)
+    small = make(learning_rate=0.01)
+    images, labels = first_batch(small)
+    logits = network(small)(images, training=True).numpy()
+    # The same batch over and over.
+    again = iter(tf.data.Dataset.from_tensors(next(small.batches)).repeat())
+    reports = np.concatenate([small.step(again).numpy() for _ in range(11)])
+    first = dict(zip(REPORT, reports[0], strict=True))
+    np.testing.assert_allclose(first["loss"], cross_entropy(logits, labels).mean(), rtol=1e-4)
+    right = (logits.argmax(axis=1) == labels).mean()
+    np.testing.assert_allclose(first["correct"], right, rtol=1e-6)
+    assert (first["applied"], first["loss_scale"], first["stop_requests"]) == (1, 1, 0)
+    assert reports[-1][0] < first["loss"]
 
 
-def test_evaluation_counts_every_image_once_at_any_batch_size():
-    data, model, strategy = small_setup()
-    images = data.eval_source.images.astype(np.float64)
-    normalized = ((images - data.info.mean) / data.info.std).astype(np.float32)
-    logits = model.predict(normalized, verbose=0)
-    labels = data.eval_source.labels
-    expected_accuracy = (logits.argmax(axis=1) == labels).mean()
-    eval_step = step.make_eval_step(model, data.info, strategy)
-    for batch_size in (7, 64, 360, 500):
-        result = evaluate(eval_step, data.eval(batch_size), data.info.eval_count)
-        assert result.count == 360
-        assert result.accuracy == expected_accuracy
-        np.testing.assert_allclose(result.loss, cross_entropy(logits, labels).mean(), rtol=1e-5)
+def test_a_step_moves_the_weights_and_statistics_as_gradient_descent_does():
+    small = make(learning_rate=0.01, momentum=0.0, weight_decay=0.0)
+    images, labels = first_batch(small)
+    before = weights(small)
+    reference = network(small)
+    with tf.GradientTape() as tape:
+        logits = reference(images, training=True)
+        losses = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+    gradients = tape.gradient(losses, [v.value for v in reference.trainable_variables])
+    report = small.take()
+    norm = np.sqrt(sum(np.sum(np.float64(gradient) ** 2) for gradient in gradients))
+    np.testing.assert_allclose(report["gradient_norm"], norm, rtol=1e-4)
+    for (path, value), gradient in zip(before.items(), gradients, strict=True):
+        expected = value - 0.01 * gradient
+        np.testing.assert_allclose(weights(small)[path], expected, atol=1e-5, err_msg=path)
+    own, others = (m.non_trainable_variables for m in (small.state.model, reference))
+    for variable, other in zip(own, others, strict=True):
+        np.testing.assert_allclose(variable, other, rtol=1e-4, atol=1e-6, err_msg=variable.path)
+    assert int(small.state.optimizer.iterations) == 1
 
 
-def test_evaluation_leaves_the_moving_statistics_alone():
-    data, model, strategy = small_setup()
-    before = [variable.numpy() for variable in model.non_trainable_variables]
-    eval_step = step.make_eval_step(model, data.info, strategy)
-    evaluate(eval_step, data.eval(100), data.info.eval_count)
-    for variable, value in zip(model.non_trainable_variables, before, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), value)
+def test_a_wish_to_stop_is_reported_with_the_steps_that_were_told():
+    small = make()
+    wishes = [small.step(small.batches, 1, stop).numpy() for stop in (False, True)]
+    wishes.append(small.step(small.batches, 2, True).numpy())
+    column = REPORT.index("stop_requests")
+    assert [row[column] for row in itertools.chain(*wishes)] == [0, 1, 1, 1]

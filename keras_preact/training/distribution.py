@@ -1,0 +1,125 @@
+"""The strategy of a run, its precision, and what becomes of it when a worker is lost."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from keras_preact.training.cluster import Cluster, WorkerLostError, from_environment
+from keras_preact.training.config import TrainConfig
+from keras_preact.training.decision import Decision, Machine, decide
+
+
+def make_strategy(
+    decision: Decision, cluster: Cluster | None = None, timeout_seconds: float = 600
+) -> tf.distribute.Strategy:
+    """The strategy decided on; of several workers, waits until all are there.
+
+    Raises:
+        WorkerLostError: if they are not there in time.
+        ValueError: if TensorFlow has started before the CPU could be split.
+    """
+    if decision.strategy == "multi_worker":
+        return _join(decision, cluster, timeout_seconds)
+    if len(decision.devices) > 1:
+        return _mirrored(decision.devices)
+    if decision.devices[0] == "CPU:0" and not tf.config.list_physical_devices("GPU"):
+        return tf.distribute.get_strategy()
+    return tf.distribute.OneDeviceStrategy(f"/{decision.devices[0]}")
+
+
+# Two strategies over the same devices would take each other's all-reduces for their own.
+@functools.cache
+def _mirrored(devices):
+    _split_cpu(devices)
+    return tf.distribute.MirroredStrategy([f"/{device}" for device in devices])
+
+
+def _split_cpu(devices):
+    if not devices[0].startswith("CPU"):
+        return
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or []) >= len(devices):
+        return
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration() for _ in devices]
+        )
+    except RuntimeError:
+        raise ValueError(
+            f"The CPU can be split into {len(devices)} devices only before TensorFlow is used."
+        ) from None
+
+
+def _join(decision, cluster, timeout_seconds):
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        chosen = [gpu for gpu in gpus if gpu.name.endswith(decision.devices)]
+        tf.config.set_visible_devices(chosen, "GPU")
+    cluster.wait_for_all(timeout_seconds)
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster.resolver())
+
+
+@contextlib.contextmanager
+def prepared(config: TrainConfig) -> Iterator[tuple[Decision, tf.distribute.Strategy, bool]]:
+    """Decides, and sets the precision for as long as the context lasts.
+
+    Yields:
+        The decision, its strategy, and whether this process writes the run's files.
+
+    Raises:
+        ValueError: if what config wishes cannot be had here.
+        WorkerLostError: if another worker is lost while the context lasts.
+    """
+    cluster = from_environment(os.environ)
+    decision = decide(config, Machine.here(), cluster)
+    strategy = make_strategy(decision, cluster, config.cluster_timeout_seconds)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(decision.precision)
+    try:
+        with _telling_lost_workers(cluster):
+            yield decision, strategy, cluster is None or cluster.is_chief
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def check_same_start(strategy: tf.distribute.Strategy, start: int) -> None:
+    """Raises ValueError where workers have restored different steps."""
+    count = strategy.num_replicas_in_sync
+    if count == 1:
+        return
+
+    @tf.function
+    def total():
+        starts = strategy.run(lambda: tf.constant(start, tf.int64))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, starts, axis=None)
+
+    if int(total()) != start * count:
+        raise ValueError(
+            "All workers must see the same run_dir, on storage that they share: their newest "
+            f"checkpoints differ. Received: step {start:,} here"
+        )
+
+
+@contextlib.contextmanager
+def _telling_lost_workers(cluster):
+    # Which of these TensorFlow raises depends on what it was doing.
+    lost = (
+        *(tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError),
+        *(tf.errors.InternalError, tf.errors.DeadlineExceededError),
+    )
+    try:
+        yield
+    except lost as error:
+        if cluster is None:
+            raise
+        silent = cluster.silent()
+        who = " and ".join(silent) or "another worker"
+        says = "" if silent else f" TensorFlow says: {' '.join(str(error).split())[:300]}"
+        raise WorkerLostError(
+            f"Lost {who}: it has ended or cannot be reached. Its own output says why. Start all "
+            f"workers again, with --resume.{says}"
+        ) from error

@@ -1,0 +1,37 @@
+"""Data sets, distributed over the replicas of a strategy."""
+
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from keras_preact.data import Dataset, Share
+
+
+def feed(strategy: tf.distribute.Strategy, make: Callable[[Share], tf.data.Dataset]) -> Iterator:
+    """An iterator whose elements hold a piece of the global batch for each replica.
+
+    Args:
+        strategy: over whose replicas to distribute.
+        make: from the share of a process, the data set of its pieces.
+    """
+
+    def for_process(context):
+        count = context.num_replicas_in_sync // context.num_input_pipelines
+        return make(Share(context.num_replicas_in_sync, context.input_pipeline_id * count, count))
+
+    return iter(strategy.distribute_datasets_from_function(for_process))
+
+
+def feed_training(
+    strategy: tf.distribute.Strategy, data: Dataset, batch_size: int, **options
+) -> Iterator:
+    """The training batches of `Dataset.train`, which takes options, distributed."""
+    return feed(strategy, lambda share: data.train(batch_size, share=share, **options))
+
+
+def feed_evaluation(
+    strategy: tf.distribute.Strategy, data: Dataset, batch_size: int
+) -> tuple[Iterator, int]:
+    """The batches of `Dataset.eval`, distributed, and their number."""
+    steps = -(-data.info.eval_count // batch_size)
+    return feed(strategy, lambda share: data.eval(batch_size, share)), steps

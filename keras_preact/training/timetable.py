@@ -1,0 +1,52 @@
+"""After which steps a run logs, evaluates and saves."""
+
+import dataclasses
+
+from keras_preact.training.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Timetable:
+    """What is due after how many steps.
+
+    Args:
+        config: of the run.
+        train_steps: its last step.
+        train_count: training images.
+    """
+
+    config: TrainConfig
+    train_steps: int
+    train_count: int
+
+    def logs(self, done: int) -> bool:
+        """Whether a line of the log is due after so many steps."""
+        return done % self.config.log_steps == 0 or self.evaluates(done)
+
+    def evaluates(self, done: int) -> bool:
+        """Whether this step completes the epochs between two evaluations, or the run."""
+        return done == self.train_steps or self._evaluations(done) > self._evaluations(done - 1)
+
+    def saves(self, done: int) -> bool:
+        """Whether a checkpoint is due."""
+        every = self.config.checkpoint_steps
+        return self.evaluates(done) or bool(every and done % every == 0)
+
+    def steps_ahead(self, done: int) -> int:
+        """Steps to take at once: at most steps_per_loop, and none beyond what is due next."""
+        due = [self.train_steps, self._next_evaluation(done)]
+        for every in (self.config.log_steps, self.config.checkpoint_steps):
+            due += [(done // every + 1) * every] if every else []
+        first, last = self.config.profile_steps or (0, 0)
+        due += [step for step in (first - 1, last) if step > done]
+        return min(self.config.steps_per_loop, min(due) - done)
+
+    def _evaluations(self, done):
+        return done * self.config.global_batch_size // self._images
+
+    def _next_evaluation(self, done):
+        return -(-(self._evaluations(done) + 1) * self._images // self.config.global_batch_size)
+
+    @property
+    def _images(self):
+        return self.train_count * self.config.eval_epochs

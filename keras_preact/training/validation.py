@@ -1,0 +1,89 @@
+"""The rules of a `TrainConfig`'s values."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+# Of what is counted: the range of 32 bits.
+LARGEST = 2**31 - 1
+
+
+def check_numbers(config: Any) -> None:
+    """Raises ValueError where a number is outside its range."""
+    above_zero = (
+        *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints", "image_size"),
+        *("global_batch_size", "width_multiplier", "learning_rate", "warmup_learning_rate"),
+        *("drop_factor", "schedule_steps", "schedule_epochs", "train_steps", "train_epochs"),
+        *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
+    )
+    at_least_zero = (
+        *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
+        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha"),
+    )
+    below_one = ("momentum", "stochastic_depth_rate", "label_smoothing")
+    for name in (*above_zero, *at_least_zero):
+        value = getattr(config, name)
+        if value is None:
+            continue
+        counts = isinstance(value, int) or name.endswith("epochs")
+        large_enough = value > 0 if name in above_zero else value >= 0
+        if not (large_enough and (value <= LARGEST if counts else math.isfinite(value))):
+            least = "above 0" if name in above_zero else "at least 0"
+            most = f"at most {LARGEST}" if counts else "finite"
+            raise ValueError(f"{name} must be {least} and {most}. Received: {name}={value}")
+    for name in below_one:
+        if getattr(config, name) >= 1:
+            raise ValueError(f"{name} must be below 1. Received: {name}={getattr(config, name)}")
+    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
+        raise ValueError(
+            f"ema_decay must be above 0 and below 1. Received: ema_decay={config.ema_decay}"
+        )
+    steps = config.profile_steps
+    if steps is not None and not (len(steps) == 2 and 0 < steps[0] <= steps[1] <= LARGEST):
+        raise ValueError(
+            "profile_steps must be the first and the last step, as in 10,20. "
+            f"Received: profile_steps={list(steps)}"
+        )
+    for name in ("drop_steps", "drop_epochs"):
+        values = getattr(config, name) or ()
+        in_range = all(0 < value <= LARGEST for value in values)
+        if not in_range or list(values) != sorted(set(values)):
+            raise ValueError(
+                f"{name} must be ascending, above 0 and at most {LARGEST}. "
+                f"Received: {name}={list(values)}"
+            )
+
+
+def check_contradictions(config: Any, exclusive: Sequence[tuple[str, str]]) -> None:
+    """Raises ValueError where fields exclude each other; exclusive holds pairs of them."""
+    for first, second in exclusive:
+        values = getattr(config, first), getattr(config, second)
+        if all(value not in (None, False) for value in values):
+            raise ValueError(
+                f"{first} and {second} contradict each other: give one of them. "
+                f"Received: {first}={values[0]}, {second}={values[1]}"
+            )
+    if config.scale_schedule and config.train_steps is None and config.train_epochs is None:
+        raise ValueError(
+            "scale_schedule needs the length to scale to: train_steps or train_epochs."
+        )
+    if config.mode == "evaluate" and (config.resume or config.overwrite):
+        raise ValueError(
+            "mode='evaluate' leaves the run as it is. "
+            f"Received: resume={config.resume}, overwrite={config.overwrite}"
+        )
+    if config.skip_bad_images and config.dataset not in (None, "folder"):
+        raise ValueError(
+            "skip_bad_images is for dataset='folder' alone. "
+            f"Received: skip_bad_images=True, dataset={config.dataset!r}"
+        )
+    if config.shortcut == "none" and config.projection is not None:
+        raise ValueError(
+            "shortcut='none' has no projection. Received: "
+            f"shortcut='none', projection={config.projection!r}"
+        )
+    if config.shortcut == "none" and config.stochastic_depth_rate:
+        raise ValueError(
+            "shortcut='none' would leave nothing of a unit whose residual is dropped. "
+            f"Received: shortcut='none', stochastic_depth_rate={config.stochastic_depth_rate}"
+        )

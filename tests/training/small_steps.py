@@ -1,0 +1,80 @@
+"""Small training steps on one or two logical CPU devices, for tests."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.data import datasets
+from keras_preact.training import TrainConfig, decision, distribution, optimizer
+from keras_preact.training.feeding import feed_training
+from keras_preact.training.run import build_model
+from keras_preact.training.state import TrainState, make_state
+from keras_preact.training.step import REPORT, TrainStep
+
+CONFIG = TrainConfig(
+    dataset="digits",
+    depth=8,
+    global_batch_size=32,
+    train_steps=4,
+    schedule_steps=4,
+    warmup_steps=0,
+    learning_rate=0.05,
+)
+
+
+@dataclasses.dataclass
+class Small:
+    """A state, its steps and its batches, on some replicas."""
+
+    config: TrainConfig
+    strategy: tf.distribute.Strategy
+    state: TrainState
+    step: TrainStep
+    batches: object
+
+    def take(self, steps=1):
+        """The reports of further steps, as a dictionary of arrays."""
+        rows = np.concatenate([self.step(self.batches).numpy() for _ in range(steps)])
+        return dict(zip(REPORT, rows.T, strict=True))
+
+
+def make(replicas=1, step_class=TrainStep, **changes) -> Small:
+    """Everything for CONFIG with changes, from the same weights and data at each call."""
+    keras.utils.set_random_seed(1)
+    config = CONFIG.updated(devices=str(replicas), **changes)
+    chosen = decision.decide(config, decision.Machine())
+    keras.config.set_dtype_policy(chosen.precision)
+    strategy = distribution.make_strategy(chosen)
+    data = datasets.load("digits")
+    with strategy.scope():
+        model = build_model(config, data.info, config.sync_bn)
+        schedule = optimizer.make_schedule(config, data.info.train_count)
+        sgd = optimizer.make_optimizer(config, schedule, model)
+        state = make_state(config, model, sgd)
+    step = step_class(state, config, data.info, chosen, strategy)
+    batches = feed_training(strategy, data, config.global_batch_size, seed=config.seed)
+    return Small(config, strategy, state, step, batches)
+
+
+def copies(variable) -> list[np.ndarray]:
+    """The value of a variable on each replica."""
+    return [copy.numpy() for copy in getattr(variable, "values", [variable])]
+
+
+def weights(small: Small) -> dict[str, np.ndarray]:
+    """The trainable variables by path, after checking that all replicas hold the same."""
+    values = {}
+    for variable in small.state.model.trainable_variables:
+        first, *others = copies(variable.value)
+        for other in others:
+            np.testing.assert_array_equal(first, other, err_msg=variable.path)
+        values[variable.path] = first
+    return values
+
+
+def assert_same(first: dict, second: dict, **tolerance) -> None:
+    assert first.keys() == second.keys() and first
+    for path, value in first.items():
+        np.testing.assert_allclose(second[path], value, err_msg=path, **tolerance)

@@ -1,0 +1,118 @@
+"""What a run leaves beside its checkpoints, and runs that change their ways."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from keras_preact import exporting
+from keras_preact.training import TrainConfig, metrics, run
+
+SMALL = TrainConfig(
+    dataset="digits", depth=8, global_batch_size=64, train_steps=6, warmup_steps=3, log_steps=2
+)
+
+
+def small(folder, **changes):
+    return SMALL.updated(run_dir=str(folder), **changes)
+
+
+def events(folder, split):
+    accumulator = EventAccumulator(str(folder / "tensorboard" / split), {"tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_tensorboard_shows_the_course_of_training(tmp_path):
+    run(small(tmp_path))
+    train = events(tmp_path, "train")
+    assert set(train.Tags()["tensors"]) == {
+        *("loss", "accuracy", "learning_rate", "images_per_second", "input_wait_share"),
+        *("gradient_norm", "weight_norm", "loss_scale", "augmented_images"),
+    }
+    rates = [
+        (e.step, float(tf.make_ndarray(e.tensor_proto))) for e in train.Tensors("learning_rate")
+    ]
+    assert rates == [(2, pytest.approx(0.01)), (4, pytest.approx(0.1)), (6, pytest.approx(0.1))]
+    shares = [float(tf.make_ndarray(e.tensor_proto)) for e in train.Tensors("input_wait_share")]
+    assert all(0 <= share <= 1 for share in shares)
+    evaluation = events(tmp_path, "eval")
+    assert {"loss", "accuracy", "confusion", "class_accuracy"} == set(evaluation.Tags()["tensors"])
+    [text] = evaluation.Tensors("class_accuracy")
+    _, _, *rows = text.tensor_proto.string_val[0].decode().splitlines()
+    assert sum(int(row.split("|")[3]) for row in rows) == 360
+
+
+def test_everything_at_once_on_two_replicas_is_trained_resumed_evaluated_and_exported(tmp_path):
+    options = {
+        "devices": "2",
+        "sync_bn": True,
+        "precision": "mixed_bfloat16",
+        "steps_per_loop": 2,
+        "gradient_accumulation_steps": 2,
+        "ema_decay": 0.8,
+        "label_smoothing": 0.1,
+        "mixup_alpha": 0.2,
+        "stochastic_depth_rate": 0.2,
+        "recompute_bn_batches": 3,
+        "shortcut": "dropout",
+    }
+    run(small(tmp_path, train_steps=3, schedule_steps=6, **options))
+    trained = run(small(tmp_path, train_steps=6, schedule_steps=6, resume=True, **options))
+    assert [row.step for row in metrics.read(tmp_path / "metrics.csv")] == [3, 6]
+    config = small(tmp_path, schedule_steps=6, **options)
+    evaluated = run(config.updated(mode="evaluate", devices="1"))
+    np.testing.assert_allclose(evaluated.loss, trained.loss, rtol=0.02)
+    in_float32 = run(config.updated(mode="evaluate", devices="1", precision="float32"))
+    np.testing.assert_allclose(in_float32.loss, trained.loss, rtol=0.02)
+    version = exporting.run(exporting.ExportConfig(run_dir=str(tmp_path)))
+    assert (version / "saved_model.pb").exists()
+
+
+def test_a_run_in_bfloat16_goes_on_in_float32(tmp_path):
+    run(small(tmp_path, train_steps=2, schedule_steps=6, precision="mixed_bfloat16"))
+    run(small(tmp_path, train_steps=4, schedule_steps=6, precision="float32", resume=True))
+    assert metrics.read(tmp_path / "metrics.csv")[-1].step == 4
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["decision"]["precision"] == "float32"
+    assert record["decision"]["reasons"]["precision"] == "as given"
+
+
+def test_averaged_weights_are_evaluated_and_exported(tmp_path):
+    averaged = run(small(tmp_path / "averaged", ema_decay=0.99))
+    plain = run(small(tmp_path / "plain"))
+    assert abs(averaged.loss - plain.loss) > 1e-3
+    config = small(tmp_path / "averaged", ema_decay=0.99)
+    assert run(config.updated(mode="evaluate")).loss == pytest.approx(averaged.loss, rel=1e-4)
+    best = run(config.updated(mode="evaluate", checkpoint="best"))
+    assert best.loss == pytest.approx(averaged.loss, rel=1e-4)
+
+
+def test_a_profile_is_written_for_the_steps_asked_for(tmp_path):
+    run(small(tmp_path, profile_steps=(3, 4)))
+    assert len(list((tmp_path / "tensorboard").rglob("*.xplane.pb"))) == 1
+
+
+def test_the_decision_is_told_with_its_reasons(tmp_path, capsys):
+    run(small(tmp_path, train_steps=1))
+    lines = capsys.readouterr().out.splitlines()
+    assert "Strategy one_device on CPU:0: one device" in lines
+    assert "XLA off: CPU; measured slower than TensorFlow's own kernels" in lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"strategy": "multi_worker"}, "TF_CONFIG"),
+        ({"strategy": "mirrored"}, "--devices=2"),
+        ({"devices": "2", "global_batch_size": 63}, "62 or 64"),
+        ({"devices": "2", "sync_bn": True, "xla": "on"}, "Give one"),
+        ({"devices": "GPU:7"}, "devices must be"),
+    ],
+)
+def test_impossible_wishes_fail_before_anything_is_written(tmp_path, changes, words):
+    with pytest.raises(ValueError, match=words):
+        run(small(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,143 @@
+"""Two workers: processes of their own that meet over loopback."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_preact.training import TrainConfig, metrics, run
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TIMEOUT_SECONDS = 240
+FLAGS = {
+    "dataset": "digits",
+    "depth": 8,
+    "global_batch_size": 32,
+    "train_steps": 6,
+    "schedule_steps": 6,
+    "warmup_steps": 0,
+    "learning_rate": 0.05,
+    "sync_bn": True,
+    "log_steps": 2,
+}
+
+
+def free_addresses(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("localhost", 0))
+        return [f"localhost:{each.getsockname()[1]}" for each in sockets]
+
+
+def start(addresses, index, log, **changes):
+    """A worker; its output goes to the file log."""
+    cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    flags = [f"--{name}={value}" for name, value in {**FLAGS, **changes}.items()]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "train.py", *flags],
+            cwd=ROOT,
+            env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+@contextlib.contextmanager
+def workers(folder, **changes):
+    """Two of them, ended at the end whatever has happened, with the files of their output."""
+    addresses, logs = free_addresses(2), [folder / f"log{index}" for index in range(2)]
+    processes = [start(addresses, index, logs[index], **changes) for index in range(2)]
+    try:
+        yield processes, logs
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def wait_for(log, words):
+    end = time.monotonic() + TIMEOUT_SECONDS
+    while words not in log.read_text(errors="replace"):
+        assert time.monotonic() < end, log.read_text(errors="replace")[-2000:]
+        time.sleep(0.1)
+
+
+def codes(processes):
+    return [process.wait(TIMEOUT_SECONDS) for process in processes]
+
+
+def saved(folder):
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(folder / "checkpoints")))
+    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("model/")]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def test_two_workers_train_as_one_device_does_and_the_chief_alone_writes(tmp_path):
+    run(TrainConfig(**FLAGS, run_dir=str(tmp_path / "one"), devices="1"))
+    with workers(tmp_path, run_dir=tmp_path / "two") as (processes, logs):
+        assert codes(processes) == [0, 0], logs[0].read_text()[-2000:]
+    one, two = saved(tmp_path / "one"), saved(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+    [first] = metrics.read(tmp_path / "one" / "metrics.csv")
+    [second] = metrics.read(tmp_path / "two" / "metrics.csv")
+    assert second.eval_accuracy == first.eval_accuracy
+    for name in ("train_loss", "train_accuracy", "eval_loss"):
+        assert getattr(second, name) == pytest.approx(getattr(first, name), rel=1e-3), name
+    assert "Finished" in logs[0].read_text() and "Finished" not in logs[1].read_text()
+    assert len(list((tmp_path / "two" / "tensorboard" / "train").iterdir())) == 1
+    decision = json.loads((tmp_path / "two" / "config.json").read_text())["decision"]
+    assert (decision["strategy"], decision["workers"]) == ("multi_worker", 2)
+
+
+def test_a_worker_that_dies_is_named_by_the_other_and_all_can_resume(tmp_path):
+    long = {"train_steps": 100_000, "schedule_steps": 100_000, "checkpoint_steps": 2}
+    with workers(tmp_path, run_dir=tmp_path / "run", **long) as (processes, logs):
+        wait_for(logs[0], "step 10 of")
+        processes[1].kill()
+        died = time.monotonic()
+        assert processes[0].wait(TIMEOUT_SECONDS) == 75
+        assert time.monotonic() - died < 120
+    lines = [line for line in logs[0].read_text().splitlines() if line.startswith("Error:")]
+    assert len(lines) == 1 and "--resume" in lines[0]
+    assert "worker 1 at localhost:" in lines[0]
+
+    newest = int(tf.train.latest_checkpoint(str(tmp_path / "run/checkpoints")).split("-")[-1])
+    assert newest >= 8  # the line of step 10 comes before its checkpoint
+    again = {**long, "train_steps": newest + 3, "resume": True}
+    with workers(tmp_path, run_dir=tmp_path / "run", **again) as (processes, logs):
+        assert codes(processes) == [0, 0], logs[0].read_text()[-2000:]
+    assert metrics.read(tmp_path / "run" / "metrics.csv")[-1].step == newest + 3
+
+
+def test_a_signal_to_one_worker_stops_all_after_the_same_step(tmp_path):
+    long = {"train_steps": 100_000, "schedule_steps": 100_000}
+    with workers(tmp_path, run_dir=tmp_path / "run", **long) as (processes, logs):
+        wait_for(logs[0], "step 4 of")
+        processes[1].send_signal(signal.SIGTERM)
+        assert codes(processes) == [143, 143], logs[0].read_text()[-2000:]
+    assert "Stopped after step" in logs[0].read_text()
+    assert len(list((tmp_path / "run" / "checkpoints").glob("step-*.index"))) >= 1
+
+
+def test_a_worker_that_never_comes_is_named_after_the_time_given(tmp_path):
+    addresses, log = free_addresses(2), tmp_path / "log"
+    process = start(addresses, 0, log, run_dir=tmp_path / "run", cluster_timeout_seconds=3)
+    try:
+        assert process.wait(TIMEOUT_SECONDS) == 75
+    finally:
+        process.kill()
+    assert f"worker 1 at {addresses[1]}" in log.read_text()
+    assert not (tmp_path / "run").exists()
