@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.exporting import ExportConfig
 from keras_preact.training import TrainConfig
 
@@ -21,10 +22,14 @@ def table_row(first_cell):
 
 def test_the_table_of_flags_is_complete():
     fields = dataclasses.fields(TrainConfig)
-    for group in ("run", "data", "model", "optimization"):
+    for group in {field.metadata["group"]: None for field in fields}:
         flags = [field.name for field in fields if field.metadata["group"] == group]
         assert table_row(group) == flags
-    assert table_row("export.py") == [field.name for field in dataclasses.fields(ExportConfig)]
+    for program, config in (
+        ("export.py", ExportConfig),
+        ("keras_preact.benchmark", BenchmarkConfig),
+    ):
+        assert table_row(program) == [field.name for field in dataclasses.fields(config)]
 
 
 @pytest.mark.parametrize("code", PYTHON_BLOCKS, ids=range(len(PYTHON_BLOCKS)))

@@ -1,0 +1,4 @@
+"""Throughput, time to the first step and memory, beside stock Keras and PyTorch.
+
+python -m keras_preact.benchmark --help
+"""

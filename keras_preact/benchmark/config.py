@@ -1,0 +1,113 @@
+"""What a benchmark is made of: every flag of it, checked in one place."""
+
+import dataclasses
+import importlib.util
+import os
+
+from etils import epath
+
+from keras_preact.layers.lookup import one_of
+from keras_preact.models import architectures
+from keras_preact.training.config import LARGEST, option
+
+FRAMEWORKS = ("keras_preact", "keras", "torch")
+MODES = ("train", "inference")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+# What two cores hold and finish in minutes.
+BATCH_SIZES = {"cifar": 128, "imagenet": 16}
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkConfig:
+    """One benchmark. The fields are its flags; `metadata["help"]` says what they mean.
+
+    Raises:
+        ValueError: if a value is outside its rule, or what it needs is not installed.
+    """
+
+    models: tuple[int, ...] = option("what", "depths of pre-activation nets", (164, 50))
+    precisions: tuple[str, ...] = option(
+        "what", "separated by commas", ("float32", "mixed_bfloat16"), PRECISIONS
+    )
+    modes: tuple[str, ...] = option("what", "separated by commas", MODES, MODES)
+    frameworks: tuple[str, ...] | None = option(
+        "what", "separated by commas; default: those installed", None, FRAMEWORKS
+    )
+    batch_size: int | None = option("what", "images; default 128, of ImageNet nets 16")
+    image_size: int | None = option("what", "pixels; default 32, of ImageNet nets 224")
+
+    rounds: int = option("how", "processes that measure each figure; it is their median", 3)
+    steps: int = option("how", "timed steps of each process", 10)
+
+    csv: str = option("output", "file of all figures; replaced where it exists", "benchmark.csv")
+    plot: str | None = option("output", "a PNG with a bar for each throughput")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                _check_list(field.name, value, field.metadata["choices"])
+        for depth in self.models:
+            try:
+                architectures.resolve(depth)
+            except ValueError as error:
+                raise ValueError(f"models must be depths of networks: {error}") from None
+        for name in ("batch_size", "image_size", "rounds", "steps"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= LARGEST:
+                raise ValueError(
+                    f"{name} must be at least 1 and at most {LARGEST}. Received: {name}={value}"
+                )
+        if "torch" in (self.frameworks or ()) and not _installed("torch"):
+            raise ValueError(
+                "frameworks can name torch where PyTorch is installed. Received: "
+                f"frameworks={','.join(self.frameworks)}; pip install torch"
+            )
+        if self.plot is not None and not _installed("matplotlib"):
+            raise ValueError("plot needs matplotlib: pip install matplotlib")
+        _check_file("csv", self.csv, ".csv")
+        if self.plot is not None:
+            _check_file("plot", self.plot, ".png")
+
+    @property
+    def chosen_frameworks(self) -> tuple[str, ...]:
+        """The frameworks given, or those installed."""
+        needed = {"torch": "torch"}
+        installed = (name for name in FRAMEWORKS if _installed(needed.get(name, "keras")))
+        return self.frameworks or tuple(installed)
+
+    @property
+    def csv_path(self) -> epath.Path:
+        return epath.Path(self.csv).expanduser()
+
+    @property
+    def plot_path(self) -> epath.Path | None:
+        return epath.Path(self.plot).expanduser() if self.plot else None
+
+
+def _check_list(name, values, choices):
+    for value in values:
+        if choices:
+            one_of(name, value, choices, f"of {', '.join(choices)}, separated by commas")
+    if not values or len(set(values)) < len(values):
+        received = ",".join(map(str, values))
+        raise ValueError(f"{name} must be one or more, each once. Received: {name}={received}")
+
+
+def _check_file(name, path, suffix):
+    """Now, as hours of measuring may lie before the file is written."""
+    expanded = epath.Path(path).expanduser()
+    # access() knows nothing of buckets.
+    writable = "://" in path or os.access(expanded.parent, os.W_OK)
+    if expanded.suffix != suffix or expanded.is_dir() or not expanded.parent.is_dir():
+        rule = f"a file that ends in {suffix}, in a folder that exists"
+    elif not writable:
+        rule = "a file in a folder that you may write to"
+    else:
+        return
+    raise ValueError(f"{name} must be {rule}. Received: {name}={path}")
+
+
+def _installed(module):
+    return importlib.util.find_spec(module) is not None

@@ -1,0 +1,85 @@
+"""Measures one job in a process of its own: python -P measure.py JOB prints a line of JSON.
+
+Imports the standard library alone and is started by its path: through the package,
+TensorFlow would come into PyTorch's process and count as PyTorch's memory.
+"""
+
+import importlib
+import importlib.util
+import json
+import pathlib
+import resource
+import sys
+import time
+import types
+from collections.abc import Callable
+
+# After the first: allocators and the choice of kernels settle.
+WARM_UP_STEPS = 2
+
+MODULES = {
+    "keras_preact": "keras_preact.benchmark.ours",
+    "keras": "keras_preact.benchmark.stock_keras",
+}
+
+
+def measure(job: types.SimpleNamespace) -> dict:
+    """Builds the job's network, takes its first step, some more, and then its timed steps.
+
+    Returns:
+        images_per_second; first_step_seconds, from the start of building to the first
+        result; device; peak_memory_mebibytes, of the whole process;
+        device_memory_mebibytes, None without a GPU.
+    """
+    framework = _load(job.framework)
+    start = time.perf_counter()
+    take = framework.prepare(job)
+    take(1)
+    first_step_seconds = time.perf_counter() - start
+    take(WARM_UP_STEPS)
+    seconds = take(job.steps)
+    device, device_memory_mebibytes = framework.device()
+    return {
+        "images_per_second": job.batch_size * job.steps / seconds,
+        "first_step_seconds": first_step_seconds,
+        "peak_memory_mebibytes": peak_memory_mebibytes(),
+        "device": device,
+        "device_memory_mebibytes": device_memory_mebibytes,
+    }
+
+
+def peak_memory_mebibytes() -> float:
+    """The largest resident memory that this process has had."""
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss, which on Linux begins at what the parent process held.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def answer(function: Callable[[types.SimpleNamespace], dict]) -> None:
+    """Prints, as JSON, what a function makes of the JSON on the command line, or its error."""
+    argument = json.loads(sys.argv[1], object_hook=lambda fields: types.SimpleNamespace(**fields))
+    try:
+        result = function(argument)
+    except Exception as error:
+        # Of every kind, as each framework has its own for exhausted memory.
+        *_, last_line = ["", *str(error).strip().splitlines()]
+        result = {"error": f"{type(error).__name__}: {last_line.strip()}"}
+    print(f"\n{json.dumps(result)}")
+
+
+def _load(framework):
+    if framework in MODULES:
+        return importlib.import_module(MODULES[framework])
+    path = pathlib.Path(__file__).with_name("pytorch.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    answer(measure)

@@ -1,0 +1,97 @@
+"""Our training step and our inference, as the benchmark runs them."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.benchmark.tensorflow_device import device
+from keras_preact.data import DatasetInfo
+from keras_preact.models import ResNetV2
+from keras_preact.training import TrainConfig, optimizer
+from keras_preact.training.decision import Machine, decide
+from keras_preact.training.distribution import make_strategy
+from keras_preact.training.feeding import feed
+from keras_preact.training.state import make_state
+from keras_preact.training.step import TrainStep, make_normalizer
+
+if TYPE_CHECKING:
+    from keras_preact.benchmark.job import Job
+
+__all__ = ["device", "prepare"]
+
+MEAN, STD = (127.5,) * 3, (73.6,) * 3  # of uniform noise in 0 to 255
+
+
+def prepare(job: "Job") -> Callable[[int], float]:
+    """Builds the network and a batch of noise.
+
+    Images are uint8 in host memory and normalized in the graph, as data sets and
+    clients send them.
+
+    Returns:
+        take(steps), which returns the seconds that so many steps took, the last
+        result's way to the host included.
+    """
+    keras.config.set_dtype_policy(job.precision)
+    config = TrainConfig(
+        depth=job.net.depth,
+        global_batch_size=job.batch_size,
+        precision=job.precision,
+        strategy="one_device",
+    )
+    shape = (job.image_size, job.image_size, 3)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (job.batch_size, *shape), np.uint8)
+    labels = rng.integers(0, job.net.classes, job.batch_size, np.int32)
+    batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    return {"train": _training, "inference": _inference}[job.mode](config, batches, shape, job)
+
+
+def _training(config, batches, shape, job):
+    info = DatasetInfo(
+        name="noise",
+        class_names=tuple(map(str, range(job.net.classes))),
+        image_shape=shape,
+        train_count=job.batch_size,
+        eval_count=job.batch_size,
+        mean=MEAN,
+        std=STD,
+        margin=1.0,
+    )
+    decision = decide(config, Machine.here())
+    strategy = make_strategy(decision)
+    with strategy.scope():
+        model = ResNetV2(config.depth, input_shape=shape)
+        schedule = optimizer.make_schedule(config, info.train_count)
+        state = make_state(config, model, optimizer.make_optimizer(config, schedule, model))
+    step = TrainStep(state, config, info, decision, strategy)
+    iterator = feed(strategy, lambda share: batches)
+
+    def take(steps):
+        start = time.perf_counter()
+        for report in [step(iterator) for _ in range(steps)]:
+            report.numpy()
+        return time.perf_counter() - start
+
+    return take
+
+
+def _inference(config, batches, shape, job):
+    model, normalize = ResNetV2(config.depth, input_shape=shape), make_normalizer(MEAN, STD)
+
+    # Compiled by XLA where training is, as Keras' predict is.
+    @tf.function(jit_compile=decide(config, Machine.here()).xla)
+    def infer(images):
+        return model(normalize(images), training=False)
+
+    def take(steps):
+        start = time.perf_counter()
+        for logits in [infer(images) for images, _ in batches.take(steps)]:
+            logits.numpy()
+        return time.perf_counter() - start
+
+    return take

@@ -1,0 +1,109 @@
+"""The figures of a benchmark: a row for each framework at one model, precision and mode."""
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+
+from keras_preact.benchmark.job import Job
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One framework's figures, medians over the rounds. Of what could not be measured, None.
+
+    Args:
+        model: such as resnet164.
+        precision: the name of a Keras dtype policy.
+        mode: "train" or "inference".
+        framework: one of `config.FRAMEWORKS`.
+        device: name of the GPU, or "CPU".
+        batch_size: images in a step.
+        image_pixels: height and width.
+        rounds: processes that succeeded.
+        steps: timed steps of each.
+        images_per_second: median; the two that follow are the extremes.
+        keras_preact_times: how many times as fast keras_preact is, by the medians.
+        first_step_seconds: from the start of building to the first result.
+        peak_memory_mebibytes: resident memory of the process.
+        device_memory_mebibytes: what the framework allocated on the GPU.
+        gigaflops_per_image: of convolutions and logits, a multiply-add counted as two.
+        share_of_peak: arithmetic done over the machine's peak, 0 to 1.
+        error: of the first process that failed; after it no more were started.
+    """
+
+    model: str
+    precision: str
+    mode: str
+    framework: str
+    device: str | None
+    batch_size: int
+    image_pixels: int
+    rounds: int
+    steps: int
+    images_per_second: float | None
+    lowest_images_per_second: float | None
+    highest_images_per_second: float | None
+    keras_preact_times: float | None
+    first_step_seconds: float | None
+    peak_memory_mebibytes: float | None
+    device_memory_mebibytes: float | None
+    gigaflops_per_image: float
+    share_of_peak: float | None
+    error: str | None
+
+
+COLUMNS = [field.name for field in dataclasses.fields(Row)]
+
+
+def make_rows(
+    jobs: Sequence[Job], results: Mapping[str, Sequence[dict]], peak_teraflops: float | None
+) -> list[Row]:
+    """The rows of jobs that differ in the framework alone.
+
+    Args:
+        jobs: one for each framework.
+        results: by framework, what each of its processes answered: `measure.measure`'s
+            dictionary, or {"error": text}.
+        peak_teraflops: 10^12 operations a second, None where it could not be measured.
+    """
+    ours = _median(results.get("keras_preact", ()), "images_per_second")
+    return [_row(job, results[job.framework], ours, peak_teraflops) for job in jobs]
+
+
+def _row(job, answers, ours, peak_teraflops):
+    speeds = _values(answers, "images_per_second")
+    speed = _median(answers, "images_per_second")
+    errors = [answer["error"] for answer in answers if "error" in answer]
+    share = None
+    if speed and peak_teraflops:
+        share = speed * job.operations_per_image / (peak_teraflops * 1e12)
+    return Row(
+        model=job.net.name,
+        precision=job.precision,
+        mode=job.mode,
+        framework=job.framework,
+        device=next((answer["device"] for answer in answers if "device" in answer), None),
+        batch_size=job.batch_size,
+        image_pixels=job.image_size,
+        rounds=len(speeds),
+        steps=job.steps,
+        images_per_second=speed,
+        lowest_images_per_second=min(speeds, default=None),
+        highest_images_per_second=max(speeds, default=None),
+        keras_preact_times=ours / speed if ours and speed else None,
+        first_step_seconds=_median(answers, "first_step_seconds"),
+        peak_memory_mebibytes=_median(answers, "peak_memory_mebibytes"),
+        device_memory_mebibytes=_median(answers, "device_memory_mebibytes"),
+        gigaflops_per_image=job.operations_per_image / 1e9,
+        share_of_peak=share,
+        error=errors[0] if errors else None,
+    )
+
+
+def _median(answers, name):
+    values = _values(answers, name)
+    return statistics.median(values) if values else None
+
+
+def _values(answers, name):
+    return [answer[name] for answer in answers if answer.get(name) is not None]

@@ -1,0 +1,107 @@
+"""Runs every job, each round of it in a process of its own, the frameworks in turn."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from keras_preact.benchmark.config import BenchmarkConfig
+from keras_preact.benchmark.job import Job, make_jobs
+from keras_preact.benchmark.rows import Row, make_rows
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """All that was measured.
+
+    Args:
+        rows: a row for each framework, model, precision and mode.
+        peaks: by precision, the best answer of peak.py: peak_teraflops, size and device, or
+            error.
+    """
+
+    rows: list[Row]
+    peaks: dict[str, dict]
+
+
+def run(config: BenchmarkConfig, say: Callable[[str], None]) -> Outcome:
+    """Measures every job; say receives a line about each process."""
+    groups = make_jobs(config)
+    answers = [_alternate(jobs, config.rounds, say) for jobs in groups]
+    peaks = {}
+    for precision in config.precisions:
+        of_precision = [
+            answer
+            for jobs, answer in zip(groups, answers, strict=True)
+            if jobs[0].precision == precision
+        ]
+        tried = [peak for answer in of_precision for peak in answer["arithmetic peak"]]
+        peaks[precision] = max(tried, key=lambda peak: peak.get("peak_teraflops", 0))
+    rows = []
+    for jobs, answer in zip(groups, answers, strict=True):
+        rows += make_rows(jobs, answer, peaks[jobs[0].precision].get("peak_teraflops"))
+    return Outcome(rows, peaks)
+
+
+def _alternate(jobs: Sequence[Job], rounds: int, say) -> dict[str, list[dict]]:
+    """The answers of each framework's processes, and of those that measure the peak.
+
+    A B C A B C, so that all meet the same changes of clock, temperature and neighbours.
+    """
+    first = jobs[0]
+    scripts = {"arithmetic peak": ("peak.py", {"precision": first.precision})}
+    scripts |= {job.framework: ("measure.py", dataclasses.asdict(job)) for job in jobs}
+    answers = {name: [] for name in scripts}
+    for number in range(1, rounds + 1):
+        for name, script in scripts.items():
+            # What failed once would fail again.
+            if any("error" in answer for answer in answers[name]):
+                continue
+            answer = start(*script)
+            answers[name].append(answer)
+            say(
+                f"{first.net.name} {first.precision} {first.mode}, round {number} of {rounds}, "
+                f"{name}: {_in_words(answer)}"
+            )
+    return answers
+
+
+def start(script: str | os.PathLike, argument: dict) -> dict:
+    """Runs a script of this folder in a process of its own, which ends with this one's wait.
+
+    Returns:
+        What it printed as its last line, in JSON; {"error": text} where it failed.
+    """
+    # The scripts lie in a folder whose names could hide other modules: hence -P.
+    command = [sys.executable, "-P", str(FOLDER / script), json.dumps(argument)]
+    paths = [str(FOLDER.parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode == 0:
+        return json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    if done.returncode == -signal.SIGKILL:
+        return {"error": "killed by SIGKILL, as systems do when memory runs out"}
+    if done.returncode < 0:
+        return {"error": f"killed by {signal.Signals(-done.returncode).name}"}
+    *_, last_line = ["no message", *done.stderr.strip().splitlines()]
+    return {"error": f"exit code {done.returncode}: {last_line}"}
+
+
+def _in_words(answer):
+    if "error" in answer:
+        return answer["error"]
+    if "peak_teraflops" in answer:
+        return f"{answer['peak_teraflops']:.3g} TFLOP/s"
+    return f"{answer['images_per_second']:.1f} images/s"

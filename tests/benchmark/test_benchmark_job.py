@@ -1,0 +1,77 @@
+import dataclasses
+import json
+
+import pytest
+
+from keras_preact.benchmark.config import BenchmarkConfig
+from keras_preact.benchmark.job import Job, make_jobs, make_net
+
+
+def test_the_frameworks_of_one_model_precision_and_mode_follow_each_other():
+    config = BenchmarkConfig(
+        models=(20, 18),
+        precisions=("float32", "mixed_bfloat16"),
+        frameworks=("keras_preact", "keras"),
+        modes=("train",),
+    )
+    measured = [
+        [(job.net.name, job.precision, job.framework) for job in jobs] for jobs in make_jobs(config)
+    ]
+    assert measured == [
+        [(model, precision, "keras_preact"), (model, precision, "keras")]
+        for model in ("resnet20", "resnet18")
+        for precision in ("float32", "mixed_bfloat16")
+    ]
+
+
+def test_cifar_and_imagenet_nets_have_sizes_of_their_own_unless_given():
+    def sizes(**options):
+        config = BenchmarkConfig(models=(20, 18), precisions=("float32",), **options)
+        groups = make_jobs(config)[::2]
+        return [(job.batch_size, job.image_size, job.net.classes) for job, *_ in groups]
+
+    assert sizes() == [(128, 32, 10), (16, 224, 1000)]
+    assert sizes(batch_size=4, image_size=8) == [(4, 8, 10), (4, 8, 1000)]
+
+
+def test_a_bottleneck_unit_is_spelled_out_as_in_the_paper():
+    # "Identity Mappings in Deep Residual Networks", appendix; the stride on the first 1x1.
+    first, second, *_ = make_net(11).units
+    assert first.convolutions == ((16, 1, 1), (16, 3, 1), (64, 1, 1))
+    assert (first.match, first.shares_preactivation) == ("convolution", True)
+    assert second.convolutions == ((32, 1, 2), (32, 3, 1), (128, 1, 1))
+    assert (second.match, second.shares_preactivation) == ("convolution", True)
+
+
+def test_basic_cifar_units_pad_where_they_widen_and_share_the_first_preactivation_alone():
+    units = make_net(14).units
+    assert [unit.match for unit in units] == ["identity", "identity"] + [
+        "zero_pad",
+        "identity",
+    ] * 2
+    assert [unit.shares_preactivation for unit in units] == [True, False] * 3
+
+
+@pytest.mark.parametrize(("mode", "factor"), [("inference", 1), ("train", 3)])
+def test_the_arithmetic_is_twice_the_multiply_adds_and_training_does_it_three_times(mode, factor):
+    job = Job("keras", mode, "float32", make_net(8), batch_size=1, image_size=4, steps=1)
+    # ResNet-8 by hand on 4 x 4 pixels: stem; a unit at 4 x 4; two at 2 x 2 and 1 x 1.
+    multiply_adds = (
+        16 * 9 * 3 * 16
+        + 16 * 9 * (16 * 16 + 16 * 16)
+        + 4 * 9 * (16 * 32 + 32 * 32)
+        + 1 * 9 * (32 * 64 + 64 * 64)
+        + 64 * 10
+    )
+    assert job.operations_per_image == 2 * factor * multiply_adds
+
+
+def test_resnet_50_takes_the_4_1_billion_multiply_adds_that_are_published():
+    job = Job("keras", "inference", "float32", make_net(50), 1, 224, 1)
+    assert round(job.operations_per_image / 2e9, 1) == 4.1
+
+
+def test_a_job_survives_json():
+    job = Job("torch", "train", "float32", make_net(8), 2, 8, 1)
+    fields = json.loads(json.dumps(dataclasses.asdict(job)))
+    assert fields["net"]["units"][1]["convolutions"] == [[32, 3, 2], [32, 3, 1]]
