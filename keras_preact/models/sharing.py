@@ -69,7 +69,6 @@ def _make_function(unit):
 def _signature(unit):
     config = {**unit.get_config(), "name": None}
     variables = [
-        (variable.path.partition("/")[2], tuple(variable.shape), variable.dtype)
-        for variable in unit.variables
+        (v.path.partition("/")[2], tuple(v.shape), v.dtype, v.trainable) for v in unit.variables
     ]
-    return json.dumps([config, variables, unit.trainable], sort_keys=True, default=str)
+    return json.dumps([config, variables], sort_keys=True, default=str)

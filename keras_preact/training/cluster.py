@@ -149,10 +149,15 @@ def _from_slurm(environment):
         ) from None
     if shutil.which("scontrol") is None:
         raise ValueError("SLURM's command scontrol is needed to read SLURM_STEP_NODELIST.")
-    expanded = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+    scontrol = subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True
     )
-    hosts = expanded.stdout.split()
+    if scontrol.returncode:
+        raise ValueError(
+            "SLURM_STEP_NODELIST must be what `scontrol show hostnames` understands. "
+            f"Received: {nodes}; it says: {scontrol.stderr.strip()}"
+        )
+    hosts = scontrol.stdout.split()
     if len(hosts) != len(tasks):
         raise ValueError(
             "SLURM_STEP_TASKS_PER_NODE must have an entry for each node of SLURM_STEP_NODELIST. "
@@ -172,8 +177,12 @@ def _expand(tasks_per_node):
     """[2, 2, 1] of SLURM's "2(x2),1"."""
     tasks = []
     for part in tasks_per_node.split(","):
-        count, repetitions = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part).groups()
-        tasks += [int(count)] * int(repetitions or 1)
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if not match:
+            raise ValueError(
+                f"SLURM_STEP_TASKS_PER_NODE must be like 2(x2),1. Received: {tasks_per_node}"
+            )
+        tasks += [int(match[1])] * int(match[2] or 1)
     return tasks
 
 

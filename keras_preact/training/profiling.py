@@ -25,6 +25,11 @@ class Profile:
 
     def after(self, step: int) -> None:
         """To be called after a step has been taken."""
-        if self._recording and step >= self._last:
+        if step >= self._last:
+            self.close()
+
+    def close(self) -> None:
+        """Writes what has been recorded, where training ends before the last step."""
+        if self._recording:
             tf.profiler.experimental.stop()
             self._recording = False

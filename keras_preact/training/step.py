@@ -11,6 +11,8 @@ from keras_preact.training.decision import Decision
 from keras_preact.training.loss import cross_entropy, mix, mixing_weight, right_answers
 from keras_preact.training.state import TrainState
 
+SMALL_ELEMENTS = 2**14
+
 # What a step reports, in this order, as one float32 vector.
 REPORT = (
     "loss",
@@ -148,7 +150,7 @@ class TrainStep:
         gradients, statistics, sums = self._accumulate(images, labels, scale)
         gradients, sums = self._exchange(gradients, tf.concat([sums, [stop]], axis=0))
         gradients = [gradient / scale for gradient in gradients] if self._scales else gradients
-        norm = tf.linalg.global_norm(gradients)
+        norm = global_norm(gradients)
         finite = tf.math.is_finite(norm)
 
         def update():
@@ -237,6 +239,18 @@ class TrainStep:
             if not is_random_state(variable):
                 variable.value.assign(value)
         state.update_averages(optimizer.iterations + 1)
+
+
+def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The Euclidean norm of all gradients together, a float32 scalar."""
+
+    def is_small(gradient):
+        return gradient.shape.num_elements() < SMALL_ELEMENTS
+
+    # Hundreds of kernels on a few numbers each would take longer than the copy.
+    rows = [tf.reshape(gradient, [-1]) for gradient in gradients if is_small(gradient)]
+    large = [gradient for gradient in gradients if not is_small(gradient)]
+    return tf.linalg.global_norm([*([tf.concat(rows, axis=0)] if rows else []), *large])
 
 
 def is_random_state(variable) -> bool:

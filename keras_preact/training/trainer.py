@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -76,7 +77,11 @@ class Trainer:
         if start >= self.schedule.train_steps:
             self.writer.line(f"The run is complete: it has taken all {start:,} steps.")
             return self._evaluate()
-        with Interruption() as interruption, self.writer.writing(start, self.schedule.train_steps):
+        with (
+            contextlib.closing(self.profile),
+            Interruption() as interruption,
+            self.writer.writing(start, self.schedule.train_steps),
+        ):
             return self._take_steps(start, interruption)
 
     def _take_steps(self, start, interruption):
