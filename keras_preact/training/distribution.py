@@ -31,16 +31,18 @@ def make_strategy(
     return tf.distribute.OneDeviceStrategy(f"/{decision.devices[0]}")
 
 
-# Two strategies over the same devices would take each other's all-reduces for their own.
+# Two strategies over the same devices would take each other's collectives for their own.
 @functools.cache
 def _mirrored(devices):
+    names = [f"/{device}" for device in devices]
+    if not devices[0].startswith("CPU"):
+        return tf.distribute.MirroredStrategy(names)
     _split_cpu(devices)
-    return tf.distribute.MirroredStrategy([f"/{device}" for device in devices])
+    # Parts of one processor share its memory, and need no collectives.
+    return tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
 
 
 def _split_cpu(devices):
-    if not devices[0].startswith("CPU"):
-        return
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or []) >= len(devices):
         return
