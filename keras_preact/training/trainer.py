@@ -3,7 +3,6 @@
 import contextlib
 import math
 
-import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import Dataset
@@ -182,7 +181,7 @@ class Trainer:
         self.merge()
         # The loss of a step tells of the variables before it.
         floats = [v for v in self.state.trainable + self.state.non_trainable if v.dtype.is_floating]
-        if not all(np.isfinite(variable.numpy()).all() for variable in floats):
+        if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]):
             self._diverged(f"A variable was no longer finite after step {done:,}")
         self.writer.save(done, accuracy)
         self.writer.restart_clock()
