@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
+from keras_preact.training.packing import all_reduce
 from keras_preact.training.state import TrainState
-from keras_preact.training.step import is_random_state, make_normalizer
+from keras_preact.training.step import make_normalizer
 
 
 def make_merge(state: TrainState, strategy: tf.distribute.Strategy) -> Callable[[], None]:
@@ -20,12 +21,9 @@ def make_merge(state: TrainState, strategy: tf.distribute.Strategy) -> Callable[
         return lambda: None
 
     def replica_merge():
-        row = tf.concat([tf.reshape(variable, [-1]) for variable in variables], axis=0)
-        context = tf.distribute.get_replica_context()
-        row = context.all_reduce(tf.distribute.ReduceOp.MEAN, row)
-        parts = tf.split(row, [variable.shape.num_elements() for variable in variables])
-        for variable, part in zip(variables, parts, strict=True):
-            variable.assign(tf.reshape(part, variable.shape))
+        means = all_reduce(tf.distribute.ReduceOp.MEAN, variables)
+        for variable, mean in zip(variables, means, strict=True):
+            variable.assign(mean)
 
     @tf.function
     def merge():
@@ -50,10 +48,8 @@ class Recomputation:
         self._trainable, non_trainable = state.evaluated()
         self._model, self._strategy = state.model, strategy
         self._normalize = make_normalizer(info.mean, info.std)
-        self._chosen = [
-            variable.value.dtype.is_floating and not is_random_state(variable)
-            for variable in state.model.non_trainable_variables
-        ]
+        # The others are the states of random layers, which are integers.
+        self._chosen = [variable.dtype.is_floating for variable in non_trainable]
         self._all = non_trainable
         self._statistics = [v for v, c in zip(non_trainable, self._chosen, strict=True) if c]
         self._updated = tf.function(self._run)
@@ -67,11 +63,12 @@ class Recomputation:
         """
         # An update is momentum * old + (1 - momentum) * of the batch: from zeros and from
         # ones it gives the momentum, whatever layer it is of.
+        zero, one = tf.constant(0.0), tf.constant(1.0)
         first = next(batches)
-        zeros, ones = self._updated(*first, 0.0), self._updated(*first, 1.0)
+        zeros, ones = self._updated(*first, zero), self._updated(*first, one)
         sums = zeros
         for _ in range(count - 1):
-            sums = self._add(sums, self._updated(*next(batches), 0.0))
+            sums = self._add(sums, self._updated(*next(batches), zero))
         self._assign(sums, zeros, ones, count)
 
     def _run(self, images, labels, old):

@@ -9,6 +9,7 @@ from keras_preact.data import DatasetInfo
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.decision import Decision
 from keras_preact.training.loss import cross_entropy, mix, mixing_weight, right_answers
+from keras_preact.training.packing import all_reduce
 from keras_preact.training.state import TrainState
 
 SMALL_ELEMENTS = 2**14
@@ -218,14 +219,7 @@ class TrainStep:
         """Sums over replicas, in one all-reduce of all gradients and sums in a row."""
         if self.decision.replicas == 1:
             return gradients, sums
-        values = [*gradients, sums]
-        row = tf.concat([tf.reshape(value, [-1]) for value in values], axis=0)
-        context = tf.distribute.get_replica_context()
-        row = context.all_reduce(tf.distribute.ReduceOp.SUM, row)
-        parts = tf.split(row, [value.shape.num_elements() for value in values])
-        *gradients, sums = [
-            tf.reshape(part, value.shape) for part, value in zip(parts, values, strict=True)
-        ]
+        *gradients, sums = all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
         return gradients, sums
 
     def _apply(self, gradients, statistics):
