@@ -1,7 +1,8 @@
 """Where images come from."""
 
 from keras_preact.data import datasets
-from keras_preact.data.datasets import Dataset, DatasetInfo, load
+from keras_preact.data.dataset import Dataset, DatasetInfo
+from keras_preact.data.datasets import load
 from keras_preact.data.order import Share
 
 __all__ = ["Dataset", "DatasetInfo", "Share", "datasets", "load"]

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 from etils import epath
 
+from keras_preact.data.reading import image_problem, list_folder, reason
 from keras_preact.data.sources import Encoded
 
 SPLITS = ("train", "val")
@@ -25,18 +26,19 @@ def load(
         skip_bad_images: leave out files that cannot be decoded, and say how many.
 
     Raises:
-        ValueError: if a folder is missing or empty, the classes of the splits differ,
-            or files cannot be decoded; all of these files are listed.
+        ValueError: if a folder is missing, empty or cannot be listed, the classes of the
+            splits differ, or files cannot be decoded; all of these files are listed.
     """
     root, names = check(data_dir)
     files = {
         split: [
             (path, label)
             for label, name in enumerate(names)
-            for path in _files(root / split / name)
+            for path in _files(root / split / name, root)
         ]
         for split in SPLITS
     }
+    _check_all_classes_present(root, files, names)
     files = _without_bad(files, skip_bad_images)
     _check_all_classes_present(root, files, names)
     sources = [_source(files[split], image_size) for split in SPLITS]
@@ -47,25 +49,29 @@ def check(data_dir: str) -> tuple[epath.Path, list[str]]:
     """The folder and its class names, before any file is read.
 
     Raises:
-        ValueError: if a folder is missing, or the splits differ in their classes.
+        ValueError: if a folder is missing or cannot be listed, or the splits differ in
+            their classes.
     """
     root = epath.Path(data_dir).expanduser()
-    train, val = (_class_names(root, split) for split in SPLITS)
-    if train != val:
+    list_folder(root, _rule(root))
+    classes = {split: _class_names(root, split) for split in SPLITS}
+    every = set().union(*classes.values())
+    missing = {split: sorted(every - set(names)) for split, names in classes.items()}
+    if any(missing.values()):
+        lines = [f"Missing in {s}/: {', '.join(some)}." for s, some in missing.items() if some]
         raise ValueError(
-            f"train/ and val/ of {root} must hold the same class folders. Only in one of "
-            f"them: {', '.join(sorted(set(train) ^ set(val)))}"
+            f"train/ and val/ of {root} must hold the same class folders. {' '.join(lines)}"
         )
-    return root, train
+    return root, classes["train"]
+
+
+def _rule(root):
+    return f"{root} must be a folder that holds train/CLASS/IMAGE and val/CLASS/IMAGE."
 
 
 def _class_names(root, split):
     folder = root / split
-    if not folder.is_dir():
-        raise ValueError(
-            f"{root} must hold train/CLASS/IMAGE and val/CLASS/IMAGE. There is no folder {folder}"
-        )
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _visible(path))
+    names = [path.name for path in list_folder(folder, _rule(root)) if _is_folder(path, root)]
     if len(names) < 2:
         raise ValueError(
             f"{folder} must hold one folder for each of two or more classes. Received: {names}"
@@ -73,23 +79,28 @@ def _class_names(root, split):
     return names
 
 
-def _files(folder):
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and _visible(path))
-    return [str(path) for path in paths]
+def _is_folder(path, root):
+    # Unlike is_dir, which takes links to nothing and what is locked for files.
+    try:
+        return path.stat().is_directory
+    except (OSError, tf.errors.OpError) as error:
+        raise ValueError(f"{_rule(root)} Received: {path}: {reason(error)}") from error
 
 
-def _visible(path):
-    return not path.name.startswith(".")
+def _files(folder, root):
+    # With links to nothing and what is locked, to be listed with the damaged files.
+    paths = list_folder(folder, _rule(root))
+    return [str(path) for path in paths if path.is_file() or not path.exists()]
 
 
 def _without_bad(files, skip):
     every = [path for split in SPLITS for path, _ in files[split]]
     with ThreadPoolExecutor() as pool:
-        reasons = dict(zip(every, pool.map(_why_bad, every), strict=True))
-    bad = {path: reason for path, reason in reasons.items() if reason}
+        reasons = zip(every, pool.map(_why_bad, every), strict=True)
+        bad = {path: why for path, why in reasons if why}
     if not bad:
         return files
-    listing = "\n".join(f"  {path}: {reason}" for path, reason in bad.items())
+    listing = "\n".join(f"  {path}: {why}" for path, why in bad.items())
     if not skip:
         raise ValueError(
             f"{len(bad)} of {len(every)} files cannot be decoded as JPEG, PNG, GIF or BMP. Remove "
@@ -102,30 +113,21 @@ def _without_bad(files, skip):
 def _why_bad(path):
     """Why a file is no usable image, or None."""
     try:
-        data = tf.io.read_file(path)
-        if not tf.strings.length(data):
-            return "empty file"
-        if tf.io.is_jpeg(data):
-            # An eighth of the size: reads all of the file, in a fraction of the time.
-            tf.io.decode_jpeg(data, channels=3, ratio=8)
-        else:
-            tf.io.decode_image(data, channels=3, expand_animations=False)
-    except tf.errors.InvalidArgumentError:
-        return "not an image, or damaged"
+        return image_problem(tf.io.read_file(path))
     except tf.errors.OpError as error:
-        return error.message
-    return None
+        return reason(error)
 
 
 def _check_all_classes_present(root, files, names):
+    empty = []
     for split in SPLITS:
         present = {label for _, label in files[split]}
-        empty = [name for label, name in enumerate(names) if label not in present]
-        if empty:
-            raise ValueError(
-                f"Every class folder must hold an image. Empty in {root / split}: "
-                f"{', '.join(empty)}"
-            )
+        empty += [str(root / split / n) for label, n in enumerate(names) if label not in present]
+    if empty:
+        raise ValueError(
+            "Every class folder must hold an image, and files whose names begin with a dot do "
+            f"not count. Received without one: {', '.join(empty)}"
+        )
 
 
 def _source(files, image_size):
@@ -135,4 +137,9 @@ def _source(files, image_size):
     def read(index):
         return tf.io.read_file(paths[index]), labels[index]
 
-    return Encoded(read, len(files), image_size)
+    def problem(index):
+        path, _ = files[index]
+        why = _why_bad(path)
+        return f"{path}: {why}" if why else None
+
+    return Encoded(read, len(files), image_size, problem)

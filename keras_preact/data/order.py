@@ -1,8 +1,8 @@
-"""The order of the training images: a function of (seed, epoch, step) alone."""
+"""The order of the training images: a function of (seed, restarts, step) alone."""
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -61,16 +61,22 @@ class DataOrder:
     s * batch_size to (s + 1) * batch_size - 1, so any step is found without going
     through those before it.
 
+    A run that was rolled back to a checkpoint restarts there: what it had not seen by then
+    is drawn anew, in another order and with other random integers. Every epoch remains a
+    permutation; of the one under way only the rest is permuted.
+
     Args:
         count: number of training images.
         batch_size: images in a step.
         seed: a whole number, at least 0; another seed is another stream.
+        restarts: the steps from which on everything is drawn anew, in ascending order; one
+            that occurs twice is drawn anew twice.
 
     Raises:
-        ValueError: if one of them is below its least value.
+        ValueError: if one of them is below its least value, or restarts do not ascend.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int):
+    def __init__(self, count: int, batch_size: int, seed: int, restarts: Sequence[int] = ()):
         for name, value, least in (
             ("count", count, 1),
             ("batch_size", batch_size, 1),
@@ -81,6 +87,7 @@ class DataOrder:
         self.count = count
         self.batch_size = batch_size
         self.seed = seed
+        self.restarts = _check_restarts(restarts)
         # Two epochs: a batch may lie across their border.
         self._epoch = functools.lru_cache(maxsize=2)(self._compute_epoch)
 
@@ -89,7 +96,8 @@ class DataOrder:
 
         Returns:
             Indices into the data set, int64 (batch_size,), and the random integers
-            of each image, int32 (batch_size, DRAWS), a function of (seed, epoch, index).
+            of each image, int32 (batch_size, DRAWS), a function of (seed, epoch, index) and
+            the restarts before it.
         """
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs = positions // self.count
@@ -109,9 +117,28 @@ class DataOrder:
             step += 1
 
     def _compute_epoch(self, epoch):
-        generator = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
-        )
-        order = generator.permutation(self.count)
-        draws = generator.integers(0, 2**31 - 1, size=(self.count, DRAWS), dtype=np.int32)
+        offsets = [step * self.batch_size - epoch * self.count for step in self.restarts]
+        # Of the restarts before an epoch, the last leaves nothing of the others.
+        before = sum(offset <= 0 for offset in offsets)
+        order, draws = self._draw(np.arange(self.count), epoch, before)
+        for restart, offset in enumerate(offsets[before:], before + 1):
+            unseen = order[offset:].copy()
+            order[offset:], draws[unseen] = self._draw(unseen, epoch, restart)
         return order, draws
+
+    def _draw(self, images, epoch, restart):
+        """These images in another order, and random integers for each, in the order given."""
+        key = [self.seed, epoch, restart] if restart else [self.seed, epoch]
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+        order = generator.permutation(images)
+        return order, generator.integers(0, 2**31 - 1, size=(len(images), DRAWS), dtype=np.int32)
+
+
+def _check_restarts(restarts):
+    restarts = tuple(restarts)
+    if restarts != tuple(sorted(restarts)) or any(step < 0 for step in restarts):
+        raise ValueError(
+            "restarts must be steps of at least 0 in ascending order. "
+            f"Received: restarts={restarts}"
+        )
+    return restarts

@@ -1,7 +1,7 @@
 """Where images lie: in memory at one size, or as encoded files of any size."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -70,6 +70,10 @@ class InMemory:
         ]
         return _moments(counts)
 
+    def unreadable(self, indices: Iterable[int]) -> list[str]:
+        """Those of the images that cannot be read: none."""
+        return []
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
@@ -80,11 +84,14 @@ class Encoded:
             label, a scalar int32.
         count: number of images.
         size: height and width of the images that come out, in pixels.
+        problem: says where an image lies and why it cannot be read or decoded, None if
+            it can; by default nothing is known of any image.
     """
 
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     count: int
     size: int
+    problem: Callable[[int], str | None] = lambda index: None
 
     # Images from which channel statistics are estimated: the error of the mean is then
     # about 1 % of the standard deviation.
@@ -95,8 +102,14 @@ class Encoded:
 
     def select(self, mask: np.ndarray) -> "Encoded":
         """The images for which mask, boolean (count,), is true."""
-        chosen = tf.constant(np.flatnonzero(mask))
-        return Encoded(lambda index: self.read(chosen[index]), int(mask.sum()), self.size)
+        numbers = np.flatnonzero(mask)
+        chosen = tf.constant(numbers)
+        return Encoded(
+            lambda index: self.read(chosen[index]),
+            len(numbers),
+            self.size,
+            lambda index: self.problem(int(numbers[index])),
+        )
 
     def train_batches(
         self, indices_and_draws: tf.data.Dataset, augment: str, mean: Sequence[float] = (0,)
@@ -127,14 +140,39 @@ class Encoded:
         return indices.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel, in 0 to 255, of images spread evenly."""
-        count = min(len(self), self.STATISTICS_IMAGES)
-        indices = np.linspace(0, len(self) - 1, count, dtype=np.int64)
+        """Mean and standard deviation of each channel, in 0 to 255, of images spread evenly.
+
+        Raises:
+            ValueError: if some of them cannot be read; all of these are listed.
+        """
+        indices = self.spread(self.STATISTICS_IMAGES)
         counts = np.zeros((3, 256), np.int64)
-        for image, _ in self.eval_images(tf.data.Dataset.from_tensor_slices(indices)):
-            for channel, values in enumerate(np.moveaxis(image.numpy(), -1, 0)):
-                counts[channel] += np.bincount(values.ravel(), minlength=256)
+        try:
+            for image, _ in self.eval_images(tf.data.Dataset.from_tensor_slices(indices)):
+                for channel, values in enumerate(np.moveaxis(image.numpy(), -1, 0)):
+                    counts[channel] += np.bincount(values.ravel(), minlength=256)
+        except tf.errors.OpError:
+            self.check_readable(indices)
+            raise
         return _moments(counts)
+
+    def spread(self, most: int) -> np.ndarray:
+        """So many images, or all, spread evenly: indices, int64 (count,)."""
+        return np.linspace(0, len(self) - 1, min(len(self), most), dtype=np.int64)
+
+    def unreadable(self, indices: Iterable[int]) -> list[str]:
+        """Reads images one by one: what is wrong with those that cannot be used."""
+        problems = map(self.problem, dict.fromkeys(map(int, indices)))
+        return [problem for problem in problems if problem]
+
+    def check_readable(self, indices: np.ndarray) -> None:
+        """Raises ValueError, with a line for each, if some of these images cannot be read."""
+        if problems := self.unreadable(indices):
+            listing = "\n".join(f"  {problem}" for problem in problems)
+            raise ValueError(
+                f"Every image must be readable. Received, of {len(indices)} looked at, "
+                f"{len(problems)} that are not:\n{listing}"
+            )
 
 
 def _moments(counts):

@@ -8,7 +8,9 @@ import tensorflow as tf
 from etils import epath
 
 from keras_preact.data import tfrecord
+from keras_preact.data.reading import list_folder, one_line
 from keras_preact.data.sources import Encoded, InMemory
+from keras_preact.data.tfds_records import check_count, label_rule, open_records
 from keras_preact.layers.lookup import one_of
 
 # The data sets that need no tensorflow-datasets; here for the error that lists all names.
@@ -17,11 +19,20 @@ OWN_NAMES = ("digits", "folder", "synthetic")
 # Images of one size stay in memory up to this many bytes; CIFAR-10 has 0.15e9.
 MEMORY_BYTES = 2e9
 
+# Of an image: grey or colour.
+CHANNELS = (1, 3)
+
 # The eval split is the first of these that exists. imagenet2012's test images have no labels.
 EVAL_SPLITS = ("validation", "test")
 
 # Where there is neither: every tenth training image, counted from the first.
 HELD_OUT_EVERY = 10
+
+# Of images that stay files, so many of each split are read before training: enough to notice
+# a split without labels.
+CHECKED_IMAGES = 16
+
+_RULE = "data_dir must be a folder of prepared data sets that can be read."
 
 
 def tfds_names() -> list[str]:
@@ -47,7 +58,9 @@ def load(
 
     Raises:
         ValueError: if the name is unknown, the set is not one of image
-            classification, data_dir is missing, or the set cannot be downloaded.
+            classification, data_dir is missing or cannot be read, the set cannot be
+            downloaded, or a file or a label of it is damaged; of sets too large for
+            memory, as far as that shows before all is read.
     """
     check(name, data_dir)
     builder = _builder(name, data_dir)
@@ -60,11 +73,20 @@ def load(
     in_memory = _fits_in_memory(builder, chosen, keys[0])
     try:
         sources = [
-            _in_memory(builder, split) if in_memory else _encoded(builder, split, keys, image_size)
+            _in_memory(builder, split, keys)
+            if in_memory
+            else _encoded(builder, split, keys, image_size)
             for split in chosen
         ]
     except (OSError, tf.errors.OpError) as error:
-        raise ValueError(f"{builder.data_dir} is damaged or incomplete: {error}") from error
+        raise ValueError(
+            f"{builder.data_dir} is damaged or incomplete: {one_line(error)}"
+        ) from error
+    except (ImportError, NotImplementedError) as error:
+        raise ValueError(
+            f"{name} must be prepared as files that can be read here, tfrecord for example. "
+            f"Received: {builder.info.file_format.value}: {one_line(error)}"
+        ) from error
     if len(sources) == 1:
         is_eval = np.arange(len(sources[0])) % HELD_OUT_EVERY == 0
         sources = [sources[0].select(~is_eval), sources[0].select(is_eval)]
@@ -74,6 +96,8 @@ def load(
 def check(name: str, data_dir: str | None) -> None:
     """Raises ValueError if a set is neither prepared nor possible to download to data_dir."""
     root = _root(data_dir)
+    if root.exists():
+        list_folder(root, _RULE)
     if _prepared_versions(name, root):
         return
     known = tfds_names()
@@ -101,10 +125,15 @@ def _prepared_versions(name, root):
     if (root / "dataset_info.json").exists():
         return [root]
     parent = root if root.name == name.rpartition("/")[2] else root / name
-    folders = [path.parent for path in parent.glob("*/dataset_info.json")]
+    folders = list_folder(parent, _RULE) if parent.exists() else []
     # Beside them TFDS leaves folders of what it could not complete.
     versions = [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
-    return sorted(versions, key=lambda folder: [int(part) for part in folder.name.split(".")])
+    complete = [
+        version
+        for version in versions
+        if version / "dataset_info.json" in list_folder(version, _RULE)
+    ]
+    return sorted(complete, key=lambda folder: [int(part) for part in folder.name.split(".")])
 
 
 def _builder(name, data_dir):
@@ -154,6 +183,11 @@ def _image_and_label(builder):
             f"dataset must have images of uint8. Received: {builder.name} with images of "
             f"{np.dtype(features[0].np_dtype).name}"
         )
+    if features[0].shape[-1] not in CHANNELS:
+        raise ValueError(
+            f"dataset must have images of {' or '.join(map(str, CHANNELS))} channels. "
+            f"Received: {builder.name} with images of shape {features[0].shape}"
+        )
     return keys
 
 
@@ -163,37 +197,36 @@ def _fits_in_memory(builder, splits, image_key):
     return None not in shape and count * np.prod(shape) <= MEMORY_BYTES
 
 
-def _in_memory(builder, split):
+def _in_memory(builder, split, keys):
     import tensorflow_datasets as tfds
 
     config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     dataset = builder.as_dataset(
         split=split, shuffle_files=False, as_supervised=True, read_config=config
     )
-    batches = list(dataset.batch(1000).as_numpy_iterator())
+    can_locate = builder.info.file_format.value == "tfrecord"
+    try:
+        batches = list(dataset.batch(1000).as_numpy_iterator())
+    except tf.errors.OpError as error:
+        problem = open_records(builder, split, keys).first_problem() if can_locate else None
+        if problem is None:
+            raise
+        raise ValueError(f"{tfrecord.RULE} Received: {problem}") from error
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    check_count(builder, split, len(labels))
+    classes = builder.info.features[keys[1]].num_classes
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        first = open_records(builder, split, keys).index.where(bad[0]) if can_locate else bad[0]
+        raise ValueError(
+            f"{len(bad)} of {len(labels)} labels of {split} in {builder.data_dir} are those of no "
+            f"class, the first in {first}: {label_rule(classes, labels[bad[0]])}"
+        )
     return InMemory(images, labels.astype(np.int32))
 
 
 def _encoded(builder, split, keys, image_size):
-    import tensorflow_datasets as tfds
-
-    if builder.info.file_format.value != "tfrecord":
-        raise ValueError(
-            f"{builder.name} must be prepared as tfrecord files to be read at random. "
-            f"Received: {builder.info.file_format.value}"
-        )
-    info = builder.info.splits[split]
-    records = tfrecord.index_files(info.filepaths)
-    if len(records) != info.num_examples:
-        raise ValueError(
-            f"{builder.name} must have {info.num_examples} examples in {split}, as its "
-            f"dataset_info.json says. Found: {len(records)}"
-        )
-    decoders = {keys[0]: tfds.decode.SkipDecoding()}
-
-    def read(index):
-        example = builder.info.features.deserialize_example(records.read(index), decoders=decoders)
-        return example[keys[0]], tf.cast(example[keys[1]], tf.int32)
-
-    return Encoded(read, len(records), image_size)
+    records = open_records(builder, split, keys)
+    source = Encoded(records.read, len(records), image_size, records.problem)
+    source.check_readable(source.spread(CHECKED_IMAGES))
+    return source

@@ -102,49 +102,6 @@ def test_hidden_files_and_folders_are_ignored(good):
     assert (len(train), len(val), classes) == (3, 2, ["ant", "bee"])
 
 
-def test_classes_of_only_one_split_are_named(good):
-    write_files(good, {"train/wasp/1.jpg": photo(1), "val/fly/1.jpg": photo(1)})
-    with pytest.raises(ValueError, match=r"Only in one of them: fly, wasp$"):
-        folder.load(str(good), 16)
-
-
-@pytest.mark.parametrize(("missing", "other"), [("train", "val"), ("val", "train")])
-def test_a_missing_split_is_named(tmp_path, missing, other):
-    write_files(tmp_path, {path: data for path, data in GOOD.items() if path.startswith(other)})
-    with pytest.raises(ValueError) as error:
-        folder.load(str(tmp_path), 16)
-    assert "train/CLASS/IMAGE and val/CLASS/IMAGE" in str(error.value)
-    assert f"There is no folder {tmp_path / missing}" in str(error.value)
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match=rf"There is no folder {tmp_path}/absent/train"):
-        folder.load(str(tmp_path / "absent"), 16)
-
-
-def test_a_folder_must_be_given():
-    with pytest.raises(ValueError, match=r"dataset='folder' needs data_dir: .*train/CLASS/IMAGE"):
-        datasets.load("folder")
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_class_without_an_image_is_named(good, split):
-    (good / split / "cicada").mkdir()
-    other = {"train": "val", "val": "train"}[split]
-    write_files(good, {f"{other}/cicada/1.jpg": photo(1)})
-    with pytest.raises(ValueError, match=rf"Empty in {good / split}: cicada$"):
-        folder.load(str(good), 16)
-
-
-@pytest.mark.parametrize("classes", [(), ("ant",)])
-def test_fewer_than_two_classes_are_refused(tmp_path, classes):
-    for split in ("train", "val"):
-        (tmp_path / split).mkdir()
-        write_files(tmp_path, {f"{split}/{name}/1.jpg": photo(1) for name in classes})
-    with pytest.raises(ValueError, match="one folder for each of two or more classes"):
-        folder.load(str(tmp_path), 16)
-
-
 def test_all_files_that_cannot_be_decoded_are_listed_in_one_error(good):
     write_files(good, BAD)
     with pytest.raises(ValueError) as error:
@@ -173,7 +130,9 @@ def test_files_that_cannot_be_decoded_are_left_out_and_counted_when_asked(good, 
 
 def test_a_class_of_bad_images_only_is_named_even_when_they_are_left_out(good):
     write_files(good, {"train/wasp/1.jpg": photo(1)[:100], "val/wasp/1.jpg": photo(1)})
-    with pytest.raises(ValueError, match=r"Every class folder must hold an image.*: wasp$"):
+    with pytest.raises(
+        ValueError, match=r"Every class folder must hold an image.*: \S+/train/wasp$"
+    ):
         folder.load(str(good), 16, skip_bad_images=True)
 
 

@@ -1,0 +1,174 @@
+"""The two splits of a data set, as streams of batches."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data.order import DRAWS, DataOrder, Share
+from keras_preact.data.sources import Encoded, InMemory
+from keras_preact.layers.lookup import one_of
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What a network, its training and its export must know of a data set.
+
+    Args:
+        name: as given to `load`.
+        class_names: by label.
+        image_shape: (height, width, channels).
+        train_count: training images.
+        eval_count: evaluation images.
+        mean: of each channel over the training images, in 0 to 255.
+        std: standard deviation of each channel, likewise.
+        margin: how many times the image_shape an image file must cover before its
+            centre is cropped; see `augmentation.fit`.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train_count: int
+    eval_count: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    margin: float
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The two splits of a data set. `load` makes it."""
+
+    info: DatasetInfo
+    train_source: InMemory | Encoded
+    eval_source: InMemory | Encoded
+    default_augmentation: str
+
+    def train(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        start_step: int = 0,
+        augmentation: str | None = None,
+        share: Share = Share(),  # noqa: B008 - frozen
+        restarts: Sequence[int] = (),
+    ) -> tf.data.Dataset:
+        """The endless stream of training batches, from start_step on.
+
+        Batches, their order and their augmentation depend on (seed, restarts, step)
+        alone; see `DataOrder`. An image that cannot be read ends the stream with a
+        `tf.errors.OpError`; `unreadable` says which one it was.
+
+        Args:
+            batch_size: images in a batch.
+            seed: a whole number, at least 0.
+            start_step: the step that the first batch belongs to.
+            augmentation: one of `AUGMENTATIONS`; by default what suits the data set.
+            share: of several replicas, those whose pieces of each batch to return, one
+                after the other.
+            restarts: the steps from which on the order is drawn anew; see `DataOrder`.
+
+        Returns:
+            Batches (images, labels): uint8 (batch, height, width, channels), int32 (batch,).
+
+        Raises:
+            ValueError: if the augmentation is unknown or does not fit the images, a
+                batch cannot be cut into equal pieces, or restarts do not ascend.
+        """
+        augmentation = self.check_augmentation(augmentation)
+        order = DataOrder(len(self.train_source), batch_size, seed, restarts)
+        size = share.piece_size(batch_size)
+
+        def pieces():
+            for batch in order.batches(start_step):
+                yield from zip(*map(share.pieces, batch), strict=True)
+
+        indices = tf.data.Dataset.from_generator(
+            pieces,
+            output_signature=(
+                tf.TensorSpec([size], tf.int64),
+                tf.TensorSpec([size, DRAWS], tf.int32),
+            ),
+        )
+        batches = self.train_source.train_batches(indices, augmentation, self.info.mean)
+        endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
+        return batches.apply(endless).prefetch(tf.data.AUTOTUNE)
+
+    def eval(
+        self,
+        batch_size: int,
+        share: Share = Share(),  # noqa: B008 - frozen
+    ) -> tf.data.Dataset:
+        """Every evaluation image once, in order, in batches of one size.
+
+        The last batch is filled up with copies of the first image, of weight 0.
+
+        Args:
+            batch_size: images in a batch.
+            share: as for `train`.
+
+        Returns:
+            Batches (images, labels, weights): uint8 (batch, height, width, channels),
+            int32 (batch,), float32 (batch,) of ones, and zeros for the filling.
+
+        Raises:
+            ValueError: if a batch cannot be cut into equal pieces.
+        """
+        count, size = len(self.eval_source), share.piece_size(batch_size)
+        padded = -(-count // batch_size) * batch_size
+        positions = np.arange(padded).reshape(-1, batch_size)
+        own = np.concatenate([np.stack(share.pieces(batch)).ravel() for batch in positions])
+        indices, weights = np.where(own < count, own, 0), (own < count).astype(np.float32)
+        images = self.eval_source.eval_images(tf.data.Dataset.from_tensor_slices(indices))
+        with_weights = tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(weights)))
+        return (
+            with_weights.map(lambda pair, weight: (*pair, weight))
+            .batch(size, drop_remainder=True)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def train_indices(
+        self, step: int, batch_size: int, *, seed: int = 0, restarts: Sequence[int] = ()
+    ) -> np.ndarray:
+        """The images of a step of `train`, over all replicas: indices, int64 (batch_size,)."""
+        return DataOrder(len(self.train_source), batch_size, seed, restarts).batch(step)[0]
+
+    def unreadable(self, split: str, indices: Iterable[int]) -> list[str]:
+        """Reads images one by one and describes those that cannot be read or decoded.
+
+        Args:
+            split: "train" or "eval".
+            indices: which images, 0 to the split's count - 1; each is read once.
+
+        Returns:
+            One line for each bad image, with its file, and its record where files hold
+            several: "photos/train/ant/3.jpg: no such file". None for images in memory.
+
+        Raises:
+            ValueError: if there is no such split.
+        """
+        one_of("split", split, ("train", "eval"))
+        return (self.train_source if split == "train" else self.eval_source).unreadable(indices)
+
+    def check_augmentation(self, augmentation: str | None) -> str:
+        """The augmentation to use; raises ValueError where it does not fit the images."""
+        if augmentation is None:
+            return self.default_augmentation
+        one_of("augmentation", augmentation, AUGMENTATIONS)
+        of_any_size = isinstance(self.train_source, Encoded)
+        fitting = ("none", "random_resized_crop") if of_any_size else AUGMENTATIONS[:-1]
+        if augmentation not in fitting:
+            raise ValueError(
+                f"augmentation of {self.info.name}, whose images are "
+                f"{'of any size' if of_any_size else 'of one size'}, must be one of "
+                f"{', '.join(fitting)}. Received: augmentation={augmentation!r}"
+            )
+        return augmentation
