@@ -2,35 +2,29 @@
 
 import os
 import shlex
-import sys
+import signal
 
-# Before TensorFlow is imported: hides those of its start-up notices that can be hidden.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from absl import app
+if __name__ == "__main__":
+    # TensorFlow's import takes seconds. A signal in it ends the program, without a traceback.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: os._exit(128 + number))
+    # Hides those of its start-up notices that can be hidden.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_preact import training
-from keras_preact.training import flags, run_folder
+from keras_preact.training import flags, program, run_folder
 
 
-def main(_) -> None:
+def main(given: dict) -> None:
+    config = run_folder.configure(given)
     try:
-        config = run_folder.configure(flags.given(training.TrainConfig))
         training.run(config)
-    except (ValueError, OSError) as error:
-        flags.fail(str(error))
-    except training.DivergenceError as error:
-        flags.fail(str(error), code=1)
-    except training.WorkerLostError as error:
-        flags.fail(str(error), code=training.WorkerLostError.exit_code)
     except training.Interrupted as interrupted:
         run_dir = shlex.quote(config.folder)
-        print(f"Continue with: {flags.this_python()} train.py --run_dir={run_dir} --resume")
-        sys.exit(interrupted.exit_code)
-    except KeyboardInterrupt:
-        flags.fail("interrupted; nothing new has been saved.", code=130)
+        command = f"{flags.this_python()} train.py --run_dir={run_dir} --resume"
+        interrupted.add_note(f"Continue with: {command}")
+        raise
 
 
 if __name__ == "__main__":
-    flags.define(training.TrainConfig)
-    app.run(main, flags_parser=flags.parser(__doc__, training.TrainConfig))
+    program.start(main, training.TrainConfig, __doc__, "nothing new has been saved")

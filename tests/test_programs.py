@@ -1,5 +1,6 @@
 """train.py and export.py as a user starts them."""
 
+import os
 import pathlib
 import shutil
 import signal
@@ -56,14 +57,25 @@ def test_two_epochs_are_trained_evaluated_exported_and_classified(tmp_path):
     [
         (["train.py", "--unit=full_preactivatoin"], "Did you mean 'full_preactivation'?"),
         (["train.py", "--dataset=digits", "--depth=21"], "6n+2"),
-        (["export.py", "--run_dir=/no/such/run"], "/no/such/run/config.json"),
+        (["export.py", "--run_dir=/no/such/run", "--debug"], "/no/such/run/config.json"),
     ],
 )
-def test_wrong_flags_end_with_code_2_and_one_error_without_a_traceback(arguments, words):
+def test_wrong_flags_end_with_code_2_and_one_error_and_with_debug_a_traceback(arguments, words):
     done = call(*arguments)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert ("Traceback" in done.stderr) == ("--debug" in arguments)
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "code"), [("train.py", "SIGINT", 130), ("export.py", "SIGTERM", 143)]
+)
+def test_a_signal_while_tensorflow_is_imported_ends_in_silence(tmp_path, program, name, code):
+    (tmp_path / "tensorflow.py").write_text(
+        f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(60)\n"
+    )
+    done = call(program, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
@@ -86,4 +98,4 @@ def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert f"train.py --run_dir={run} --resume" in output
-    assert list((run / "checkpoints").glob("step-*.index"))
+    assert list((run / "checkpoints").glob("step-*"))

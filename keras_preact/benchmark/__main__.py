@@ -1,34 +1,26 @@
 """Measures training and inference beside stock Keras and PyTorch, on synthetic images."""
 
-import signal
 import sys
 
 import tensorflow as tf
-from absl import app
 
 from keras_preact.benchmark import plot, report, runner
 from keras_preact.benchmark.config import BenchmarkConfig
-from keras_preact.training import flags
+from keras_preact.training import program
+from keras_preact.training.errors import RunError
 from keras_preact.training.files import write_whole
 
 COMMAND = "-m keras_preact.benchmark"
 
 
-def main(_) -> None:
-    # As Ctrl-C does, so that the process that measures ends too.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+def main(given: dict) -> None:
     # The GPUs' memory is for the processes that measure.
     tf.config.set_visible_devices([], "GPU")
-    try:
-        config = BenchmarkConfig(**flags.given(BenchmarkConfig))
-        outcome = runner.run(config, say=lambda line: print(line, file=sys.stderr, flush=True))
-        _hand_over(outcome, config)
-    except (ValueError, OSError) as error:
-        flags.fail(str(error))
-    except KeyboardInterrupt:
-        flags.fail("interrupted; nothing has been written.", code=130)
+    config = BenchmarkConfig(**given)
+    outcome = runner.run(config, say=lambda line: print(line, file=sys.stderr, flush=True))
+    _hand_over(outcome, config)
     if all(row.error for row in outcome.rows):
-        flags.fail("not one measurement succeeded; the table says why.", code=1)
+        raise RunError("not one measurement succeeded; the table says why.")
 
 
 def _hand_over(outcome, config):
@@ -46,6 +38,4 @@ def _hand_over(outcome, config):
 
 
 if __name__ == "__main__":
-    flags.define(BenchmarkConfig)
-    arguments = [COMMAND, *sys.argv[1:]]
-    app.run(main, argv=arguments, flags_parser=flags.parser(__doc__, BenchmarkConfig))
+    program.start(main, BenchmarkConfig, __doc__, "nothing has been written", COMMAND)

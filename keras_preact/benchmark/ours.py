@@ -15,8 +15,9 @@ from keras_preact.training import TrainConfig, optimizer
 from keras_preact.training.decision import Machine, decide
 from keras_preact.training.distribution import make_strategy
 from keras_preact.training.feeding import feed
+from keras_preact.training.normalization import make_normalizer
 from keras_preact.training.state import make_state
-from keras_preact.training.step import TrainStep, make_normalizer
+from keras_preact.training.step import TrainStep
 
 if TYPE_CHECKING:
     from keras_preact.benchmark.job import Job

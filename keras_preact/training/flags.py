@@ -6,16 +6,17 @@ import shutil
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import flags, logging
 
 FLAGS = flags.FLAGS
-USAGE_ERROR = 2
+_DEBUG_HELP = "show the full traceback of errors"
 
 
 def define(config_class: type, values: flags.FlagValues = FLAGS) -> None:
-    """Defines a flag for each field of a dataclass made of `option`s."""
+    """Defines a flag for each field of a dataclass made of `option`s, and --debug."""
+    flags.DEFINE_bool("debug", False, _DEBUG_HELP, module_name="program", flag_values=values)
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         kind, item = _kind(hints[field.name])
@@ -39,33 +40,34 @@ def given(config_class: type, values: flags.FlagValues = FLAGS) -> dict:
     return {name: values[name].value for name in names if values[name].present}
 
 
+def debugging(values: flags.FlagValues = FLAGS) -> bool:
+    """Whether --debug was given, so far as flags have been parsed."""
+    return "debug" in values and values["debug"].value
+
+
 def parser(
     description: str, config_class: type, values: flags.FlagValues = FLAGS
 ) -> Callable[[Sequence[str]], list[str]]:
-    """A `flags_parser` for `absl.app.run`: --help shows the groups, errors exit with code 2."""
+    """A `flags_parser` for `absl.app.run`: --help shows the groups.
+
+    It raises ValueError where absl does not take a flag, naming the line of a flagfile.
+    A flagfile is looked for in the current folder, then in that of the file naming it.
+    """
 
     def parse(argv):
         if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
             print(f"{description}\n{_help(config_class)}")
             sys.exit(0)
-        try:
-            rest = values(argv)
-        except flags.Error as error:
-            fail(f"{error}\nAll flags: python {argv[0]} --help")
+        arguments = list(_expand(_Argument(text) for text in argv[1:]))
+        if refusal := _refusal(values, arguments):
+            blame = _blame(values, arguments) or refusal
+            raise ValueError(f"{blame}\nAll flags: python {argv[0]} --help")
         # Else checkpoints log how long they took, at every save.
         if "verbosity" not in values or not values["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-        if len(rest) > 1:
-            fail(f"Only flags are understood. Received: {' '.join(rest[1:])}")
-        return rest
+        return [argv[0]]
 
     return parse
-
-
-def fail(message: str, code: int = USAGE_ERROR) -> typing.NoReturn:
-    """Ends the program with an error in the user's words."""
-    print(f"Error: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 def this_python() -> str:
@@ -74,6 +76,82 @@ def this_python() -> str:
         return "python"
     relative = os.path.relpath(sys.executable)
     return sys.executable if relative.startswith("..") else relative
+
+
+@dataclasses.dataclass(frozen=True)
+class _Argument:
+    """An argument, and where in a flagfile it stands: "FILE, line 7: "."""
+
+    text: str
+    place: str = ""
+
+
+def _expand(arguments: Iterable[_Argument], files: tuple[str, ...] = ()) -> Iterator[_Argument]:
+    """The arguments, the lines of flagfiles in place of --flagfile."""
+    arguments = iter(arguments)
+    for argument in arguments:
+        option, equals, name = argument.text.partition("=")
+        if option not in ("--flagfile", "-flagfile"):
+            yield argument
+            continue
+        if not equals:
+            if (following := next(arguments, None)) is None:
+                yield argument  # absl says that a value is missing
+                return
+            name = following.text
+        if name := name.strip():  # as absl does: an empty name is no file
+            path = _find(os.path.expanduser(name), files)
+            try:
+                lines = _read(path, files)
+            except ValueError as error:
+                raise ValueError(f"{argument.place}--flagfile={name}: {error}") from error
+            yield from _expand(lines, (*files, path))
+
+
+def _find(path, files):
+    beside = os.path.join(os.path.dirname(files[-1]), path) if files else path
+    return beside if not os.path.exists(path) and os.path.exists(beside) else path
+
+
+def _read(path, files):
+    if os.path.realpath(path) in map(os.path.realpath, files):
+        chain = " -> ".join((*files, path))
+        raise ValueError(f"A flagfile must not include itself. Received: {chain}")
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ValueError(
+            f"A flagfile must be a text file that can be read. Received: {path} ({reason})"
+        ) from None
+    return [
+        _Argument(line, f"{path}, line {number}: ")
+        for number, line in enumerate(lines, start=1)
+        if line and not line.startswith(("#", "//"))
+    ]
+
+
+def _refusal(values, arguments):
+    """What absl has against the arguments; None where it takes them."""
+    try:
+        _, *rest = values(["", *(argument.text for argument in arguments)])
+    except (flags.Error, ValueError) as error:
+        return str(error)
+    return f"Only flags are understood. Received: {' '.join(rest)}" if rest else None
+
+
+def _blame(values, arguments):
+    """The line of a flagfile with which refusals begin; None where it is the command line."""
+    for count, argument in enumerate(arguments, start=1):
+        refusal = _refusal(values, arguments[:count])
+        # A name may stand alone in its line, and its value in the next.
+        if refusal and _refusal(values, arguments[: count + 1]):
+            if not argument.text.startswith("-"):
+                refusal = "A line must be a flag, as in --depth=20, or a comment after #."
+            words = refusal.removeprefix(f"flag {argument.text}: ")
+            return argument.place and f"{argument.place}{argument.text}: {words}"
+    return None
 
 
 class _TupleParser(flags.ArgumentParser):
@@ -118,7 +196,8 @@ def _help(config_class):
         if choices:
             lines.append(f"      one of {', '.join(choices)}")
     lines += [
-        "\nflagfiles:",
+        "\nevery program:",
         "  --flagfile: a file with a flag a line, such as a recipe in configs/",
+        f"  --debug: {_DEBUG_HELP}",
     ]
     return "\n".join(lines)

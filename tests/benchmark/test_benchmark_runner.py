@@ -120,11 +120,10 @@ def test_the_process_that_measures_ends_with_the_one_that_waits(tmp_path, number
         "while True:\n    print(file=file)\n    time.sleep(0.1)\n",
     )
     program = (
-        "import signal, sys, types\n"
-        "from keras_preact.benchmark import __main__ as program, runner\n"
-        f"program.runner.run = lambda config, say: runner.start({str(child)!r}, {{}})\n"
-        "program.flags.given = lambda config: {}\n"
-        "program.main(None)\n"
+        "from keras_preact.benchmark import __main__ as benchmark, runner\n"
+        f"benchmark.runner.run = lambda config, say: runner.start({str(child)!r}, {{}})\n"
+        "config = benchmark.BenchmarkConfig\n"
+        "benchmark.program.start(benchmark.main, config, '', 'nothing is written')\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as waiting:
         deadline = time.monotonic() + 120

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 from absl import flags
@@ -57,16 +58,94 @@ def test_an_empty_list_differs_from_none(values):
         ("--depth=twenty", "twenty"),
         ("--global_batchsize=3", "global_batch_size"),
         ("--drop_steps=1,x", "int numbers separated by commas"),
+        ("--noresume=3", "does not take an argument"),
         ("digits", "Only flags are understood. Received: digits"),
-        ("--flagfile=/no/such.flags", "/no/such.flags"),
+        ("--flagfile=/no/such.flags", "/no/such.flags (No such file or directory)"),
+        ("--flagfile", "--flagfile with no argument"),
     ],
 )
-def test_what_cannot_be_parsed_ends_with_code_2_and_one_message(values, capsys, argument, words):
-    with pytest.raises(SystemExit) as ended:
+def test_what_cannot_be_parsed_is_one_error_that_names_it(values, argument, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
         parse(values, argument)
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("Error: ") and words in error
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--dpeth=20", "Unknown command line flag 'dpeth'. Did you mean: depth"),
+        ("--depth=twenty", "invalid literal for int() with base 10: 'twenty'"),
+        ("--drop_steps=1,x", "int numbers separated by commas"),
+        ("--noresume=3", "does not take an argument"),
+        ("depth=20", "A line must be a flag, as in --depth=20, or a comment after #."),
+        ("--depth", "Missing value for flag --depth"),
+        ("--flagfile=none.flags", "Received: none.flags (No such file or directory)"),
+        ("--flagfile=.", "Received: . (Is a directory)"),
+        ("--flagfile", "--flagfile with no argument"),
+    ],
+)
+def test_an_error_in_a_flagfile_names_its_line(values, folder, line, words):
+    good = "# A comment.\n\n--seed\n7\n// Another.\n"
+    (folder / "inner.flags").write_text(f"--momentum=0.5\n  {line}  \n")
+    (folder / "outer.flags").write_text(f"{good}--flagfile=inner.flags\n--log_steps=10\n")
+    with pytest.raises(ValueError) as caught:
+        parse(values, "--warmup_steps=3", "--flagfile", "outer.flags", "--mode=train")
+    assert str(caught.value).startswith(f"inner.flags, line 2: {line}: ")
+    assert words in str(caught.value)
+
+
+def test_the_first_of_two_errors_is_named_and_the_command_line_keeps_its_own(values, folder):
+    (folder / "good.flags").write_text("--depth=20\n")
+    (folder / "bad.flags").write_text("--depth=20\n--momntum=1\n--seed=x\n")
+    with pytest.raises(ValueError, match=r"^bad.flags, line 2: --momntum=1: Unknown"):
+        parse(values, "--flagfile=good.flags", "--flagfile=bad.flags", "--sede=1")
+    with pytest.raises(ValueError, match=r"^Unknown command line flag 'sede'"):
+        parse(values, "--flagfile=good.flags", "--sede=1")
+
+
+def test_a_flagfile_that_is_no_text_is_refused(values, folder):
+    (folder / "picture.flags").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff")
+    with pytest.raises(ValueError, match=r"text file .* Received: picture.flags \(not UTF-8\)"):
+        parse(values, "--flagfile=picture.flags")
+
+
+def test_a_flagfile_that_includes_itself_is_refused(values, folder):
+    (folder / "a.flags").write_text("--depth=20\n--flagfile=b.flags\n")
+    (folder / "b.flags").write_text("--flagfile=./a.flags\n")
+    words = r"^b.flags, line 1: .* not include itself. Received: a.flags -> b.flags -> ./a.flags"
+    with pytest.raises(ValueError, match=words):
+        parse(values, "--flagfile=a.flags")
+
+
+def test_a_flagfile_may_be_included_twice_and_what_comes_later_wins(values, folder):
+    (folder / "shared.flags").write_text("--seed=1\n")
+    (folder / "recipe.flags").write_text(
+        "--flagfile=shared.flags\n--seed=2\n--depth=8\n-flagfile=shared.flags\n"
+    )
+    assert parse(values, "--depth=20", "--flagfile=recipe.flags") == {"depth": 8, "seed": 1}
+
+
+def test_a_flagfile_is_found_in_the_current_folder_then_beside_the_one_that_names_it(
+    values, folder
+):
+    (folder / "recipes").mkdir()
+    (folder / "recipes/recipe.flags").write_text("--flagfile=here.flags\n--flagfile=both.flags\n")
+    (folder / "recipes/here.flags").write_text("--seed=1\n")
+    (folder / "recipes/both.flags").write_text("--depth=8\n")
+    (folder / "both.flags").write_text("--depth=20\n")
+    assert parse(values, "--flagfile=recipes/recipe.flags") == {"seed": 1, "depth": 20}
+
+
+def test_debug_is_known_even_where_another_flag_is_wrong(values):
+    assert not config_flags.debugging(values)
+    with pytest.raises(ValueError, match="dpeth"):
+        parse(values, "--dpeth=3", "--debug")
+    assert config_flags.debugging(values)
 
 
 def test_help_lists_every_flag_under_its_group(values, capsys):
@@ -74,6 +153,7 @@ def test_help_lists_every_flag_under_its_group(values, capsys):
         parse(values, "--help")
     assert ended.value.code == 0
     shown = capsys.readouterr().out
+    assert "  --flagfile: " in shown and "  --debug: " in shown
     groups = ("run", "machine", "data", "model", "regularization", "optimization")
     sections = dict.fromkeys(groups)
     for group in sections:

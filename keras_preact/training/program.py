@@ -1,0 +1,188 @@
+"""How a program begins and ends: flags in, exit codes out."""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import typing
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+from absl import app
+
+from keras_preact.training import flags
+from keras_preact.training.errors import SaveError
+from keras_preact.training.interruption import SAME_SIGNAL_SECONDS, SIGNALS, Interrupted
+
+USAGE_ERROR = 2
+
+# Of storage: nobody's flags were wrong.
+_IO_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
+_MEMORY_ERRORS = (MemoryError, tf.errors.ResourceExhaustedError)
+# The third is how copying to a GPU whose memory is full fails.
+_MEMORY = re.compile(
+    r"(OOM when|[Oo]ut of memory|Dst tensor is not initialized|CUDA_ERROR_OUT_OF_MEMORY)[^\n]*"
+)
+_LESS_MEMORY = {
+    "global_batch_size": "lower --global_batch_size",
+    "gradient_accumulation_steps": "raise --gradient_accumulation_steps",
+    "batch_size": "lower --batch_size",
+    "image_size": "lower --image_size",
+    "width_multiplier": "lower --width_multiplier",
+    "depth": "take a smaller --depth",
+    "precision": "give --precision=mixed_bfloat16",
+}
+# With which TensorFlow surrounds messages.
+_NAMES = re.compile(r"^\{\{[^}]*\}\} | ?\[Op:[^\]]*\].*")
+
+
+def start(
+    main: Callable[[dict], None],
+    config_class: type,
+    description: str,
+    unfinished: str,
+    command: str | None = None,
+) -> typing.NoReturn:
+    """Runs a program and ends the process.
+
+    Args:
+        main: takes the fields that the user set, and to what.
+        config_class: a dataclass made of `option`s; its fields become flags.
+        description: of the program, for --help.
+        unfinished: what a user who interrupts the program should know, as in "nothing
+            has been exported".
+        command: how Python is called to run the program; default: the file that runs.
+    """
+    flags.define(config_class)
+
+    def run(_):
+        if flags.debugging():
+            keras.config.disable_traceback_filtering()
+            tf.debugging.disable_traceback_filtering()
+        main(flags.given(config_class))
+
+    argv = [command or sys.argv[0], *sys.argv[1:]]
+    with ending(config_class, unfinished):
+        app.run(run, argv=argv, flags_parser=flags.parser(description, config_class))
+
+
+@contextlib.contextmanager
+def ending(config_class: type, unfinished: str) -> Iterator[None]:
+    """A context that ends the process where it is left with an error or by a signal.
+
+    | left with | exit code |
+    |---|---|
+    | ValueError, OSError | 2 |
+    | OSError of storage that is full, broken or read-only | 74 |
+    | an error with an `exit_code` | that |
+    | MemoryError, or TensorFlow's likes of it | 1 |
+    | Interrupted: the run has been saved | its own |
+    | SIGINT, SIGTERM | 130, 143 |
+
+    Each of them shows one message; --debug adds the traceback. Other errors pass. After
+    the first signal `finally` clauses run; a second one ends the process at once.
+
+    Args:
+        config_class: as in `start`.
+        unfinished: as in `start`.
+    """
+    with _signals_raise():
+        try:
+            yield
+        except Interrupted as interrupted:
+            notes = getattr(interrupted, "__notes__", [])
+            print("\n".join([f"Stopped: {interrupted}.", *notes]))
+            sys.exit(interrupted.exit_code)
+        except _Terminated as error:
+            _fail(error, f"ended by SIGTERM; {unfinished}.", 128 + signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            _fail(error, f"interrupted; {unfinished}.", 128 + signal.SIGINT)
+        except Exception as error:
+            if (explained := _explain(error, config_class)) is None:
+                raise
+            _fail(error, *explained)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, in the guise that code made to clean up after Ctrl-C knows."""
+
+
+@contextlib.contextmanager
+def _signals_raise():
+    raised = False
+
+    def act(number, frame):
+        nonlocal raised
+        if not raised:
+            raised = True
+            raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)
+    threading.Thread(target=_end_at_the_second, args=(ear,), daemon=True).start()
+    previous_fd = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    previous = {number: signal.signal(number, act) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(previous_fd)
+        mouth.close()
+
+
+def _end_at_the_second(ear):
+    # In a thread: Python's own handlers wait until TensorFlow returns, which it may never do.
+    first = None
+    with ear:
+        while received := ear.recv(1):
+            now = time.monotonic()
+            if first is None:
+                first = now
+            # Programs such as timeout send a signal to the process and to its group.
+            elif now - first > SAME_SIGNAL_SECONDS:
+                os._exit(128 + received[0])
+
+
+def _explain(error, config_class):
+    """(message, exit code) of an error in the user's words; None for a bug."""
+    if hasattr(error, "exit_code"):
+        return str(error), error.exit_code
+    of_tensorflow = isinstance(error, tf.errors.OpError)
+    text = _NAMES.sub("", error.message) if of_tensorflow else str(error)
+    if _of_storage(error, text, of_tensorflow):
+        return text, SaveError.exit_code
+    if isinstance(error, _MEMORY_ERRORS) or (of_tensorflow and _MEMORY.search(text)):
+        return _of_memory(text, config_class), 1
+    if isinstance(error, ValueError | OSError):
+        return text, USAGE_ERROR
+    return None
+
+
+def _of_storage(error, text, of_tensorflow):
+    if of_tensorflow:
+        return any(os.strerror(number) in text for number in _IO_ERRORS)
+    return isinstance(error, OSError) and error.errno in _IO_ERRORS
+
+
+def _of_memory(text, config_class):
+    found = _MEMORY.search(text)
+    what = found[0] if found else text.strip().partition("\n")[0]
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    advice = ", ".join(_LESS_MEMORY[name] for name in _LESS_MEMORY if name in fields)
+    return f"Memory ran out: {what or 'in Python'}" + (f"\nTo use less: {advice}" if advice else "")
+
+
+def _fail(error, message, code):
+    if flags.debugging():
+        traceback.print_exception(error)
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(code)

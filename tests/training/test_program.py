@@ -1,0 +1,152 @@
+import contextlib
+import errno
+import os
+import signal
+import threading
+import time
+
+import pytest
+import tensorflow as tf
+
+from keras_preact.benchmark.config import BenchmarkConfig
+from keras_preact.exporting import ExportConfig, saved_model
+from keras_preact.training import TrainConfig, flags, program
+from keras_preact.training.cluster import WorkerLostError
+from keras_preact.training.errors import DivergenceError, RunError, SaveError
+from keras_preact.training.interruption import Interrupted
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "/runs/first")
+OOM = "OOM when allocating tensor with shape[128,16] and type float"
+
+
+@contextlib.contextmanager
+def ends_with(code, config=TrainConfig):
+    with pytest.raises(SystemExit) as ended, program.ending(config, "nothing is done"):
+        yield
+    assert ended.value.code == code
+
+
+def of_tensorflow(message, kind=tf.errors.ResourceExhaustedError):
+    return kind(None, None, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("wrong"), 2),
+        (FileNotFoundError(errno.ENOENT, "wrong"), 2),
+        (FULL, 74),
+        *((OSError(number, "wrong"), 74) for number in (errno.EDQUOT, errno.EIO, errno.EROFS)),
+        (RunError("wrong"), 1),
+        (DivergenceError("wrong"), 1),
+        (SaveError("wrong"), 74),
+        (WorkerLostError("wrong"), 75),
+        (MemoryError("wrong"), 1),
+        (of_tensorflow("/runs/first; No space left on device [Op:SaveV2]"), 74),
+        (of_tensorflow("/runs/first; Input/output error", tf.errors.UnknownError), 74),
+        (of_tensorflow(OOM), 1),
+        (of_tensorflow("Dst tensor is not initialized.", tf.errors.InternalError), 1),
+    ],
+    ids=repr,
+)
+def test_an_error_ends_with_its_code_and_one_message(capsys, error, code):
+    with ends_with(code):
+        raise error
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("Error: ") and "Traceback" not in shown.err
+    reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+    assert reason.partition(" [Op:")[0] in shown.err
+
+
+@pytest.mark.parametrize("error", [KeyError("depth"), of_tensorflow("x", tf.errors.AbortedError)])
+def test_a_bug_keeps_its_traceback(error):
+    with pytest.raises(type(error)), program.ending(TrainConfig, "nothing is done"):
+        raise error
+
+
+def test_debug_shows_the_traceback_and_then_the_same_error(capsys, monkeypatch):
+    monkeypatch.setattr(flags, "debugging", lambda: True)
+    with ends_with(2):
+        raise ValueError("wrong")
+    *before, last = capsys.readouterr().err.splitlines()
+    assert before[0].startswith("Traceback") and 'raise ValueError("wrong")' in "".join(before)
+    assert last == "Error: wrong"
+
+
+@pytest.mark.parametrize(
+    ("config", "flag_names"),
+    [
+        (
+            TrainConfig,
+            ["global_batch_size", "gradient_accumulation_steps", "image_size", "precision"],
+        ),
+        (BenchmarkConfig, ["batch_size", "image_size"]),
+        (ExportConfig, []),
+    ],
+)
+def test_memory_that_runs_out_names_what_and_the_flags_that_help(capsys, config, flag_names):
+    around = f"Graph execution error:\n\nDetected at node zeros\n\n{OOM}\n\t [[zeros]]\n [Op:x]"
+    with ends_with(1, config):
+        raise of_tensorflow(around)
+    first, *advice = capsys.readouterr().err.splitlines()
+    assert first == f"Error: Memory ran out: {OOM}"
+    assert len(advice) == bool(flag_names)
+    assert all(f"--{name}" in advice[0] for name in flag_names)
+
+
+def test_a_run_that_was_saved_says_so_and_how_to_go_on(capsys):
+    with ends_with(143):
+        stopped = Interrupted("SIGTERM", 143)
+        stopped.add_note("Continue with: --resume")
+        raise stopped
+    shown = capsys.readouterr()
+    assert shown.out == "Stopped: SIGTERM.\nContinue with: --resume\n" and shown.err == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGINT, "Error: interrupted; nothing is done.\n"),
+        (signal.SIGTERM, "Error: ended by SIGTERM; nothing is done.\n"),
+    ],
+)
+def test_a_signal_runs_what_cleans_up_and_ends_with_a_line(capsys, number, line):
+    before, cleaned = signal.getsignal(number), []
+    with ends_with(128 + number):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        finally:
+            os.kill(os.getpid(), number)  # as timeout does, to the process and to its group
+            cleaned.append(True)
+    assert cleaned and capsys.readouterr().err == line
+    assert signal.getsignal(number) == before
+
+
+def test_sigterm_leaves_no_unfinished_export(tmp_path, monkeypatch):
+    def write(model, info, folder):
+        (folder / "variables").mkdir(parents=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(saved_model, "_write", write)
+    with ends_with(143, ExportConfig):
+        saved_model.export(None, None, None, tmp_path / "saved_model")
+    assert not list((tmp_path / "saved_model").iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_ends_at_once(monkeypatch, number, code):
+    ended, codes = threading.Event(), []
+    monkeypatch.setattr(os, "_exit", lambda code: (codes.append(code), ended.set()))
+    monkeypatch.setattr(program, "SAME_SIGNAL_SECONDS", 0.01)
+    with ends_with(143):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            time.sleep(0.1)
+            os.kill(os.getpid(), number)
+            assert ended.wait(5)
+    assert codes == [code]
