@@ -10,7 +10,8 @@ from etils import epath
 
 from keras_preact.data import DatasetInfo
 from keras_preact.data.augmentation import fit
-from keras_preact.training.step import make_normalizer
+from keras_preact.training.errors import RunError
+from keras_preact.training.normalization import make_normalizer
 
 TOP_CLASSES = 5
 # Of a probability; float32 arithmetic in another order explains 1e-6.
@@ -19,7 +20,7 @@ TOLERANCE = 1e-4
 TENSOR_SIGNATURES = {"serving_default": tf.uint8, "serving_float32": tf.float32}
 
 
-class ParityError(RuntimeError):
+class ParityError(RunError):
     """What has been written does not compute what the Keras model computes."""
 
 

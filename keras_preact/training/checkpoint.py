@@ -1,83 +1,163 @@
 """Saving and restoring a run. Variables are stored under their paths, as in `conv1/kernel`."""
 
-import contextlib
+from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 from etils import epath
 
+from keras_preact.training import files
+from keras_preact.training.background import Saving
+from keras_preact.training.checkpoint_folder import (
+    PREFIX,
+    check_fits,
+    keep,
+    listed,
+    name_as_latest,
+    newest_undamaged,
+)
+from keras_preact.training.position import Position
 from keras_preact.training.state import TrainState, by_path
 
 
 class Checkpoints:
     """The checkpoints of a run: the newest few and the best, in one folder.
 
+    Each is a folder, as in `step-400`, with the files of a `tf.train.Checkpoint` and a
+    manifest by which damage is found; see `files.sealed`.
+
     Args:
         folder: where they lie; the best in its subfolder `best`.
         state: of the run.
         keep: how many of the newest to keep.
+        tell: takes a line for the user.
     """
 
-    def __init__(self, folder: epath.PathLike, state: TrainState, keep: int):
-        self.best_accuracy = tf.Variable(-1.0, dtype=tf.float64, name="best_accuracy")
-        self._checkpoint = tf.train.Checkpoint(**state.to_save(), best_accuracy=self.best_accuracy)
-        self._folder = folder = epath.Path(folder)
-        self._newest = tf.train.CheckpointManager(
-            self._checkpoint, str(folder), keep, checkpoint_name="step"
-        )
-        self._best = tf.train.CheckpointManager(
-            tf.train.Checkpoint(**state.weights_to_save()),
-            str(folder / "best"),
-            max_to_keep=1,
-            checkpoint_name="step",
-        )
+    def __init__(
+        self,
+        folder: epath.PathLike,
+        state: TrainState,
+        keep: int,
+        tell: Callable[[str], None] = print,
+    ):
+        self._folder, self._state, self._keep = epath.Path(folder), state, keep
+        self._tell = tell
+        self._saving = Saving(tell)
+        self._copies = None
 
     @property
     def newest(self) -> str | None:
-        """Path of the newest checkpoint, without the endings of its files."""
-        return self._newest.latest_checkpoint
+        """Path of the newest checkpoint that has been written."""
+        return next(iter(listed(self._folder)), None)
 
-    def save(self, step: int, accuracy: float | None = None) -> str:
-        """Saves after so many steps; as the best too, where accuracy is above all before.
+    def save(
+        self,
+        position: Position,
+        best: bool = False,
+        before: Callable[[], None] = lambda: None,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Copies the state as it is now and saves the copy while the caller goes on.
 
-        Returns:
-            The path of the checkpoint.
-        """
-        if accuracy is not None and accuracy > self.best_accuracy.numpy():
-            self.best_accuracy.assign(accuracy)
-            self._best.save(checkpoint_number=step)
-        return self._newest.save(checkpoint_number=step)
-
-    def restore(self) -> int | None:
-        """Restores the newest checkpoint; returns its step, or None where there is none.
+        Args:
+            position: where the run stands.
+            best: whether to save as the best, too.
+            before: what else is saved, to be done first.
+            after: to be done once all has been saved.
 
         Raises:
-            ValueError: if it is damaged, or holds other variables than this run's.
+            SaveError: if the save before this one failed.
         """
-        path = self.newest
+        # Else two copies would be in memory.
+        self._saving.wait()
+        values = self._values(position)
+
+        def job():
+            before()
+            self._write(values, position, best)
+            after()
+
+        self._saving.start(f"step {position.step:,}", job)
+
+    def wait(self) -> None:
+        """Returns once nothing is being saved; raises SaveError if that failed."""
+        self._saving.wait()
+
+    def check(self) -> None:
+        """Raises SaveError if saving has failed; does not wait."""
+        self._saving.check()
+
+    def restore(self, tidy: bool = True) -> Position | None:
+        """Restores the newest checkpoint that is not damaged; None where there is none.
+
+        Args:
+            tidy: whether to move damaged ones to the subfolder `damaged`.
+
+        Raises:
+            ValueError: if all are damaged, or one holds other variables than this run's.
+        """
+        self.wait()
+        path = newest_undamaged(self._folder, self._tell, tidy)
         if path is None:
-            lost = sorted(self._folder.glob("step-*.index"), key=lambda p: step_of(p.stem))
-            if lost:
-                raise ValueError(
-                    f"{self._folder} holds checkpoints, the newest {lost[-1].stem}, but its file "
-                    "`checkpoint`, which names them, is missing or damaged."
-                )
             return None
-        with _reading(path):
-            self._checkpoint.restore(path).assert_consumed()
-        return step_of(path)
+        position = Position().to_variables()
+        saved = self._state.to_save()
+        check_fits(path, saved)
+        checkpoint = tf.train.Checkpoint(**saved, position=position)
+        checkpoint.read(f"{path}/{PREFIX}").assert_consumed()
+        return Position.from_variables(position)
+
+    def _values(self, position):
+        """The state in the host's memory, with the mean of all replicas' statistics of BN."""
+        values = {
+            # TensorFlow copies a variable on its next change, where something still reads it.
+            group: {name: _first_copy(variable).numpy() for name, variable in variables.items()}
+            for group, variables in self._state.to_save().items()
+        }
+        rows = position.replica_statistics
+        if len(rows):
+            means, begin = rows.mean(axis=0), 0
+            for group, name in self._state.statistics():
+                shape = values[group][name].shape
+                end = begin + int(np.prod(shape))
+                values[group][name] = means[begin:end].reshape(shape)
+                begin = end
+        return values
+
+    def _write(self, values, position, best):
+        if self._copies is None:
+            with tf.device("CPU"):
+                self._copies = tf.nest.map_structure(tf.Variable, values)
+        else:
+            tf.nest.map_structure(lambda copy, value: copy.assign(value), self._copies, values)
+        name = f"step-{position.step}"
+        if best:
+            weights = {group: self._copies[group] for group in self._state.weights_to_save()}
+            with files.sealed(self._folder / "best" / name) as folder:
+                tf.train.Checkpoint(**weights).write(str(folder / PREFIX))
+            # Not the newest, which may be of steps that have been taken again since.
+            keep(self._folder / "best", [str(self._folder / "best" / name)])
+            name_as_latest(self._folder / "best" / name)
+        with files.sealed(self._folder / name) as folder:
+            everything = tf.train.Checkpoint(**self._copies, position=position.to_variables())
+            everything.write(str(folder / PREFIX))
+        keep(self._folder, listed(self._folder)[: self._keep])
+        name_as_latest(self._folder / name)
 
 
-def find(folder: epath.PathLike, which: str) -> str:
+def find(folder: epath.PathLike, which: str, tell: Callable[[str], None] = print) -> str:
     """Path of the "newest" or the "best" checkpoint of a run's folder of checkpoints.
+
+    A damaged one is told of and left out.
 
     Raises:
         ValueError: if there is none.
     """
     folder = epath.Path(folder)
-    path = tf.train.latest_checkpoint(str(folder / "best" if which == "best" else folder))
+    path = newest_undamaged(folder / "best" if which == "best" else folder, tell, tidy=False)
     if path is None:
-        raise ValueError(f"There is no {which} checkpoint in {folder} that could be read.")
+        raise ValueError(f"There is no {which} checkpoint in {folder}.")
     return path
 
 
@@ -91,28 +171,18 @@ def load_model(path: str, model: keras.Model, averages: bool = False) -> None:
             evaluates, and what is restored.
 
     Raises:
-        ValueError: if it is damaged or lacks one of the model's variables.
+        ValueError: if it holds other variables than the model's.
     """
     variables = by_path(model.variables)
     floats = {path: v for path, v in variables.items() if v.dtype.is_floating}
     groups = {"model": variables, "averages": floats} if averages else {"model": variables}
-    with _reading(path):
-        # One after the other: the averages replace the weights.
-        for name, group in groups.items():
-            checkpoint = tf.train.Checkpoint(**{name: group})
-            checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
+    check_fits(path, groups)
+    # One after the other: the averages replace the weights.
+    for name, group in groups.items():
+        checkpoint = tf.train.Checkpoint(**{name: group}).read(f"{path}/{PREFIX}")
+        checkpoint.expect_partial().assert_existing_objects_matched()
 
 
-@contextlib.contextmanager
-def _reading(path):
-    # TensorFlow raises any of these for files that are cut, changed or of another net.
-    try:
-        yield
-    except (AssertionError, IndexError, ValueError, OSError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise ValueError(f"{path} is damaged or does not fit this model: {reason}") from error
-
-
-def step_of(path: str) -> int:
-    """The step that a checkpoint's name ends in."""
-    return int(path.rpartition("-")[2])
+def _first_copy(variable):
+    """The copy of a variable on the first replica, which is all there is for one replica."""
+    return getattr(variable, "values", [variable])[0]

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from keras_preact.training.errors import RunError
+
 # Of the first process on a SLURM node; the others count up from it.
 SLURM_PORT = 8888
 CONNECT_SECONDS = 2
@@ -23,7 +25,7 @@ EXAMPLE = (
 )
 
 
-class WorkerLostError(RuntimeError):
+class WorkerLostError(RunError):
     """Another worker has ended or cannot be reached; the run can be resumed."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: trying again may succeed

@@ -16,6 +16,7 @@ STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 XLA = ("auto", "on", "off")
 CHECKPOINTS = ("newest", "best")
+ON_NAN = ("stop", "rollback")
 
 # Two ways to say one thing, and two that exclude each other.
 EXCLUSIVE = (
@@ -51,9 +52,16 @@ class TrainConfig:
     seed: int = option("run", "decides on initial weights, data order and augmentation", 0)
     log_steps: int = option("run", "steps between two lines of the log", 50)
     eval_epochs: int = option("run", "epochs between two evaluations, each with a checkpoint", 1)
-    checkpoint_steps: int | None = option("run", "steps between two further checkpoints")
+    checkpoint_steps: int = option("run", "steps between two further checkpoints", 1000)
     keep_checkpoints: int = option("run", "newest checkpoints to keep; the best is kept too", 3)
     checkpoint: str = option("run", "which checkpoint to evaluate", "newest", CHECKPOINTS)
+    max_runtime_minutes: float | None = option(
+        "run", "save and stop before so many minutes have passed, with exit code 75"
+    )
+    on_nan: str = option(
+        "run", "where the loss is not finite: stop, or rollback to a checkpoint", "stop", ON_NAN
+    )
+    max_rollbacks: int = option("run", "after which divergence ends the run all the same", 3)
 
     strategy: str = option("machine", "over which devices a batch is spread", "auto", STRATEGIES)
     devices: str | None = option(
@@ -70,6 +78,9 @@ class TrainConfig:
     )
     cluster_timeout_seconds: int = option(
         "machine", "how long a worker waits at the start for the others", 600
+    )
+    deterministic: bool = option(
+        "machine", "the same numbers, to the last bit, in each run on this machine", False
     )
     profile_steps: tuple[int, ...] | None = option(
         "machine", "first and last step of a TensorBoard profile, as in 10,20"

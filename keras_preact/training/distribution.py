@@ -2,13 +2,12 @@
 
 import contextlib
 import functools
-import os
 from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
-from keras_preact.training.cluster import Cluster, WorkerLostError, from_environment
+from keras_preact.training.cluster import Cluster, WorkerLostError
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.decision import Decision, Machine, decide
 
@@ -66,44 +65,65 @@ def _join(decision, cluster, timeout_seconds):
 
 
 @contextlib.contextmanager
-def prepared(config: TrainConfig) -> Iterator[tuple[Decision, tf.distribute.Strategy, bool]]:
+def prepared(
+    config: TrainConfig, cluster: Cluster | None = None
+) -> Iterator[tuple[Decision, tf.distribute.Strategy]]:
     """Decides, and sets the precision for as long as the context lasts.
 
+    Determinism, once switched on, lasts as long as the process.
+
+    Args:
+        config: of the run.
+        cluster: that this process is part of, if it is.
+
     Yields:
-        The decision, its strategy, and whether this process writes the run's files.
+        The decision and its strategy.
 
     Raises:
         ValueError: if what config wishes cannot be had here.
         WorkerLostError: if another worker is lost while the context lasts.
     """
-    cluster = from_environment(os.environ)
     decision = decide(config, Machine.here(), cluster)
     strategy = make_strategy(decision, cluster, config.cluster_timeout_seconds)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(decision.precision)
     try:
         with _telling_lost_workers(cluster):
-            yield decision, strategy, cluster is None or cluster.is_chief
+            yield decision, strategy
     finally:
         keras.config.set_dtype_policy(before)
 
 
 def check_same_start(strategy: tf.distribute.Strategy, start: int) -> None:
     """Raises ValueError where workers have restored different steps."""
-    count = strategy.num_replicas_in_sync
-    if count == 1:
-        return
-
-    @tf.function
-    def total():
-        starts = strategy.run(lambda: tf.constant(start, tf.int64))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, starts, axis=None)
-
-    if int(total()) != start * count:
+    if _total(strategy, start) != start * strategy.num_replicas_in_sync:
         raise ValueError(
             "All workers must see the same run_dir, on storage that they share: their newest "
             f"checkpoints differ. Received: step {start:,} here"
         )
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns once every worker has called it."""
+    _total(strategy, 0)
+
+
+def _total(strategy, number):
+    """The sum of a number over all replicas."""
+    return int(_summing(strategy)(tf.constant(number, tf.int64)))
+
+
+@functools.cache
+def _summing(strategy):
+    @tf.function
+    def total(number):
+        # A tensor of its own on each replica, as only such are summed.
+        numbers = strategy.run(tf.identity, (number,))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
+
+    return total
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
 from keras_preact.training.loss import cross_entropy
-from keras_preact.training.step import make_normalizer
+from keras_preact.training.normalization import make_normalizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ def make_eval_step(
     info: DatasetInfo,
     strategy: tf.distribute.Strategy,
     variables: tuple[Sequence[tf.Variable], Sequence[tf.Variable]] | None = None,
-) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """A function that evaluates one batch.
 
     Args:
@@ -64,12 +64,13 @@ def make_eval_step(
             default its own.
 
     Returns:
-        step(images, labels, weights) -> the loss summed over images of weight 1, and their
-        confusion matrix, float32 (classes, classes).
+        step(images, labels, weights, stop=0) -> the loss summed over images of weight 1;
+        their confusion matrix, float32 (classes, classes); and the sum of stop over all
+        replicas, by which processes agree to end an evaluation early.
     """
     normalize = make_normalizer(info.mean, info.std)
 
-    def replica_step(images, labels, weights):
+    def replica_step(images, labels, weights, stop):
         inputs = normalize(images)
         if variables is None:
             logits = model(inputs, training=False)
@@ -81,11 +82,13 @@ def make_eval_step(
         confusion = tf.math.confusion_matrix(
             labels, predicted, info.classes, weights=weights, dtype=tf.float32
         )
-        return tf.reduce_sum(losses * weights), confusion
+        # A tensor of its own on each replica, as only such are summed.
+        return tf.reduce_sum(losses * weights), confusion, tf.identity(stop)
 
     @tf.function
-    def step(images, labels, weights):
-        per_replica = strategy.run(replica_step, args=(images, labels, weights))
+    def step(images, labels, weights, stop=0.0):
+        stop = tf.convert_to_tensor(stop)
+        per_replica = strategy.run(replica_step, args=(images, labels, weights, stop))
         return tuple(
             strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in per_replica
         )
@@ -93,18 +96,30 @@ def make_eval_step(
     return step
 
 
-def evaluate(eval_step: Callable, batches: Iterator, steps: int) -> Evaluation:
+def evaluate(
+    eval_step: Callable,
+    batches: Iterator,
+    steps: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
     """Runs eval_step over all batches (images, labels, weights) of `Dataset.eval`.
 
     Args:
         eval_step: from `make_eval_step`.
         batches: an iterator over the batches, distributed where the step is.
         steps: number of batches.
+        stop: asked before each batch whether to give up.
+
+    Returns:
+        The evaluation; None where some process asked to give up.
     """
     loss, confusion = 0.0, 0
     for _ in range(steps):
+        asked = tf.constant(float(stop()))
         # Summed outside of TensorFlow: float32 could no longer count beyond 2**24.
-        batch_loss, batch_confusion = eval_step(*next(batches))
+        batch_loss, batch_confusion, stops = eval_step(*next(batches), asked)
+        if stops > 0:
+            return None
         loss += float(batch_loss)
         confusion = confusion + batch_confusion.numpy().astype(np.int64)
     return Evaluation(loss / int(confusion.sum()), confusion)

@@ -1,10 +1,15 @@
 """Data sets, distributed over the replicas of a strategy."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
 from keras_preact.data import Dataset, Share
+
+
+class UnreadableError(ValueError):
+    """Images that could be read before no longer can."""
 
 
 def feed(strategy: tf.distribute.Strategy, make: Callable[[Share], tf.data.Dataset]) -> Iterator:
@@ -35,3 +40,29 @@ def feed_evaluation(
     """The batches of `Dataset.eval`, distributed, and their number."""
     steps = -(-data.info.eval_count // batch_size)
     return feed(strategy, lambda share: data.eval(batch_size, share)), steps
+
+
+@contextlib.contextmanager
+def naming_unreadable(
+    data: Dataset, split: str, indices: Callable[[], Iterable[int]]
+) -> Iterator[None]:
+    """A context for steps over batches: where TensorFlow fails to read an image, it is named.
+
+    Args:
+        data: from which the batches are.
+        split: "train" or "eval".
+        indices: gives those of the images that may have been read.
+
+    Raises:
+        UnreadableError: naming all of these images that cannot be read.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        lines = data.unreadable(split, indices())
+        if not lines:
+            raise
+        listing = "\n".join(f"  {line}" for line in lines)
+        raise UnreadableError(
+            f"Every image of the data set must stay readable while it is used. Received:\n{listing}"
+        ) from error

@@ -1,11 +1,111 @@
-"""Writing files that are never seen half-written."""
+"""Files and folders that are never seen half-written, and are found damaged where they are."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
 
 from etils import epath
+
+MANIFEST = "manifest.json"
 
 
 def write_whole(path: epath.PathLike, data: bytes) -> None:
     """Writes a file under another name and renames it, so that it is the old or the new one."""
     path = epath.Path(path)
     temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(data)
+        _flush(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
+
+
+@contextlib.contextmanager
+def sealed(path: epath.PathLike) -> Iterator[epath.Path]:
+    """A folder to fill with files, which takes its name only once it is whole and on the disk.
+
+    It gets a manifest of the size and SHA-256 of each of its files. A folder that had
+    the name before is deleted; nothing is left where filling it fails.
+
+    Args:
+        path: what the folder will be called.
+
+    Yields:
+        The folder, under another name, which begins with a dot.
+    """
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.name}.tmp"
+    remove(temporary)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        manifest = {name: _describe(temporary / name) for name in _files(temporary)}
+        (temporary / MANIFEST).write_text(json.dumps({"files": manifest}, indent=2) + "\n")
+        for name in (*manifest, MANIFEST, "."):
+            _flush(temporary / name)
+        remove(path)
+        temporary.rename(path)
+    except BaseException:
+        remove(temporary)
+        raise
+    _flush(path.parent)
+
+
+def damage(path: epath.PathLike) -> str | None:
+    """What a `sealed` folder lacks, or which of its files has been changed; None for nothing."""
+    path = epath.Path(path)
+    try:
+        expected = json.loads((path / MANIFEST).read_text())["files"]
+        sizes = {name: (entry["bytes"], entry["sha256"]) for name, entry in expected.items()}
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
+        return f"its {MANIFEST} cannot be read"
+    for name, (size, checksum) in sizes.items():
+        try:
+            found = _describe(path / name)
+        except OSError as error:
+            return f"its {name} cannot be read: {error.strerror}"
+        if found["bytes"] != size:
+            return f"its {name} has {found['bytes']:,} bytes in place of {size:,}"
+        if found["sha256"] != checksum:
+            return f"its {name} has been changed: its SHA-256 is another"
+    return None
+
+
+def remove(path: epath.PathLike) -> None:
+    """Deletes a folder, where there is one, so that it is never seen half-deleted."""
+    path = epath.Path(path)
+    if not path.exists():
+        return
+    if not path.name.startswith("."):
+        hidden = path.parent / f".{path.name}.deleted"
+        remove(hidden)
+        path = path.rename(hidden)
+    path.rmtree()
+
+
+def _files(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def _describe(path):
+    with epath.Path(path).open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": checksum}
+
+
+def _flush(path):
+    """Returns once a file or the names in a folder are on the disk, and not only in memory."""
+    if "://" in os.fspath(path):
+        return  # A bucket has what it has acknowledged.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,48 +1,108 @@
-"""Ctrl-C and SIGTERM, heard at the next step boundary."""
+"""Ctrl-C, SIGTERM and the end of the time allowed: reasons to save and stop at the next step."""
 
+import collections
+import os
 import signal
+import socket
 import threading
+import time
+from collections.abc import Callable
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Programs such as timeout send a signal to the process and to its group at once.
+SAME_SIGNAL_SECONDS = 0.2
+TIME_UP_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: to be started again
 
 
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, has saved, and can be resumed."""
 
-    def __init__(self, signal_number: int | None):
-        # None: another worker was asked, and all stop.
-        number = signal_number or signal.SIGTERM
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
+    def __init__(self, why: str, exit_code: int):
+        super().__init__(why)
+        self.exit_code = exit_code
 
 
 class Interruption:
-    """A context in which the first SIGINT or SIGTERM only sets `signal_number`.
+    """A context in which the first SIGINT or SIGTERM only makes `requested` true.
 
-    A second one acts as if this context did not exist. Outside the main thread,
-    where Python allows no handlers, it does nothing.
+    It does so at once, whatever the program computes; a second signal ends the process
+    at once. Outside the main thread, where Python allows no handlers, signals act as
+    ever.
+
+    Args:
+        limit_seconds: after which `requested` becomes true by itself, one interval
+            between two looks at it ahead; None for never.
+        tell: takes a line for the user.
     """
 
-    def __init__(self):
-        self.signal_number = None
+    def __init__(
+        self, limit_seconds: float | None = None, tell: Callable[[str], None] = lambda line: None
+    ):
+        self._limit_seconds, self._tell = limit_seconds, tell
+        self._began = self._looked = time.monotonic()
+        # The last few: one in which something was compiled is soon forgotten.
+        self._intervals_seconds = collections.deque(maxlen=10)
+        self._signal: int | None = None
+        self._time_is_up = False
         self._previous = {}
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has arrived."""
-        return self.signal_number is not None
+        """Whether to stop; to be looked at after each piece of work."""
+        now = time.monotonic()
+        if self._limit_seconds is not None:
+            self._intervals_seconds.append(now - self._looked)
+            left = self._limit_seconds - (now - self._began)
+            self._time_is_up = self._time_is_up or left <= max(self._intervals_seconds)
+        self._looked = now
+        return self._signal is not None or self._time_is_up
+
+    def restart_clock(self) -> None:
+        """What has been done since the last look is not typical of the pieces to come."""
+        self._looked = time.monotonic()
+
+    def interrupted(self, where: str) -> Interrupted:
+        """The exception that ends the run; where says after which step, and as what it is saved."""
+        if self._signal is None and self._time_is_up:
+            minutes = self._limit_seconds / 60
+            why = f"the {minutes:g} minutes allowed are over"
+            return Interrupted(f"{why}, {where}", TIME_UP_EXIT_CODE)
+        # None: another worker was asked, and all stop.
+        number = self._signal or signal.SIGTERM
+        return Interrupted(f"{signal.Signals(number).name}, {where}", 128 + number)
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._remember)
+            self._ear, self._mouth = socket.socketpair()
+            self._mouth.setblocking(False)
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, lambda number, frame: None)
+            # Python's own handlers wait until TensorFlow returns, a compilation later.
+            self._previous_fd = signal.set_wakeup_fd(
+                self._mouth.fileno(), warn_on_full_buffer=False
+            )
+            threading.Thread(target=self._listen, daemon=True).start()
         return self
 
     def __exit__(self, *exception):
-        self._restore()
-
-    def _remember(self, number, frame):
-        self.signal_number = number
-        self._restore()
-
-    def _restore(self):
+        if not self._previous:
+            return
+        signal.set_wakeup_fd(self._previous_fd)
         while self._previous:
             signal.signal(*self._previous.popitem())
+        self._mouth.close()
+
+    def _listen(self):
+        with self._ear:
+            while received := self._ear.recv(1):
+                if received[0] in SIGNALS:
+                    self._hear(received[0])
+
+    def _hear(self, number):
+        now = time.monotonic()
+        if self._signal is None:
+            self._signal, self._heard = number, now
+            name = signal.Signals(number).name
+            self._tell(f"{name}: stopping after this step. A second signal ends at once.")
+        elif now - self._heard > SAME_SIGNAL_SECONDS:
+            os._exit(128 + number)

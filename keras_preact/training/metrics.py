@@ -3,9 +3,11 @@
 import csv
 import dataclasses
 import io
+import time
 
 import tensorflow as tf
 from etils import epath
+from tensorboard.compat.proto import event_pb2
 
 from keras_preact.training.files import write_whole
 
@@ -62,22 +64,24 @@ def read(path: epath.PathLike) -> list[Row]:
 
 
 class MetricsLog:
-    """Writes metrics.csv and TensorBoard's events.
+    """Keeps the rows of metrics.csv, and writes TensorBoard's events.
 
     Args:
         csv_path: of metrics.csv; rows beyond start_step are dropped, as those steps
             will be taken again.
-        tensorboard_dir: where the events go, training and evaluation apart.
+        tensorboard_dir: where the events go, training and evaluation apart; those
+            beyond start_step are no longer shown.
         start_step: the step that training starts or goes on from.
     """
 
     def __init__(self, csv_path: epath.PathLike, tensorboard_dir: epath.PathLike, start_step: int):
         self._path = epath.Path(csv_path)
         self.rows = [row for row in read(csv_path) if row.step <= start_step]
-        self._writers = {
-            split: tf.summary.create_file_writer(str(epath.Path(tensorboard_dir) / split))
-            for split in ("train", "eval")
-        }
+        self._writers = {}
+        for split in ("train", "eval"):
+            folder = epath.Path(tensorboard_dir) / split
+            self._writers[split] = tf.summary.create_file_writer(str(folder))
+            _begin_session(self._writers[split], start_step)
 
     def train(self, step: int, **scalars: float) -> None:
         """Training figures at a step, to TensorBoard alone."""
@@ -94,16 +98,23 @@ class MetricsLog:
             tf.summary.text(name, markdown)
 
     def add(self, row: Row) -> None:
-        """An evaluation, to both."""
+        """An evaluation: a row, and events."""
         self.rows.append(row)
+        self._write("eval", row.step, {"loss": row.eval_loss, "accuracy": row.eval_accuracy})
+
+    def csv(self) -> bytes:
+        """What metrics.csv is to hold."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for each in self.rows:
             values = dataclasses.asdict(each)
             writer.writerow({k: v if k == "step" else f"{v:.6g}" for k, v in values.items()})
-        write_whole(self._path, text.getvalue().encode())
-        self._write("eval", row.step, {"loss": row.eval_loss, "accuracy": row.eval_accuracy})
+        return text.getvalue().encode()
+
+    def write_csv(self, data: bytes) -> None:
+        """Writes metrics.csv; data is what `csv` gave."""
+        write_whole(self._path, data)
 
     def close(self) -> None:
         for writer in self._writers.values():
@@ -114,3 +125,12 @@ class MetricsLog:
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
         self._writers[split].flush()
+
+
+def _begin_session(writer, step):
+    """Has TensorBoard forget the events after a step, from the second session in a folder on."""
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    event = event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start)
+    # No public function writes it, and it must come first in the writer's own file: TensorBoard
+    # reads files in the order of their names, which may be of the same second.
+    tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())

@@ -1,12 +1,20 @@
 """Telling the user how a run is going: a bar on a terminal, plain lines elsewhere."""
 
 import datetime
+import math
 import sys
 import time
 
+import numpy as np
 from tqdm import tqdm
 
 from keras_preact.training.reports import Means
+
+
+def say(text: str) -> None:
+    """Prints a line that stays, beside any bar, from any thread."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
 
 
 class Progress:
@@ -54,21 +62,21 @@ class Progress:
 
         Returns:
             Their images per second, and the share of the time spent waiting for input;
-            both 0 where all of them lie before the clock was last restarted.
+            both 0 where all of them lie before the clock was last restarted. The share is
+            NaN where it was not measured.
         """
         seconds = time.perf_counter() - self._since
         rate = self._images / seconds
         # The clock may have been restarted after some of these steps.
         steps = self._images / self._batch_size
-        waiting = min(1.0, means.wait_seconds / means.steps * steps / seconds)
+        waiting = np.minimum(1.0, means.wait_seconds / means.steps * steps / seconds)
         self._past_images += self._images
         self._past_seconds += seconds
         self.restart_clock()
         left = (self._train_steps - step) * self._batch_size / rate if rate else 0
         eta = datetime.timedelta(seconds=round(left))
-        speed = (
-            f", {rate:,.0f} images/s, {waiting:.0%} waiting for input, {eta} left" if rate else ""
-        )
+        share = "" if math.isnan(waiting) else f", {waiting:.0%} waiting for input"
+        speed = f", {rate:,.0f} images/s{share}, {eta} left" if rate else ""
         skipped = f", {means.skipped_steps} steps overflowed" if means.skipped_steps else ""
         if not self._bar.disable:
             self._bar.set_postfix_str(
@@ -76,7 +84,7 @@ class Progress:
                 f"{rate:,.0f} img/s {eta}"
             )
         elif show and not self._quiet:
-            self.line(
+            say(
                 f"step {step:,} of {self._train_steps:,}: loss {means.loss:.4f}, "
                 f"accuracy {means.accuracy:.2%}, learning rate {learning_rate:.4g}{speed}{skipped}"
             )
@@ -88,10 +96,11 @@ class Progress:
         self._past_images, self._past_seconds = 0, 0.0
         return rate
 
-    def line(self, text: str) -> None:
-        """Prints a line that stays."""
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+    def set_back(self, step: int) -> None:
+        """The run goes on from an earlier step."""
+        self._bar.n = step
+        self._bar.refresh()
+        self.restart_clock()
 
     def close(self) -> None:
         self._bar.close()

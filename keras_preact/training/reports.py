@@ -38,56 +38,73 @@ class Reports:
 
     Args:
         start: steps taken before the first of them.
+        rows: of the steps since the last evaluation, from `rows_since_evaluation`.
     """
 
-    def __init__(self, start: int):
+    def __init__(self, start: int, rows: np.ndarray | None = None):
         self._done = start
         self._pending: list[tf.Tensor] = []
-        self._previous: tf.Tensor | None = None
         self._newest: tf.Tensor | None = None
-        self._since_evaluation: list[np.ndarray] = []
+        self._window: list[np.ndarray] = []
+        self._since_evaluation = [np.zeros((0, len(REPORT))) if rows is None else rows]
+        self._stop_requests = 0
+        self._bad: str | None = None
 
     def add(self, rows: tf.Tensor) -> None:
         """The report of further steps, float32 (steps, len(REPORT)); does not wait for them."""
         self._pending.append(rows)
-        self._previous, self._newest = self._newest, rows
+        self._newest = rows
 
     def wait(self) -> None:
         """Returns once all steps have been taken."""
         self._newest.numpy()
 
-    def earlier_stop_requests(self) -> int:
-        """How many processes asked to stop, known without waiting for the newest steps."""
-        if self._previous is None:
-            return 0
-        return int(self._previous.numpy()[-1, REPORT.index("stop_requests")])
+    def look_back(self) -> tuple[int, str | None]:
+        """Reads all reports but the newest, for which a GPU would have to be waited for.
 
-    def collect(self) -> tuple[Means | None, tuple[int, float] | None]:
+        Returns:
+            How many processes asked to stop before the newest steps; and what must end
+            the run, None for nothing.
+        """
+        while len(self._pending) > 1:
+            self._read(self._pending.pop(0))
+        return self._stop_requests, self._bad
+
+    def collect(self) -> tuple[Means | None, str | None]:
         """Means over the steps since the last call, None where there were none.
 
         Returns:
-            The means, and the first step that must end the run with its loss; None where
-            there is none.
+            The means, and what must end the run with its step; None where there is nothing.
         """
-        if not self._pending:
-            return None, None
-        rows = np.concatenate([rows.numpy() for rows in self._pending]).astype(np.float64)
-        self._pending = []
-        first = self._done + 1
-        self._done += len(rows)
-        self._since_evaluation.append(rows)
-        for step, row in enumerate(rows, first):
-            report = dict(zip(REPORT, row, strict=True))
-            hopeless = report["loss_scale"] <= SMALLEST_SCALE
-            # A step that was not applied has done no harm: its loss scale has been lowered.
-            if not math.isfinite(report["loss"]) and (report["applied"] or hopeless):
-                return None, (step, report["loss"])
+        while self._pending:
+            self._read(self._pending.pop(0))
+        if self._bad or not self._window:
+            return None, self._bad
+        rows, self._window = np.concatenate(self._window), []
         return _means(rows), None
+
+    def rows_since_evaluation(self) -> np.ndarray:
+        """What has been read since `since_evaluation`, float64 (steps, len(REPORT))."""
+        return np.concatenate(self._since_evaluation)
 
     def since_evaluation(self) -> Means:
         """Means over all steps since the last call of this method."""
-        rows, self._since_evaluation = np.concatenate(self._since_evaluation), []
+        rows, self._since_evaluation = self.rows_since_evaluation(), [self._since_evaluation[0][:0]]
         return _means(rows)
+
+    def _read(self, tensor):
+        rows = tensor.numpy().astype(np.float64)
+        self._window.append(rows)
+        self._since_evaluation.append(rows)
+        for row in rows:
+            self._done += 1
+            report = dict(zip(REPORT, row, strict=True))
+            # A step that was not applied has done no harm: its loss scale has been lowered.
+            harmful = report["applied"] or report["loss_scale"] <= SMALLEST_SCALE
+            for name, words in (("loss", "loss"), ("gradient_norm", "norm of the gradient")):
+                if harmful and not math.isfinite(report[name]) and self._bad is None:
+                    self._bad = f"The {words} was {report[name]} at step {self._done:,}"
+        self._stop_requests = int(rows[-1, REPORT.index("stop_requests")])
 
 
 def _means(rows):

@@ -1,5 +1,7 @@
 """One run from its configuration: train, resume or evaluate. train.py calls `run`."""
 
+import contextlib
+import os
 import shlex
 
 import keras
@@ -8,10 +10,16 @@ from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
 from keras_preact.training import checkpoint, distribution, metrics, optimizer
+from keras_preact.training.checkpoint_folder import step_of
+from keras_preact.training.cluster import from_environment
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation, evaluate, make_eval_step
-from keras_preact.training.feeding import feed_evaluation
+from keras_preact.training.feeding import feed_evaluation, naming_unreadable
 from keras_preact.training.flags import this_python
+from keras_preact.training.interruption import Interruption
+from keras_preact.training.lock import locked
+from keras_preact.training.position import Position
+from keras_preact.training.progress import say
 from keras_preact.training.run_folder import RunFolder, check_same_data
 from keras_preact.training.state import make_state
 from keras_preact.training.trainer import Trainer
@@ -25,9 +33,12 @@ def run(config: TrainConfig) -> Evaluation:
         The last evaluation.
 
     Raises:
-        ValueError: if the configuration, the data or the run folder is not as needed.
+        ValueError: if the configuration, the data or the run folder is not as needed, or
+            another process uses the run folder.
         DivergenceError: if the loss becomes NaN or infinite.
-        Interrupted: after SIGINT or SIGTERM, once the run has been saved.
+        Interrupted: after SIGINT or SIGTERM, or when the time allowed is over, once the
+            run has been saved.
+        SaveError: if the run cannot be saved twice in a row.
         WorkerLostError: if another worker of the run has ended or cannot be reached.
     """
     return _evaluate(config) if config.mode == "evaluate" else _train(config)
@@ -35,42 +46,64 @@ def run(config: TrainConfig) -> Evaluation:
 
 def _train(config):
     config.require("dataset", "depth")
+    minutes = config.max_runtime_minutes
+    interruption = Interruption(minutes and 60 * minutes, tell=say)
+    cluster = from_environment(os.environ)
+    writes = cluster is None or cluster.is_chief
     folder = RunFolder(config.folder)
-    folder.check_free(config)
-    with distribution.prepared(config) as (decision, strategy, writes):
-        keras.utils.set_random_seed(config.seed)
-        data = load_data(config)
-        schedule = optimizer.make_schedule(config, data.info.train_count)
-        with strategy.scope():
-            model = build_model(config, data.info, sync_bn=config.sync_bn)
-            sgd = optimizer.make_optimizer(config, schedule, model)
-            state = make_state(config, model, sgd)
-        if folder.holds_a_run() and config.resume:
-            check_same_data(data.info, folder.read()[1])
-            metrics.read(folder.metrics)
-        elif folder.holds_a_run() and writes:
-            folder.set_aside()
-        checkpoints = checkpoint.Checkpoints(folder.checkpoints, state, config.keep_checkpoints)
-        start = (checkpoints.restore() or 0) if config.resume else 0
-        distribution.check_same_start(strategy, start)
-        title = f"{model.name}, {config.unit}, on {data.info.name}"
-        writer = Writer(folder, checkpoints, config, data, title, writes)
-        if writes:
-            folder.begin(config, data.info, decision)
-        writer.line(
-            f"{model.name} with {config.unit} units, {model.count_params():,} parameters, on "
-            f"{data.info.train_count:,} images of {data.info.name} for {schedule.train_steps:,} "
-            f"steps of {config.global_batch_size}. Run folder: {folder}\n{decision}"
-        )
-        trainer = Trainer(config, data, state, schedule, decision, strategy, writer)
-        result = trainer.fit(start)
-        writer.line(
-            f"Finished: evaluation {result}\n"
-            f"  run:    {folder}\n"
-            f"  curves: {folder.curves}\n"
-            f"  export: {this_python()} export.py --run_dir={shlex.quote(str(folder))}"
-        )
-        return result
+    with locked(folder.path) if writes else contextlib.nullcontext():
+        folder.check_free(config)
+        with distribution.prepared(config, cluster) as (decision, strategy):
+            keras.utils.set_random_seed(config.seed)
+            data = load_data(config)
+            trainer = _make_trainer(config, data, folder, decision, strategy, writes, interruption)
+            position = _start(config, data, folder, trainer)
+            _announce(config, data, folder, trainer, decision, position)
+            result = trainer.fit(position)
+            trainer.writer.line(
+                f"Finished: evaluation {result}\n"
+                f"  run:    {folder}\n"
+                f"  curves: {folder.curves}\n"
+                f"  export: {this_python()} export.py --run_dir={shlex.quote(str(folder))}"
+            )
+            return result
+
+
+def _make_trainer(config, data, folder, decision, strategy, writes, interruption):
+    schedule = optimizer.make_schedule(config, data.info.train_count)
+    with strategy.scope():
+        model = build_model(config, data.info, sync_bn=config.sync_bn)
+        sgd = optimizer.make_optimizer(config, schedule, model)
+        state = make_state(config, model, sgd)
+    checkpoints = checkpoint.Checkpoints(folder.checkpoints, state, config.keep_checkpoints, say)
+    title = f"{model.name}, {config.unit}, on {data.info.name}"
+    writer = Writer(folder, checkpoints, config, data, title, writes)
+    return Trainer(
+        config, data, state, schedule, decision, strategy, checkpoints, writer, interruption
+    )
+
+
+def _start(config, data, folder, trainer):
+    """Where the run begins or goes on, once the folder is ready for it."""
+    if config.resume and folder.holds_a_run():
+        check_same_data(data.info, folder.read()[1], trained_on=True)
+        metrics.read(folder.metrics)
+        return trainer.restore()
+    if folder.holds_a_run() and trainer.writer.writes:
+        folder.set_aside()
+    return Position(seed=config.seed)
+
+
+def _announce(config, data, folder, trainer, decision, position):
+    if trainer.writer.writes:
+        folder.begin(config, data.info, decision, position.step)
+    model = trainer.model
+    trainer.writer.line(
+        f"{model.name} with {config.unit} units, {model.count_params():,} parameters, on "
+        f"{data.info.train_count:,} images of {data.info.name} for {trainer.train_steps:,} "
+        f"steps of {config.global_batch_size}. Run folder: {folder}\n{decision}"
+        + (f"\nContinuing after step {position.step:,}" if position.step else "")
+    )
 
 
 def _evaluate(config):
@@ -78,17 +111,21 @@ def _evaluate(config):
     folder = RunFolder(config.run_dir)
     folder.check_evaluable(config)
     _, info = folder.read()
-    path = checkpoint.find(folder.checkpoints, config.checkpoint)
-    with distribution.prepared(config) as (_, strategy, writes):
+    checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
+    cluster = from_environment(os.environ)
+    with distribution.prepared(config, cluster) as (_, strategy):
         data = load_data(config)
         check_same_data(data.info, info)
         with strategy.scope():
+            # Anew: a run that goes on may have deleted it meanwhile.
+            path = checkpoint.find(folder.checkpoints, config.checkpoint)
             model = restore_model(folder, path)
         step = make_eval_step(model, info, strategy)
         batches, steps = feed_evaluation(strategy, data, config.global_batch_size)
-        result = evaluate(step, batches, steps)
-        if writes:
-            print(f"{folder} at step {checkpoint.step_of(path):,}: {result}")
+        with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
+            result = evaluate(step, batches, steps)
+        if cluster is None or cluster.is_chief:
+            print(f"{folder} at step {step_of(path):,}: {result}")
         return result
 
 

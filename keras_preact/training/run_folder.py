@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 
+import numpy as np
 from etils import epath
 
 from keras_preact.data import DatasetInfo
@@ -21,8 +22,11 @@ _FREE_TO_RESUME = {
     *("train_steps", "train_epochs"),
     # Where and how it is computed, to the accuracy of the arithmetic.
     *("strategy", "devices", "precision", "xla", "steps_per_loop", "profile_steps"),
-    "cluster_timeout_seconds",
+    *("cluster_timeout_seconds", "deterministic"),
+    *("max_runtime_minutes", "on_nan", "max_rollbacks"),
 }
+# Fields that say what to do in one call, not what the run is.
+_OF_A_CALL = {"run_dir", "mode", "resume", "overwrite", "checkpoint"}
 _FREE_TO_EVALUATE = {*_FREE_TO_RESUME, "global_batch_size", "skip_bad_images"}
 
 
@@ -97,16 +101,35 @@ class RunFolder:
         if self._aside.exists():
             self._aside.rmtree()
 
-    def begin(self, config: TrainConfig, info: DatasetInfo, decision: Decision) -> None:
-        """Writes what is needed to repeat, evaluate and export the run."""
+    def begin(
+        self, config: TrainConfig, info: DatasetInfo, decision: Decision, step: int = 0
+    ) -> None:
+        """Writes what is needed to repeat, evaluate and export the run.
+
+        Args:
+            config: of the run.
+            info: of its data.
+            decision: how it computes.
+            step: steps taken so far; what has changed since it was begun last is kept too.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        earlier = json.loads(self.config.read_text()) if self.holds_a_run() else {}
+        history, changes = [], []
+        if self.holds_a_run():
+            history = json.loads(self.config.read_text()).get("history", [])
+            changes = self._differences(config, _OF_A_CALL)
         record = {
             "config": config.to_json(),
             "dataset": dataclasses.asdict(info),
             "decision": dataclasses.asdict(decision),
             "versions": _versions(),
-            "commands": [*earlier.get("commands", []), sys.argv],
+            "history": [
+                *history,
+                {
+                    "step": step,
+                    "command": sys.argv,
+                    "changes": {name: [was, now] for name, was, now in changes},
+                },
+            ],
         }
         write_whole(self.config, f"{json.dumps(record, indent=2)}\n".encode())
         write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
@@ -132,20 +155,37 @@ class RunFolder:
         self._check_same(config, _FREE_TO_EVALUATE)
 
     def _check_same(self, config, free):
-        old, _ = self.read()
-        if old.scale_schedule:
+        if self.read()[0].scale_schedule:
             # The length of the run then is part of its schedule.
             free = free - {"train_steps", "train_epochs"}
-        differing = [
-            (field.name, getattr(old, field.name), getattr(config, field.name))
-            for field in dataclasses.fields(config)
-            if field.name not in free and getattr(old, field.name) != getattr(config, field.name)
-        ]
+        differing = self._differences(config, free)
         if differing:
-            table = "\n".join(
-                f"  {name}: {was} in the run, {now} now" for name, was, now in differing
+            raise ValueError(
+                f"{self} is a run of another configuration. These flags change what is learned, "
+                "and must be as they were:\n"
+                + _table(("flag", "in the run", "now"), differing)
+                + "\nLeave them out, or give another --run_dir."
             )
-            raise ValueError(f"{self} is a run of another configuration:\n{table}")
+
+    def _differences(self, config, free):
+        """(name, value in the run, value now) of the fields that differ, but for some."""
+        old, _ = self.read()
+        values = {
+            field.name: (getattr(old, field.name), getattr(config, field.name))
+            for field in dataclasses.fields(config)
+            if field.name not in free
+        }
+        return [(name, was, now) for name, (was, now) in values.items() if was != now]
+
+
+def _table(head, rows):
+    rows = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 
 def configure(given: dict) -> TrainConfig:
@@ -167,14 +207,33 @@ def configure(given: dict) -> TrainConfig:
     return config
 
 
-def check_same_data(info: DatasetInfo, recorded: DatasetInfo) -> None:
-    """Raises ValueError where data are not those that a run was trained on."""
-    for name in ("class_names", "image_shape"):
-        received, expected = getattr(info, name), getattr(recorded, name)
-        if received != expected:
-            raise ValueError(
-                f"The data must have the {name} of the run, {expected}. Received: {received}"
-            )
+def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool = False) -> None:
+    """Raises ValueError where data are not those of a run.
+
+    Args:
+        info: of the data.
+        recorded: of the data that the run was begun on.
+        trained_on: whether the run will be continued on them: their order depends on
+            their number.
+    """
+    names = ["class_names", "image_shape"]
+    if trained_on:
+        names += ["train_count", "eval_count"]
+    differing = [
+        (name, getattr(recorded, name), getattr(info, name))
+        for name in names
+        if getattr(recorded, name) != getattr(info, name)
+    ]
+    # Decoders of another version may round otherwise.
+    for name in ("mean", "std") if trained_on and not differing else ():
+        old, new = getattr(recorded, name), getattr(info, name)
+        if not np.allclose(old, new, rtol=1e-3):
+            differing.append((name, old, new))
+    if differing:
+        raise ValueError(
+            "The data must be those of the run. These differ:\n"
+            + _table(("", "in the run", "now"), differing)
+        )
 
 
 # What decides on a run's numbers and pictures.

@@ -55,11 +55,18 @@ class TrainState:
 
         return choose(self.model.trainable_variables), choose(self.model.non_trainable_variables)
 
-    def statistics(self) -> list[tf.Variable]:
-        """What differs between replicas: the statistics of BN, and their averages."""
+    def statistics(self) -> dict[tuple[str, str], tf.Variable]:
+        """What differs between replicas, by group and name in `to_save`.
+
+        These are the statistics of BN, and their averages.
+        """
         own = {v.path: v.value for v in self.model.non_trainable_variables}
         own = {path: value for path, value in own.items() if value.dtype.is_floating}
-        return [*own.values(), *(self.averages[path] for path in own if path in self.averages)]
+        averages = {path: self.averages[path] for path in own if path in self.averages}
+        return {
+            **{("model", path): value for path, value in own.items()},
+            **{("averages", path): value for path, value in averages.items()},
+        }
 
     def update_averages(self, step: tf.Tensor) -> None:
         """Moves the averages towards the weights after `step` steps; does nothing without any.

@@ -1,35 +1,74 @@
 """The statistics of BN: averaged over replicas, or computed anew."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
+from keras_preact.training.normalization import make_normalizer
 from keras_preact.training.packing import all_reduce
 from keras_preact.training.state import TrainState
-from keras_preact.training.step import make_normalizer
 
 
-def make_merge(state: TrainState, strategy: tf.distribute.Strategy) -> Callable[[], None]:
-    """A function that sets the statistics of every replica to their mean over all replicas.
+class ReplicaStatistics:
+    """The statistics of BN where each replica has its own.
 
-    All statistics travel in one all-reduce. Every worker must call it.
+    They travel in one all-reduce, so every worker must call each of the methods.
+
+    Args:
+        state: of the run.
+        strategy: over which replicas a batch is spread.
     """
-    variables = state.statistics()
-    if strategy.num_replicas_in_sync == 1 or not variables:
-        return lambda: None
 
-    def replica_merge():
-        means = all_reduce(tf.distribute.ReduceOp.MEAN, variables)
-        for variable, mean in zip(variables, means, strict=True):
-            variable.assign(mean)
+    def __init__(self, state: TrainState, strategy: tf.distribute.Strategy):
+        self._variables = list(state.statistics().values())
+        self._strategy = strategy
+        self._replicas = strategy.num_replicas_in_sync
+        self._differ = self._replicas > 1 and bool(self._variables)
+        self._merge_all = tf.function(lambda: strategy.run(self._replica_merge))
+        self._gather_all = tf.function(lambda: strategy.run(self._replica_gather))
+        self._scatter_all = tf.function(lambda rows: strategy.run(self._replica_scatter, (rows,)))
 
-    @tf.function
-    def merge():
-        strategy.run(replica_merge)
+    def merge(self) -> None:
+        """Sets the statistics of every replica to their mean over all replicas."""
+        if self._differ:
+            self._merge_all()
 
-    return merge
+    def gather(self) -> np.ndarray:
+        """The statistics in a row for each replica: float32 (replicas, values), or (0, 0)."""
+        if not self._differ:
+            return np.zeros((0, 0), np.float32)
+        return self._strategy.experimental_local_results(self._gather_all())[0].numpy()
+
+    def scatter(self, rows: np.ndarray) -> None:
+        """Sets the statistics to what `gather` gave, where it was for as many replicas."""
+        if self._differ and len(rows) == self._replicas:
+            self._scatter_all(tf.constant(rows))
+
+    def _replica_merge(self):
+        self._assign(all_reduce(tf.distribute.ReduceOp.MEAN, self._variables))
+
+    def _replica_gather(self):
+        own = tf.concat([tf.reshape(variable, [-1]) for variable in self._variables], axis=0)
+        # A sum with zeros is exact, and there is no all-gather in a row of all strategies.
+        row = tf.range(self._replicas)[:, None] == self._replica()
+        [rows] = all_reduce(tf.distribute.ReduceOp.SUM, [tf.where(row, own, 0.0)])
+        return rows
+
+    def _replica_scatter(self, rows):
+        sizes = [variable.shape.num_elements() for variable in self._variables]
+        parts = tf.split(rows[self._replica()], sizes)
+        self._assign(
+            [tf.reshape(part, v.shape) for part, v in zip(parts, self._variables, strict=True)]
+        )
+
+    def _replica(self):
+        return tf.distribute.get_replica_context().replica_id_in_sync_group
+
+    def _assign(self, values):
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(value)
 
 
 class Recomputation:

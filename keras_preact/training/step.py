@@ -1,6 +1,7 @@
 """One training step: forward, backward, the exchange between replicas, the update."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -9,6 +10,7 @@ from keras_preact.data import DatasetInfo
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.decision import Decision
 from keras_preact.training.loss import cross_entropy, mix, mixing_weight, right_answers
+from keras_preact.training.normalization import make_normalizer
 from keras_preact.training.packing import all_reduce
 from keras_preact.training.state import TrainState
 
@@ -24,18 +26,6 @@ REPORT = (
     "stop_requests",
     "wait_seconds",
 )
-
-
-def make_normalizer(mean: Sequence[float], std: Sequence[float]) -> Callable:
-    """A function from images in 0 to 255, of any dtype, to float32 ones as networks want them.
-
-    Args:
-        mean: of each channel, in 0 to 255.
-        std: standard deviation of each channel, likewise.
-    """
-    # Constants are made where they are used: each replica then has its own.
-    mean, std = tuple(mean), tuple(std)
-    return lambda images: (tf.cast(images, tf.float32) - tf.constant(mean)) / tf.constant(std)
 
 
 def make_gradients(
@@ -117,10 +107,11 @@ class TrainStep:
             cross-entropy of the global batch (decay is in the update, not in this loss);
             right answers over images, from before the update; the norm of the gradient;
             whether it was applied; the loss scale; the number of processes that would
-            like to stop; seconds spent waiting for input.
+            like to stop; seconds spent waiting for input, NaN in deterministic runs.
         """
         stop = tf.constant(float(stop))
-        if steps == 1:
+        # Always the same graph: another might round otherwise.
+        if steps == self.config.steps_per_loop == 1:
             return self._one(iterator, stop)[None]
         return self._several(iterator, stop, tf.constant(steps))
 
@@ -136,14 +127,22 @@ class TrainStep:
         return reports.stack()
 
     def _take_one(self, iterator, stop):
-        before = tf.timestamp()
+        before = self._now([])
         with tf.control_dependencies([before]):
             batch = next(iterator)
-        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-            wait_seconds = tf.cast(tf.timestamp() - before, tf.float32)
+        after = self._now(tf.nest.flatten(batch, expand_composites=True))
+        wait_seconds = tf.cast(after - before, tf.float32)
         reports = self.strategy.run(self._replica_step, args=(*batch, stop))
         report = self.strategy.experimental_local_results(reports)[0]
         return tf.concat([report, [wait_seconds]], axis=0)
+
+    def _now(self, after):
+        """Seconds, once some tensors are there; NaN in deterministic runs."""
+        if self.config.deterministic:
+            # TensorFlow refuses to ask a clock.
+            return tf.constant(math.nan, tf.float64)
+        with tf.control_dependencies(after):
+            return tf.timestamp()
 
     def _replica_step(self, images, labels, stop):
         state = self.state

@@ -29,14 +29,13 @@ class Timetable:
 
     def saves(self, done: int) -> bool:
         """Whether a checkpoint is due."""
-        every = self.config.checkpoint_steps
-        return self.evaluates(done) or bool(every and done % every == 0)
+        return self.evaluates(done) or done % self.config.checkpoint_steps == 0
 
     def steps_ahead(self, done: int) -> int:
         """Steps to take at once: at most steps_per_loop, and none beyond what is due next."""
         due = [self.train_steps, self._next_evaluation(done)]
         for every in (self.config.log_steps, self.config.checkpoint_steps):
-            due += [(done // every + 1) * every] if every else []
+            due.append((done // every + 1) * every)
         first, last = self.config.profile_steps or (0, 0)
         due += [step for step in (first - 1, last) if step > done]
         return min(self.config.steps_per_loop, min(due) - done)

@@ -1,28 +1,27 @@
 """The training loop."""
 
 import contextlib
-import math
+import typing
 
 import tensorflow as tf
 
 from keras_preact.data import Dataset
+from keras_preact.training.checkpoint import Checkpoints
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.decision import Decision
-from keras_preact.training.evaluation import Evaluation, evaluate, make_eval_step
-from keras_preact.training.feeding import feed_evaluation, feed_training
-from keras_preact.training.interruption import Interrupted, Interruption
+from keras_preact.training.distribution import check_same_start, wait_for_all
+from keras_preact.training.errors import DivergenceError
+from keras_preact.training.evaluation import Evaluation
+from keras_preact.training.feeding import UnreadableError
+from keras_preact.training.interruption import Interruption
+from keras_preact.training.milestones import Milestones
 from keras_preact.training.optimizer import StepSchedule
+from keras_preact.training.position import Position
 from keras_preact.training.profiling import Profile
-from keras_preact.training.reports import Reports
 from keras_preact.training.state import TrainState
-from keras_preact.training.statistics import Recomputation, make_merge
 from keras_preact.training.step import TrainStep
 from keras_preact.training.timetable import Timetable
 from keras_preact.training.writer import Writer
-
-
-class DivergenceError(RuntimeError):
-    """The loss, or a variable, is no longer finite."""
 
 
 class Trainer:
@@ -35,7 +34,9 @@ class Trainer:
         schedule: the optimizer's schedule.
         decision: how the run computes.
         strategy: over which replicas a batch is spread.
+        checkpoints: of the run.
         writer: of the run's files; one that writes nothing in all processes but one.
+        interruption: tells when to stop.
     """
 
     def __init__(
@@ -46,149 +47,161 @@ class Trainer:
         schedule: StepSchedule,
         decision: Decision,
         strategy: tf.distribute.Strategy,
+        checkpoints: Checkpoints,
         writer: Writer,
+        interruption: Interruption,
     ):
-        self.config, self.data, self.schedule = config, data, schedule
-        self.state, self.strategy, self.writer = state, strategy, writer
+        self.config, self.data, self.strategy = config, data, strategy
+        self.checkpoints, self.writer, self.interruption = checkpoints, writer, interruption
+        self.model, self.train_steps = state.model, schedule.train_steps
         self.several_workers = decision.workers > 1
         self.timetable = Timetable(config, schedule.train_steps, data.info.train_count)
         self.train_step = TrainStep(state, config, data.info, decision, strategy)
-        self.eval_step = make_eval_step(state.model, data.info, strategy, state.evaluated())
-        self.merge = make_merge(state, strategy)
-        self.recompute = Recomputation(state, data.info, strategy)
+        self.milestones = Milestones(
+            config, data, state, schedule, strategy, checkpoints, writer, interruption
+        )
         self.profile = Profile(
             config.profile_steps if writer.writes else None, writer.folder.tensorboard
         )
 
-    def fit(self, start: int) -> Evaluation:
+    def restore(self) -> Position:
+        """Restores the newest checkpoint, in all processes the same; the start, without any.
+
+        Raises:
+            ValueError: as `Checkpoints.restore` does, or if processes see different ones.
+        """
+        position = self.checkpoints.restore(tidy=self.writer.writes)
+        check_same_start(self.strategy, position.step if position else 0)
+        if position is None:
+            return Position(seed=self.config.seed)
+        self.milestones.statistics.scatter(position.replica_statistics)
+        return position
+
+    def fit(self, position: Position) -> Evaluation:
         """Trains to the end of the schedule.
 
         Args:
-            start: the number of steps taken so far.
+            position: where the run stands.
 
         Returns:
             The evaluation after the last step.
 
         Raises:
-            DivergenceError: if the loss becomes NaN or infinite; checkpoints stay as they were.
-            Interrupted: after SIGINT or SIGTERM, once a checkpoint has been saved.
+            DivergenceError: if the loss becomes NaN or infinite, and may not be rolled back;
+                checkpoints stay as they were.
+            Interrupted: when asked to stop, once a checkpoint has been saved.
+            SaveError: if the run cannot be saved twice in a row.
+            UnreadableError: if an image can no longer be read; where single steps are taken
+                by one process, the steps before are saved first.
         """
-        if start >= self.schedule.train_steps:
-            self.writer.line(f"The run is complete: it has taken all {start:,} steps.")
-            return self._evaluate()
+        if position.step >= self.train_steps and position.evaluated:
+            self.writer.line(f"The run is complete: it has taken all {position.step:,} steps.")
+            if (evaluation := self.milestones.evaluate()) is None:
+                raise self.interruption.interrupted(f"after the last step, {position.step:,}")
+            return evaluation
         with (
             contextlib.closing(self.profile),
-            Interruption() as interruption,
-            self.writer.writing(start, self.schedule.train_steps),
+            self.interruption,
+            self.writer.writing(position, self.train_steps),
         ):
-            return self._take_steps(start, interruption)
+            self.writer.example(self.data, position.step)
+            while True:
+                try:
+                    return self._train_from(position)
+                except DivergenceError as error:
+                    position = self._roll_back(error)
 
-    def _take_steps(self, start, interruption):
-        batches = self._feed(start)
-        self.writer.example(self.data, start)
-        self.reports = Reports(start)
-        done, warm = start, set()
-        while done < self.schedule.train_steps:
+    def _train_from(self, position):
+        done = position.step
+        self.milestones.begin(position)
+        batches, evaluation, warm = self.milestones.feed(done), None, False
+        if not position.evaluated:
+            evaluation = self._evaluate(done)
+        elif done == 0 and self.config.on_nan == "rollback":
+            self.milestones.save(done)
+        while done < self.train_steps:
             steps = self.timetable.steps_ahead(done)
             self.profile.before(done + 1)
-            self.reports.add(self.train_step(batches, steps, interruption.requested))
+            self.milestones.reports.add(self._take(batches, done, steps))
             done += steps
             self.profile.after(done)
             self.writer.advance(steps)
-            if (steps > 1) not in warm:
+            if not warm:
                 # The first call compiles; its time says nothing of the others.
-                warm.add(steps > 1)
-                self.reports.wait()
-                self.writer.restart_clock()
+                warm = True
+                self.milestones.reports.wait()
+                self.milestones.restart_clocks()
             evaluation = self._do_what_is_due(done)
-            self._stop_if_asked(done, interruption)
+            if self._asked_to_stop() and done < self.train_steps:
+                self._save_and_stop(done)
+        self.checkpoints.wait()
         return evaluation
+
+    def _take(self, batches, done, steps):
+        try:
+            with self.milestones.naming_unreadable(done, steps):
+                return self.train_step(batches, steps, self.interruption.requested)
+        except UnreadableError:
+            # Nothing has changed since the step before, unless several were to be taken.
+            if steps == 1 and done and not self.several_workers:
+                self.milestones.save(done)
+                self.checkpoints.wait()
+                self.writer.line(f"Stopped after step {done:,}, saved as {self.checkpoints.newest}")
+            raise
 
     def _do_what_is_due(self, done):
         evaluates = self.timetable.evaluates(done)
+        self._stop_requests = self.milestones.check()
         if self.timetable.logs(done):
-            self._log(done, show=not evaluates)
+            self.milestones.log(done, show=not evaluates)
         if evaluates:
-            return self._evaluate_and_save(done)
+            return self._evaluate(done)
         if self.timetable.saves(done):
-            self._save(done)
+            self.milestones.save(done)
         return None
 
-    def _stop_if_asked(self, done, interruption):
-        if self.several_workers:
-            # All workers read the same sum, and so stop after the same step.
-            asked = self.reports.earlier_stop_requests() > 0
-        else:
-            asked = interruption.requested
-        if not asked or done >= self.schedule.train_steps:
-            return
-        if not self.timetable.saves(done):
-            self._save(done)
-        self.writer.line(f"Stopped after step {done:,}, saved as {self.writer.newest}")
-        raise Interrupted(interruption.signal_number)
-
-    def _feed(self, start):
-        return feed_training(
-            self.strategy,
-            self.data,
-            self.config.global_batch_size,
-            seed=self.config.seed,
-            start_step=start,
-            augmentation=self.config.augmentation,
-        )
-
-    def _log(self, done, show):
-        means = self._collect()
-        weights = [tf.convert_to_tensor(variable) for variable in self.state.trainable]
-        weight_norm = float(tf.linalg.global_norm(weights))
-        self.writer.log(done, means, self._rate(done), weight_norm, show)
-
-    def _collect(self):
-        """Means over the steps since the last call; refuses what is not finite."""
-        means, bad = self.reports.collect()
-        if bad is not None:
-            step, loss = bad
-            self._diverged(f"The loss was {loss} at step {step:,}")
-        return means
-
-    def _rate(self, done):
-        return float(self.schedule(done - 1))
-
-    def _evaluate(self):
-        self.merge()
-        batches, steps = feed_evaluation(self.strategy, self.data, self.config.global_batch_size)
-        return evaluate(self.eval_step, batches, steps)
-
-    def _evaluate_and_save(self, done):
-        if self.config.recompute_bn_batches:
-            self.recompute(self._feed(done), self.config.recompute_bn_batches)
-        evaluation = self._evaluate()
-        if not math.isfinite(evaluation.loss):
-            self._diverged(f"The evaluation loss was {evaluation.loss} after step {done:,}")
-        means = self.reports.since_evaluation()
-        # In this order: killed in between, the run would take these steps again and
-        # write the row anew.
-        self.writer.evaluation(done, evaluation, means, self._rate(done))
-        self._save(done, evaluation.accuracy)
-        self.writer.curves(self.schedule.drop_steps)
-        if done == self.schedule.train_steps:
-            self.writer.confusion(done, evaluation)
-        self.writer.restart_clock()
+    def _evaluate(self, done):
+        evaluation = self.milestones.evaluate_and_save(done)
+        if evaluation is None:
+            self._stop(done)
         return evaluation
 
-    def _save(self, done, accuracy=None):
-        self._collect()
-        self.merge()
-        # The loss of a step tells of the variables before it.
-        floats = [v for v in self.state.trainable + self.state.non_trainable if v.dtype.is_floating]
-        if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]):
-            self._diverged(f"A variable was no longer finite after step {done:,}")
-        self.writer.save(done, accuracy)
-        self.writer.restart_clock()
+    def _asked_to_stop(self):
+        if self.several_workers:
+            # All workers read the same sum, and so stop after the same step.
+            return self._stop_requests > 0
+        return self.interruption.requested
 
-    def _diverged(self, what):
-        kept = self.writer.newest
-        raise DivergenceError(
-            f"{what}. Training has stopped. A lower learning rate or a longer warm-up may help. "
-            + (f"Last good checkpoint: {kept}" if kept else "No checkpoint had been saved yet.")
+    def _save_and_stop(self, done):
+        if not self.timetable.saves(done):
+            self.milestones.save(done)
+        self._stop(done)
+
+    def _stop(self, done) -> typing.NoReturn:
+        self.checkpoints.wait()
+        saved_as = self.checkpoints.newest
+        raise self.interruption.interrupted(f"after step {done:,}, saved as {saved_as}")
+
+    def _roll_back(self, error):
+        """The position to go on from, where the run may go on; else raises the error again."""
+        advice = "A lower learning rate or a longer warm-up may help."
+        rolls_back = self.config.on_nan == "rollback"
+        if rolls_back:
+            # No process may look for the newest checkpoint before it has been written.
+            wait_for_all(self.strategy)
+        if not rolls_back or self.checkpoints.newest is None:
+            raise DivergenceError(f"{error} Training has stopped. {advice}") from error
+        earlier = self.milestones.restarts
+        if len(earlier) >= self.config.max_rollbacks:
+            raise DivergenceError(
+                f"{error} Training has stopped: it has been rolled back {len(earlier)} times, as "
+                f"often as max_rollbacks allows. {advice}"
+            ) from error
+        position = self.restore()
+        restarts = (*(min(step, position.step) for step in earlier), position.step)
+        self.writer.line(
+            f"{error} Rolled back to step {position.step:,}, to go on with another data order: "
+            f"{len(restarts)} of at most {self.config.max_rollbacks} times."
         )
+        self.writer.set_back(position)
+        return position.restarted(restarts)

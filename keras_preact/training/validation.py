@@ -15,6 +15,7 @@ def check_numbers(config: Any) -> None:
         *("global_batch_size", "width_multiplier", "learning_rate", "warmup_learning_rate"),
         *("drop_factor", "schedule_steps", "schedule_epochs", "train_steps", "train_epochs"),
         *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
+        *("max_runtime_minutes", "max_rollbacks"),
     )
     at_least_zero = (
         *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),

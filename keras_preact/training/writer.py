@@ -1,6 +1,8 @@
 """What a run shows and leaves: lines, metrics, pictures, checkpoints. One process writes."""
 
 import contextlib
+import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +13,8 @@ from keras_preact.training import curves, metrics, pictures
 from keras_preact.training.checkpoint import Checkpoints
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation
-from keras_preact.training.progress import Progress
+from keras_preact.training.position import Position
+from keras_preact.training.progress import Progress, say
 from keras_preact.training.reports import Means
 from keras_preact.training.run_folder import RunFolder
 
@@ -41,36 +44,42 @@ class Writer:
         self._checkpoints, self._info = checkpoints, data.info
         self._log = self._progress = None
 
-    @property
-    def newest(self) -> str | None:
-        """Path of the newest checkpoint, None before the first."""
-        return self._checkpoints.newest
-
     def line(self, text: str) -> None:
         """Prints a line that stays."""
-        if not self.writes:
-            return
-        if self._progress is None:
-            print(text, flush=True)
-        else:
-            self._progress.line(text)
+        if self.writes:
+            say(text)
 
     @contextlib.contextmanager
-    def writing(self, start: int, train_steps: int) -> Iterator[None]:
-        """The time of training, from the step `start` on."""
+    def writing(self, position: Position, train_steps: int) -> Iterator[None]:
+        """The time of training, from a position on."""
         self._started = time.perf_counter()
         batch_size = self.config.global_batch_size
-        self._progress = Progress(start, train_steps, batch_size, quiet=not self.writes)
-        if self.writes:
-            self._log = metrics.MetricsLog(self.folder.metrics, self.folder.tensorboard, start)
-            if start:
-                self.line(f"Continuing from {self.newest}")
+        self._progress = Progress(position.step, train_steps, batch_size, quiet=not self.writes)
+        self._open_log(position)
         try:
             yield
         finally:
             self._progress.close()
             if self._log is not None:
                 self._log.close()
+
+    def set_back(self, position: Position) -> None:
+        """The run goes on from an earlier position."""
+        self._progress.set_back(position.step)
+        if self._log is not None:
+            self._log.close()
+        self._open_log(position)
+
+    def _open_log(self, position):
+        if not self.writes:
+            return
+        start = position.step
+        self._log = metrics.MetricsLog(self.folder.metrics, self.folder.tensorboard, start)
+        if start and len(self._log.csv()) != position.csv_bytes:
+            self.line(
+                f"{self.folder.metrics} is not as this run left it after step {start:,}: its rows "
+                "up to that step are kept as they are."
+            )
 
     def advance(self, steps: int) -> None:
         """Further steps have been taken."""
@@ -110,16 +119,16 @@ class Writer:
             accuracy=means.accuracy,
             learning_rate=learning_rate,
             images_per_second=speed,
-            input_wait_share=waiting,
             gradient_norm=means.gradient_norm,
             weight_norm=weight_norm,
             loss_scale=means.loss_scale,
+            **({} if math.isnan(waiting) else {"input_wait_share": waiting}),
         )
 
     def evaluation(
         self, done: int, evaluation: Evaluation, means: Means, learning_rate: float
     ) -> None:
-        """An evaluation, and the training since the one before, as a row of metrics.csv."""
+        """An evaluation, and the training since the one before: a row, written by `save`."""
         speed = self._progress.mean_rate()
         if not self.writes:
             return
@@ -141,16 +150,32 @@ class Writer:
             f"loss {means.loss:.4f}; evaluation {evaluation}"
         )
 
-    def save(self, done: int, accuracy: float | None) -> None:
-        """A checkpoint."""
-        if self.writes:
-            self._checkpoints.save(done, accuracy)
-            self.folder.forget_aside()
+    def save(self, position: Position, best: bool) -> None:
+        """Copies the state, and saves it with the rows of metrics.csv in the background.
+
+        Raises:
+            SaveError: if an earlier save failed.
+        """
+        if not self.writes:
+            return
+        log, text = self._log, self._log.csv()
+        self._checkpoints.save(
+            dataclasses.replace(position, csv_bytes=len(text)),
+            best,
+            # In this order: killed in between, the run would take these steps again and
+            # write the row anew.
+            before=lambda: log.write_csv(text),
+            after=self.folder.forget_aside,
+        )
 
     def curves(self, drop_steps: Sequence[int]) -> None:
-        """curves.png."""
-        if self.writes:
+        """curves.png; a picture that cannot be written does not end a run."""
+        if not self.writes:
+            return
+        try:
             curves.plot(self._log.rows, self.title, self.folder.curves, drop_steps)
+        except OSError as error:
+            self.line(f"Could not write {self.folder.curves}: {error.strerror}")
 
     def confusion(self, done: int, evaluation: Evaluation) -> None:
         """Confusion matrix and accuracy of each class, to TensorBoard."""

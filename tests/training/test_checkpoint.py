@@ -1,105 +1,132 @@
+"""What is saved comes back, and which checkpoints are kept."""
+
+import dataclasses
+import threading
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from small_states import assert_same, make, names, save, scramble, values
 
-import keras_preact
-from keras_preact.training import TrainConfig, checkpoint
-from keras_preact.training.optimizer import SGD
-from keras_preact.training.state import make_state
-
-
-def make(seed, **options):
-    keras.utils.set_random_seed(seed)
-    model = keras_preact.ResNetV2(8, input_shape=(8, 8, 3), **options)
-    optimizer = SGD(0.1, 0.9)
-    optimizer.build(model.trainable_variables)
-    return make_state(TrainConfig(), model, optimizer)
+from keras_preact.training import checkpoint
+from keras_preact.training.checkpoint_folder import step_of
+from keras_preact.training.position import Position
 
 
-def take_a_step(state):
-    variables = state.model.trainable_variables
-    state.optimizer.apply([keras.ops.ones_like(v) for v in variables], variables)
+@pytest.fixture(scope="module")
+def state():
+    return make(1)
 
 
-def assert_equal(first, second):
-    assert len(first) == len(second) > 0
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
+@pytest.fixture(scope="module")
+def other():
+    return make(2)
 
 
-@pytest.mark.parametrize("shortcut", ["identity", "dropout"])
-def test_a_checkpoint_brings_back_weights_statistics_seeds_and_momentum(tmp_path, shortcut):
-    state = make(1, shortcut=shortcut)
-    take_a_step(state)
-    state.loss_scale.scale.assign(4.0)
-    state.loss_scale.good_steps.assign(17)
-    checkpoint.Checkpoints(tmp_path, state, keep=3).save(12)
-    other = make(2, shortcut=shortcut)
-    assert checkpoint.Checkpoints(tmp_path, other, keep=3).restore() == 12
-    assert_equal(other.model.variables, state.model.variables)
-    assert_equal(other.optimizer.variables, state.optimizer.variables)
-    assert int(other.optimizer.iterations) == 1
-    assert (other.loss_scale.scale, other.loss_scale.good_steps) == (4, 17)
+def restore(folder, state):
+    return checkpoint.Checkpoints(folder, state, keep=3).restore()
 
 
-def test_nothing_is_restored_from_an_empty_folder(tmp_path):
-    assert checkpoint.Checkpoints(tmp_path, make(1), keep=3).restore() is None
-    with pytest.raises(ValueError, match="no newest checkpoint"):
-        checkpoint.find(tmp_path, "newest")
+def test_a_checkpoint_brings_back_everything_to_the_last_bit(tmp_path):
+    options = {"ema_decay": 0.9, "shortcut": "dropout"}
+    state, other = make(1, **options), make(2, **options)
+    scramble(state, seed=3)
+    position = Position(
+        step=12_000_000_000,
+        epoch=7,
+        step_in_epoch=2,
+        seed=2**31 - 1,
+        restarts=(400, 400, 800),
+        best_accuracy=1 / 3,
+        evaluated=False,
+        csv_bytes=987,
+        reports=np.random.default_rng(1).uniform(size=(5, 7)),
+    )
+    checkpoints = checkpoint.Checkpoints(tmp_path, state, keep=3)
+    checkpoints.save(position)
+    checkpoints.wait()
+    expected = values(state)
+    for name, value in values(other).items():
+        assert not np.array_equal(value, expected[name]), name
+    restored = restore(tmp_path, other)
+    assert_same(values(other), expected)
+    for field in dataclasses.fields(Position):
+        value, expected = getattr(restored, field.name), getattr(position, field.name)
+        assert type(value) is type(expected), field.name
+        np.testing.assert_array_equal(value, expected, err_msg=field.name)
 
 
-def test_the_newest_few_and_the_best_are_kept(tmp_path):
-    checkpoints = checkpoint.Checkpoints(tmp_path, make(1), keep=2)
-    for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7), (4, None)):
-        checkpoints.save(step, accuracy)
-    newest = {path.name.partition(".")[0] for path in tmp_path.glob("step-*.index")}
-    assert newest == {"step-3", "step-4"}
-    assert [path.name for path in (tmp_path / "best").glob("*.index")] == ["step-2.index"]
-    assert checkpoint.step_of(checkpoint.find(tmp_path, "best")) == 2
-    assert checkpoint.step_of(checkpoint.find(tmp_path, "newest")) == 4
+def test_what_is_saved_is_the_state_at_that_moment_though_it_changes_meanwhile(
+    tmp_path, state, other
+):
+    scramble(state, seed=1)
+    expected, may_write, seen = values(state), threading.Event(), []
+    checkpoints = checkpoint.Checkpoints(tmp_path, state, keep=3)
+
+    def before():
+        assert may_write.wait(20)
+        seen.append(names(tmp_path))
+
+    checkpoints.save(Position(step=5), before=before, after=lambda: seen.append(checkpoints.newest))
+    assert checkpoints.newest is None
+    # Training goes on: a step of the optimizer, and whatever else changes.
+    trainable = state.model.trainable_variables
+    state.optimizer.apply([keras.ops.ones_like(v) for v in trainable], trainable)
+    scramble(state, seed=2)
+    may_write.set()
+    checkpoints.wait()
+    assert seen == [[], str(tmp_path / "step-5")]
+    assert restore(tmp_path, other).step == 5
+    assert_same(values(other), expected)
 
 
-def test_the_best_so_far_survives_a_restart(tmp_path):
-    checkpoint.Checkpoints(tmp_path, make(1), keep=2).save(1, accuracy=0.9)
-    restarted = checkpoint.Checkpoints(tmp_path, make(1), keep=2)
-    restarted.restore()
-    restarted.save(2, accuracy=0.8)
-    assert checkpoint.step_of(checkpoint.find(tmp_path, "best")) == 1
+def test_the_saved_statistics_are_the_means_of_those_of_the_replicas(tmp_path, state, other):
+    statistics = [v for v in state.model.variables if "moving_" in v.path]
+    size = sum(np.prod(v.shape) for v in statistics)
+    rows = np.random.default_rng(0).normal(size=(2, size)).astype(np.float32)
+    checkpoints = checkpoint.Checkpoints(tmp_path, state, keep=1)
+    checkpoints.save(Position(step=1, replica_statistics=rows))
+    checkpoints.wait()
+    np.testing.assert_array_equal(restore(tmp_path, other).replica_statistics, rows)
+    restored = [np.ravel(v) for v in other.model.variables if "moving_" in v.path]
+    np.testing.assert_allclose(np.concatenate(restored), (rows[0] + rows[1]) / 2, rtol=1e-6)
 
 
-def test_a_checkpoint_of_a_bfloat16_net_fits_the_float32_net(tmp_path):
+def test_nothing_is_restored_from_an_empty_folder(tmp_path, state):
+    assert restore(tmp_path, state) is None
+    for which in ("newest", "best"):
+        with pytest.raises(ValueError, match=f"no {which} checkpoint"):
+            checkpoint.find(tmp_path, which)
+
+
+def test_the_newest_few_and_the_best_are_kept(tmp_path, state, other):
+    checkpoints = checkpoint.Checkpoints(tmp_path, state, keep=2)
+    for step, best in ((8, True), (9, True), (10, False), (11, False)):
+        scramble(state, seed=step)
+        checkpoints.save(Position(step=step), best=best)
+    checkpoints.wait()
+    assert [name for name in names(tmp_path) if "-" in name] == ["step-10", "step-11"]
+    assert [name for name in names(tmp_path / "best") if "-" in name] == ["step-9"]
+    newest, best = (checkpoint.find(tmp_path, which) for which in ("newest", "best"))
+    assert checkpoints.newest == newest
+    assert (step_of(newest), step_of(best)) == (11, 9)
+    # Both are what TensorFlow's own tools take for the latest.
+    assert tf.train.latest_checkpoint(str(tmp_path)) == f"{newest}/variables"
+    assert tf.train.latest_checkpoint(str(tmp_path / "best")) == f"{best}/variables"
+    # The best serves to evaluate and export, and has no optimizer.
+    held = tf.train.load_checkpoint(f"{best}/variables").get_variable_to_shape_map()
+    assert {name.partition("/")[0] for name in held} == {"model", "_CHECKPOINTABLE_OBJECT_GRAPH"}
+    checkpoint.load_model(best, other.model)
+    scramble(state, seed=9)
+    for loaded, expected in zip(other.model.variables, state.model.variables, strict=True):
+        np.testing.assert_array_equal(loaded, expected, err_msg=loaded.path)
+
+
+def test_a_checkpoint_of_a_bfloat16_net_fits_the_float32_net(tmp_path, other):
     keras.config.set_dtype_policy("mixed_bfloat16")
-    state = make(1)
-    path = checkpoint.Checkpoints(tmp_path, state, keep=1).save(1)
-    keras.config.set_dtype_policy("float32")
-    other = make(2)
-    checkpoint.load_model(path, other.model)
-    assert_equal(other.model.variables, state.model.variables)
-
-
-def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
-    path = checkpoint.Checkpoints(tmp_path, make(1), keep=1).save(1)
-    other = make(1, shortcut="exclusive_gating")
-    with pytest.raises(ValueError, match="does not fit this model"):
-        checkpoint.load_model(path, other.model)
-    with pytest.raises(ValueError, match="does not fit this model"):
-        checkpoint.Checkpoints(tmp_path, other, keep=1).restore()
-
-
-@pytest.mark.parametrize("ending", [".index", ".data-00000-of-00001"])
-def test_a_damaged_checkpoint_is_named(tmp_path, ending):
-    path = checkpoint.Checkpoints(tmp_path, make(1), keep=1).save(1)
-    file = tmp_path / f"step-1{ending}"
-    file.write_bytes(file.read_bytes()[:1000])
-    state = make(1)
-    with pytest.raises(ValueError, match=r"step-1 is damaged"):
-        checkpoint.load_model(path, state.model)
-    with pytest.raises(ValueError, match=r"step-1 is damaged"):
-        checkpoint.Checkpoints(tmp_path, state, keep=1).restore()
-
-
-def test_checkpoints_whose_index_is_lost_are_not_taken_for_none(tmp_path):
-    checkpoint.Checkpoints(tmp_path, make(1), keep=1).save(7)
-    (tmp_path / "checkpoint").unlink()
-    with pytest.raises(ValueError, match=r"the newest step-7.*missing or damaged"):
-        checkpoint.Checkpoints(tmp_path, make(1), keep=1).restore()
+    saved = make(1)
+    path = save(tmp_path, saved, 1)
+    checkpoint.load_model(str(path), other.model)
+    for loaded, expected in zip(other.model.variables, saved.model.variables, strict=True):
+        np.testing.assert_array_equal(loaded, expected, err_msg=loaded.path)

@@ -83,19 +83,36 @@ def test_evaluation_leaves_the_moving_statistics_alone(digits_and_model):
 def test_sums_beyond_what_float32_can_count_are_exact():
     # 2**24 + 1 is the first whole number that float32 has not.
     sums = [
-        (tf.constant(2.0**24), tf.constant([[2.0**24, 0], [0, 2]])),
-        (tf.constant(1.0), tf.constant([[1.0, 0], [0, 2]])),
+        (tf.constant(2.0**24), tf.constant([[2.0**24, 0], [0, 2]]), 0),
+        (tf.constant(1.0), tf.constant([[1.0, 0], [0, 2]]), 0),
     ]
     steps = iter(sums)
-    result = evaluate(lambda batch: next(steps), iter([("a",), ("b",)]), 2)
+    result = evaluate(lambda batch, stop: next(steps), iter([("a",), ("b",)]), 2)
     assert result.confusion.tolist() == [[2**24 + 1, 0], [0, 4]]
     assert result.loss == (2**24 + 1) / (2**24 + 5)
 
 
 def test_no_more_batches_are_taken_than_there_are_steps():
     batches = iter([("a",), ("b",), ("c",)])
-    evaluate(lambda batch: (tf.constant(1.0), tf.constant([[1.0]])), batches, 2)
+    evaluate(lambda batch, stop: (tf.constant(1.0), tf.constant([[1.0]]), 0), batches, 2)
     assert list(batches) == [("c",)]
+
+
+def test_an_evaluation_is_given_up_at_the_batch_after_the_request(digits_and_model):
+    data, model = digits_and_model
+    eval_step = make_eval_step(model, data.info, STRATEGY)
+    asked = []
+
+    def ask():
+        asked.append(len(asked))
+        return asked == [0, 1]
+
+    batches, steps = feed_evaluation(STRATEGY, data, 100)
+    assert evaluate(eval_step, batches, steps, ask) is None
+    assert asked == [0, 1] and len(list(batches)) == 2
+    # Other processes ask, and this one hears of it by the sum over all.
+    answers = iter([(tf.constant(1.0), tf.constant([[1.0]]), stops) for stops in (0.0, 1.0)])
+    assert evaluate(lambda *arguments: next(answers), iter([(), (), ()]), 3) is None
 
 
 def test_accuracies_are_shares_of_right_answers_among_all_and_in_each_class():

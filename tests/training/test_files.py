@@ -1,8 +1,104 @@
-from keras_preact.training.files import write_whole
+"""Whole files, sealed folders, and how they fail."""
+
+import json
+
+import pytest
+
+from keras_preact.training import files
 
 
-def test_a_whole_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path):
-    write_whole(tmp_path / "file.txt", b"old")
-    write_whole(tmp_path / "file.txt", b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
-    assert (tmp_path / "file.txt").read_bytes() == b"new"
+def seal(path, **contents):
+    with files.sealed(path) as folder:
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
+    files.write_whole(tmp_path / "a.txt", b"old and longer")
+    files.write_whole(tmp_path / "a.txt", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_bytes() == b"new"
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path, monkeypatch):
+    files.write_whole(tmp_path / "a.txt", b"old")
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "_flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_whole(tmp_path / "a.txt", b"new")
+    assert names(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_bytes() == b"old"
+
+
+def test_a_sealed_folder_has_a_manifest_as_sha256sum_and_ls_would_write_it(tmp_path):
+    seal(tmp_path / "it", data=b"abc", empty=b"")
+    assert names(tmp_path) == ["it"]
+    assert names(tmp_path / "it") == ["data", "empty", "manifest.json"]
+    manifest = json.loads((tmp_path / "it" / "manifest.json").read_text())
+    # The test vectors of FIPS 180-4.
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert manifest["files"] == {
+        "data": {"bytes": 3, "sha256": abc},
+        "empty": {"bytes": 0, "sha256": nothing},
+    }
+    assert files.damage(tmp_path / "it") is None
+
+
+def test_a_folder_does_not_take_its_name_before_it_is_whole(tmp_path):
+    with files.sealed(tmp_path / "it") as folder:
+        (folder / "data").write_bytes(b"abc")
+        assert not (tmp_path / "it").exists()
+        assert folder.name.startswith(".")
+
+
+def test_a_folder_that_could_not_be_filled_leaves_what_was_there(tmp_path):
+    seal(tmp_path / "it", data=b"old")
+    with pytest.raises(OSError, match="full"), files.sealed(tmp_path / "it") as folder:
+        (folder / "data").write_bytes(b"ne")
+        raise OSError("full")
+    assert names(tmp_path) == ["it"]
+    assert (tmp_path / "it" / "data").read_bytes() == b"old"
+    assert files.damage(tmp_path / "it") is None
+
+
+def test_a_folder_takes_the_place_of_one_of_its_name_and_of_what_a_killed_process_left(tmp_path):
+    seal(tmp_path / "it", data=b"old", more=b"old")
+    (tmp_path / ".it.tmp").mkdir()
+    (tmp_path / ".it.tmp" / "rest").write_bytes(b"half")
+    seal(tmp_path / "it", data=b"new")
+    assert names(tmp_path) == ["it"]
+    assert names(tmp_path / "it") == ["data", "manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda it: (it / "data").write_bytes(b"ab"), "its data has 2 bytes in place of 3"),
+        (lambda it: (it / "data").write_bytes(b"abd"), "its data has been changed"),
+        (lambda it: (it / "data").unlink(), "its data cannot be read: No such file"),
+        (lambda it: (it / "manifest.json").unlink(), "it has no manifest.json"),
+        (lambda it: (it / "manifest.json").write_bytes(b'{"files"'), "cannot be read"),
+        (lambda it: (it / "manifest.json").write_bytes(b"\xff\xfe"), "cannot be read"),
+        (lambda it: (it / "manifest.json").write_bytes(b'{"files": {"data": 3}}'), "cannot be"),
+    ],
+)
+def test_damage_is_found_and_described(tmp_path, harm, words):
+    seal(tmp_path / "it", data=b"abc")
+    harm(tmp_path / "it")
+    assert words in files.damage(tmp_path / "it")
+
+
+def test_a_folder_is_never_seen_half_deleted(tmp_path):
+    seal(tmp_path / "it", data=b"abc")
+    (tmp_path / ".it.deleted").mkdir()
+    files.remove(tmp_path / "it")
+    files.remove(tmp_path / "it")
+    assert names(tmp_path) == []

@@ -1,39 +1,209 @@
+"""Signals that are heard at once, and the time allowed."""
+
+import hashlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
+from keras_preact.training import interruption
 from keras_preact.training.interruption import Interrupted, Interruption
 
+# Loads the module by its path: the package would import TensorFlow.
+BUSY = """
+import hashlib, importlib.util, sys
+spec = importlib.util.spec_from_file_location("interruption", sys.argv[1])
+interruption = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(interruption)
+with interruption.Interruption(tell=lambda line: print(line, flush=True)):
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
 
-def test_the_first_signal_is_remembered_and_the_second_acts():
-    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interruption.signal_number == signal.SIGINT
-        os.kill(os.getpid(), signal.SIGINT)
+
+class Clock:
+    def __init__(self):
+        self.now = 5000.0
+
+    def monotonic(self):
+        return self.now
+
+    def go(self, seconds):
+        self.now += seconds
 
 
-def test_the_handlers_of_before_are_put_back():
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with Interruption():
-        assert signal.getsignal(signal.SIGTERM) != before[1]
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(interruption, "time", clock)
+    return clock
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def wait_until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def exits(monkeypatch):
+    """Collects the codes with which the process would have ended."""
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    return codes
+
+
+def iterations(seconds):
+    """How many of these, in one call, keep the processor busy for so long."""
+    begun = time.perf_counter()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000)
+    return round(100_000 * seconds / (time.perf_counter() - begun))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_at_once_while_the_program_computes(number, exits):
+    sent, heard, count = [], [], iterations(1.0)
+
+    def send_it():
+        sent.append(time.monotonic())
+        send(number)
+
+    with Interruption(tell=lambda line: heard.append((time.monotonic(), line))) as asked:
+        assert not asked.requested
+        threading.Timer(0.2, send_it).start()
+        # One long call in C, as those of TensorFlow: Python's own handlers run after it.
+        hashlib.pbkdf2_hmac("sha256", b"", b"", count)
+        returned = time.monotonic()
+        assert asked.requested
+    [(when, line)] = heard
+    assert when - sent[0] < (returned - sent[0]) / 2
+    assert line == f"{number.name}: stopping after this step. A second signal ends at once."
+    why = asked.interrupted("after step 7")
+    assert isinstance(why, KeyboardInterrupt)
+    assert (str(why), why.exit_code) == (f"{number.name}, after step 7", 128 + number)
+    assert exits == []
+
+
+def test_signals_sent_together_count_as_one_and_a_later_one_ends_the_process(exits, clock):
+    lines = []
+    with Interruption(tell=lines.append) as asked:
+        # As timeout and job schedulers do, to a process and to its group.
+        for number, seconds in ((signal.SIGTERM, 0.0), (signal.SIGINT, 0.0), (signal.SIGINT, 0.19)):
+            clock.go(seconds)
+            send(number)
+            time.sleep(0.1)  # until another thread has heard it
+        assert exits == [] and len(lines) == 1
+        assert asked.interrupted("").exit_code == 143
+        clock.go(0.02)
+        send(signal.SIGINT)
+        wait_until(lambda: exits)
+    assert exits == [130]
+
+
+def test_a_second_signal_ends_a_busy_process_at_once():
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY, interruption.__file__], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            assert process.stdout.readline() == "busy\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline().startswith("SIGINT: stopping after this step")
+            time.sleep(0.3)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+
+
+def listeners():
+    return [thread for thread in threading.enumerate() if "_listen" in thread.name]
+
+
+def test_what_was_there_before_is_put_back():
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    wait_until(lambda: not listeners())
+    handlers = [signal.getsignal(number) for number in interruption.SIGNALS]
+    with reader, writer:
+        before = signal.set_wakeup_fd(writer.fileno())
+        try:
+            with Interruption():
+                assert signal.getsignal(signal.SIGTERM) != handlers[1]
+                assert len(listeners()) == 1
+            assert [signal.getsignal(number) for number in interruption.SIGNALS] == handlers
+        finally:
+            assert signal.set_wakeup_fd(before) == writer.fileno()
+    wait_until(lambda: not listeners())
 
 
 def test_outside_the_main_thread_nothing_is_installed():
     before, seen = signal.getsignal(signal.SIGINT), []
 
     def work():
-        with Interruption() as interruption:
-            seen.append((signal.getsignal(signal.SIGINT), interruption.signal_number))
+        with Interruption() as asked:
+            seen.append((signal.getsignal(signal.SIGINT), asked.requested))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [(before, None)]
+    assert seen == [(before, False)]
 
 
-def test_the_exit_code_is_that_of_a_shell():
-    assert Interrupted(signal.SIGINT).exit_code == 130
-    assert Interrupted(signal.SIGTERM).exit_code == 143
+@pytest.mark.parametrize(("interval", "looks"), [(50, 11), (7, 85), (400, 1), (1000, 1)])
+def test_the_time_is_up_one_interval_before_the_limit(clock, interval, looks):
+    asked, count = Interruption(limit_seconds=600), 0
+    while not asked.requested:
+        clock.go(interval)
+        count += 1
+    # The first look at which no further interval would fit in.
+    assert count == looks == next(n for n in range(1, 100) if n * interval + interval >= 600)
+    why = asked.interrupted("after step 7")
+    assert isinstance(why, Interrupted)
+    assert (str(why), why.exit_code) == ("the 10 minutes allowed are over, after step 7", 75)
+    clock.go(-300)
+    assert asked.requested
+
+
+def test_the_longest_interval_counts_but_none_that_was_not_typical(clock):
+    asked = Interruption(limit_seconds=1000)
+    clock.go(500)  # compiling
+    asked.restart_clock()
+    for seconds in (10, 80, 10, 310):  # 910 have passed
+        assert not asked.requested
+        clock.go(seconds)
+        if seconds == 310:
+            asked.restart_clock()  # saving
+    assert not asked.requested
+    clock.go(10)
+    assert asked.requested  # 80 are left
+
+
+def test_without_a_limit_the_time_is_never_up(clock):
+    asked = Interruption()
+    clock.go(10**9)
+    assert not asked.requested
+
+
+def test_a_signal_is_the_reason_even_where_the_time_is_up_too(clock):
+    asked = Interruption(limit_seconds=60)
+    with asked:
+        clock.go(60)
+        assert asked.requested
+        send(signal.SIGINT)
+        wait_until(lambda: asked.interrupted("").exit_code == 130)
+
+
+def test_where_another_worker_was_asked_the_reason_is_that_of_a_scheduler():
+    assert Interruption().interrupted("").exit_code == 143

@@ -1,11 +1,12 @@
 import csv
 import io
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from small_runs import events, steps_shown
 
 from keras_preact.training import metrics
 
@@ -25,11 +26,14 @@ def row(step, **changes):
     return metrics.Row(**{**values, **changes})
 
 
-def events(folder, split):
-    """What TensorBoard reads."""
-    accumulator = EventAccumulator(str(folder / "events" / split), {"tensors": 0})
-    accumulator.Reload()
-    return accumulator
+def make(folder, start_step=0):
+    return metrics.MetricsLog(folder / "metrics.csv", folder / "tensorboard", start_step)
+
+
+def written(log):
+    """Writes metrics.csv and returns its bytes."""
+    log.write_csv(log.csv())
+    return log.csv()
 
 
 def encode(image):
@@ -39,31 +43,75 @@ def encode(image):
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path):
-    log = metrics.MetricsLog(tmp_path / "metrics.csv", tmp_path / "events", start_step=0)
+    log = make(tmp_path)
     rows = [row(10), row(1_234_567, train_loss=0.0123457)]
     for each in rows:
         log.add(each)
+    data = written(log)
     log.close()
+    assert (tmp_path / "metrics.csv").read_bytes() == data
     assert metrics.read(tmp_path / "metrics.csv") == [
         rows[0],
         row(1_234_567, epoch=123457.0, train_loss=0.0123457),
     ]
     with (tmp_path / "metrics.csv").open() as file:
         assert [line["step"] for line in csv.DictReader(file)] == ["10", "1234567"]
+    # A run that goes on writes the same bytes.
+    assert make(tmp_path, start_step=1_234_567).csv() == data
+
+
+def test_rows_are_in_the_file_once_it_is_written_and_not_before(tmp_path):
+    log = make(tmp_path)
+    assert written(log).decode().strip() == ",".join(metrics.COLUMNS)
+    log.add(row(10))
+    assert metrics.read(tmp_path / "metrics.csv") == []
+    data = log.csv()
+    log.add(row(20))
+    log.write_csv(data)
+    assert [each.step for each in metrics.read(tmp_path / "metrics.csv")] == [10]
 
 
 def test_steps_that_will_be_taken_again_are_dropped(tmp_path):
-    path = tmp_path / "metrics.csv"
-    log = metrics.MetricsLog(path, tmp_path / "events", start_step=0)
+    log = make(tmp_path)
     for step in (10, 20, 30):
         log.add(row(step))
-    resumed = metrics.MetricsLog(path, tmp_path / "events", start_step=20)
+    written(log)
+    resumed = make(tmp_path, start_step=20)
     resumed.add(row(25))
-    assert [each.step for each in metrics.read(path)] == [10, 20, 25]
+    written(resumed)
+    assert [each.step for each in metrics.read(tmp_path / "metrics.csv")] == [10, 20, 25]
+
+
+def date_back(folder):
+    """Lets a second pass: by it TensorBoard sorts the files of a run."""
+    for path in folder.rglob("events.out.tfevents.*"):
+        earlier = re.sub(r"\d{10}", lambda seconds: str(int(seconds[0]) - 1), path.name, count=1)
+        path.rename(path.with_name(earlier))
+
+
+def test_tensorboard_shows_each_step_once_however_often_a_run_was_set_back(tmp_path):
+    sessions = [(0, (5, 10, 15, 20)), (10, (15, 20, 25)), (20, (22, 30)), (22, (30, 35))]
+    for start, steps in sessions:
+        date_back(tmp_path)
+        log = make(tmp_path, start)
+        for step in steps:
+            log.train(step, loss=float(step), accuracy=0.5)
+            log.add(row(step))
+        log.close()
+    for split, name in (("train", "loss"), ("train", "accuracy"), ("eval", "loss")):
+        assert steps_shown(tmp_path, split, name) == [5, 10, 15, 20, 22, 30, 35]
+    # Back to the beginning.
+    date_back(tmp_path)
+    log = make(tmp_path, 0)
+    log.train(5, loss=7.0)
+    log.close()
+    [event] = events(tmp_path, "train").Tensors("loss")
+    assert tf.make_ndarray(event.tensor_proto) == 7
+    assert steps_shown(tmp_path, "eval", "loss") == []
 
 
 def test_tensorboard_reads_the_figures(tmp_path):
-    log = metrics.MetricsLog(tmp_path / "metrics.csv", tmp_path / "events", start_step=0)
+    log = make(tmp_path)
     log.train(5, loss=2.5, learning_rate=0.01)
     log.add(row(10))
     log.close()
@@ -77,7 +125,7 @@ def test_tensorboard_reads_the_figures(tmp_path):
 def test_tensorboard_reads_pictures_and_texts(tmp_path, split):
     # Colours that a lossy format would not keep, and a grey file, which becomes a coloured one.
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    log = metrics.MetricsLog(tmp_path / "metrics.csv", tmp_path / "events", start_step=0)
+    log = make(tmp_path)
     log.picture(split, 30, "colours", encode(image))
     log.picture(split, 40, "grey", encode(image[..., 0]))
     log.text(split, 30, "table", "| class |\n|---|\n| ant |")
@@ -105,8 +153,9 @@ def test_tensorboard_reads_pictures_and_texts(tmp_path, split):
 
 @pytest.mark.parametrize("line", ["30,1.0", "hello,world", "1,2,3,4,5,6,7,8,9,10"])
 def test_a_damaged_line_is_named(tmp_path, line):
-    log = metrics.MetricsLog(tmp_path / "metrics.csv", tmp_path / "events", start_step=0)
+    log = make(tmp_path)
     log.add(row(10))
+    written(log)
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(ValueError, match=r"metrics\.csv must have a line of 9.*line 3"):

@@ -1,12 +1,13 @@
 """What a run prints, by a clock that the test sets."""
 
 import io
+import math
 import sys
 
 import pytest
 
 from keras_preact.training import progress
-from keras_preact.training.progress import Progress
+from keras_preact.training.progress import Progress, say
 from keras_preact.training.reports import Means
 
 
@@ -101,6 +102,15 @@ def test_steps_that_overflowed_are_told(clock, capsys):
     assert capsys.readouterr().out.endswith("0:00:09 left, 3 steps overflowed\n")
 
 
+def test_a_share_of_waiting_that_was_not_measured_is_not_told(clock, capsys):
+    shown = Progress(0, 100, 10)
+    shown.advance(10)
+    clock.now += 1
+    _, waiting = shown.interval(10, means(10, wait_seconds=math.nan), 0.1)
+    assert math.isnan(waiting)
+    assert capsys.readouterr().out.endswith("learning rate 0.1, 100 images/s, 0:00:09 left\n")
+
+
 @pytest.mark.parametrize(("quiet", "show"), [(True, True), (False, False), (True, False)])
 def test_the_figures_are_there_where_nothing_is_printed(clock, capsys, quiet, show):
     shown = Progress(0, 100, 10, quiet=quiet)
@@ -122,12 +132,26 @@ def test_on_a_terminal_a_bar_shows_the_same(clock, capsys, monkeypatch):
     shown.advance(10)
     clock.now += 2
     shown.interval(50, means(10), 0.1)
-    shown.line("evaluated")
+    say("evaluated")
     shown.close()
     bar = sys.stderr.getvalue()
     assert "50%|" in bar and " 50/100" in bar
     assert "loss 1.2346 acc 50.0% lr 0.1 50 img/s 0:00:10" in bar
     assert capsys.readouterr().out == "evaluated\n"
+
+
+def test_a_run_that_is_set_back_shows_so_and_is_timed_anew(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    shown = Progress(0, 100, 10)
+    shown.advance(60)
+    clock.now += 60  # on steps that are lost
+    shown.set_back(40)
+    assert " 40/100" in sys.stderr.getvalue()
+    shown.advance(10)
+    clock.now += 2
+    assert shown.interval(50, means(10), 0.1) == (50, 0)
+    shown.close()
+    assert " 50/100" in sys.stderr.getvalue().rpartition("\r")[2]
 
 
 def test_quiet_shows_no_bar_on_a_terminal_either(clock, monkeypatch):

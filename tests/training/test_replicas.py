@@ -1,15 +1,19 @@
 """Two replicas compute what one device computes."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from same_runs import saved
 from small_steps import assert_same, copies, make, weights
 
 from keras_preact.data import datasets
 from keras_preact.training import TrainConfig, metrics, run
 from keras_preact.training.evaluation import evaluate, make_eval_step
 from keras_preact.training.feeding import feed_evaluation, feed_training
-from keras_preact.training.statistics import make_merge
+from keras_preact.training.run_folder import RunFolder
+from keras_preact.training.statistics import ReplicaStatistics
 from keras_preact.training.step import TrainStep
 
 FLOAT32 = {"rtol": 1e-3, "atol": 1e-5}
@@ -66,22 +70,8 @@ def test_lower_precisions_on_two_replicas_follow_float32_on_one(precision):
     assert all(value.dtype == np.float32 for value in weights(lower).values())
 
 
-def test_statistics_differ_between_replicas_until_they_are_averaged():
+def test_statistics_differ_between_replicas_until_they_are_averaged_in_one_all_reduce(monkeypatch):
     small = make(2, ema_decay=0.5)
-    small.take(2)
-    before = moving_statistics(small)
-    assert any(not np.allclose(a, b, rtol=1e-4) for a, b in before.values())
-    make_merge(small.state, small.strategy)()
-    for path, [a, b] in moving_statistics(small).items():
-        np.testing.assert_array_equal(a, b, err_msg=path)
-        np.testing.assert_allclose(a, np.mean(before[path], axis=0), rtol=1e-5, atol=1e-7)
-    for path, average in small.state.averages.items():
-        if "moving_" in path:
-            np.testing.assert_array_equal(*copies(average), err_msg=path)
-
-
-def test_averaging_takes_one_all_reduce(monkeypatch):
-    small = make(2)
     calls = []
     all_reduce = tf.distribute.ReplicaContext.all_reduce
 
@@ -90,11 +80,22 @@ def test_averaging_takes_one_all_reduce(monkeypatch):
         return all_reduce(self, operation, value, options)
 
     monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", counting)
-    make_merge(small.state, small.strategy)()
-    assert len(calls) == 2  # one of each replica
-    calls.clear()
-    small.take(1)
-    assert len(calls) == 2  # gradients, loss and right answers together
+    small.take(2)
+    # One of each replica, when traced: gradients, loss and right answers together.
+    assert len(calls) == 2
+    before = moving_statistics(small)
+    assert any(not np.allclose(a, b, rtol=1e-4) for a, b in before.values())
+    statistics = ReplicaStatistics(small.state, small.strategy)
+    for method in (statistics.gather, statistics.merge):
+        calls.clear()
+        method()
+        assert len(calls) == 2
+    for path, [a, b] in moving_statistics(small).items():
+        np.testing.assert_array_equal(a, b, err_msg=path)
+        np.testing.assert_allclose(a, np.mean(before[path], axis=0), rtol=1e-5, atol=1e-7)
+    for path, average in small.state.averages.items():
+        if "moving_" in path:
+            np.testing.assert_array_equal(*copies(average), err_msg=path)
 
 
 class InfinityOnReplica1(TrainStep):
@@ -142,19 +143,43 @@ def test_uneven_last_batches_are_evaluated_on_two_replicas_as_on_one(batch_size)
         small = make(replicas)
         step = make_eval_step(small.state.model, data.info, small.strategy)
         results.append(evaluate(step, *feed_evaluation(small.strategy, data, batch_size)))
+        # Given up where any replica's process asks for it.
+        batches = feed_evaluation(small.strategy, data, batch_size)
+        assert evaluate(step, *batches, lambda: True) is None
     assert results[0].count == results[1].count == 360
     np.testing.assert_array_equal(results[0].confusion, results[1].confusion)
     np.testing.assert_allclose(results[0].loss, results[1].loss, rtol=1e-5)
 
 
-def test_a_run_goes_on_from_one_device_to_two_and_back(tmp_path):
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_goes_on_from_one_device_to_two_and_back_as_if_it_had_stayed(tmp_path):
     config = TrainConfig(
-        dataset="digits", depth=8, global_batch_size=64, schedule_steps=6, warmup_steps=0
+        dataset="digits",
+        depth=8,
+        global_batch_size=64,
+        schedule_steps=6,
+        warmup_steps=0,
+        learning_rate=0.05,
+        sync_bn=True,
     )
-    run(config.updated(run_dir=str(tmp_path / "one")))
+    stayed, moved = RunFolder(tmp_path / "stayed"), RunFolder(tmp_path / "moved")
+    run(config.updated(run_dir=str(stayed)))
     for end, devices in ((2, "1"), (4, "2"), (6, "1")):
-        changes = {"train_steps": end, "devices": devices, "resume": end > 2, "sync_bn": True}
-        run(config.updated(run_dir=str(tmp_path / "both"), **changes))
-    one, both = (metrics.read(tmp_path / name / "metrics.csv")[-1] for name in ("one", "both"))
-    assert both.step == one.step == 6
-    assert both.eval_loss == pytest.approx(one.eval_loss, rel=1e-2)
+        changes = {"train_steps": end, "devices": devices, "resume": end > 2}
+        run(config.updated(run_dir=str(moved), **changes))
+    first, second = saved(stayed.path), saved(moved.path)
+    for name, value in first.items():
+        if name.startswith(("model/", "optimizer/")):
+            np.testing.assert_allclose(second[name], value, **FLOAT32, err_msg=name)
+    [whole], parts = metrics.read(stayed.metrics), metrics.read(moved.metrics)
+    assert [row.step for row in parts] == [2, 4, 6]
+    assert parts[-1].eval_loss == pytest.approx(whole.eval_loss, rel=1e-3)
+    for name in ("train_loss", "train_accuracy"):
+        mean = np.mean([getattr(row, name) for row in parts])
+        assert mean == pytest.approx(getattr(whole, name), rel=1e-3), name
+    history = json.loads(moved.config.read_text())["history"]
+    assert [(entry["step"], entry["changes"]) for entry in history] == [
+        (0, {}),
+        (2, {"devices": ["1", "2"], "train_steps": [2, 4]}),
+        (4, {"devices": ["2", "1"], "train_steps": [4, 6]}),
+    ]

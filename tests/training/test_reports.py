@@ -87,7 +87,10 @@ def test_where_every_step_overflowed_there_is_no_mean():
     assert math.isnan(means.loss) and math.isnan(means.accuracy)
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("name", "words"), [("loss", "The loss was"), ("gradient_norm", "The norm of the gradient was")]
+)
 @pytest.mark.parametrize(
     "reason",
     [
@@ -97,43 +100,83 @@ def test_where_every_step_overflowed_there_is_no_mean():
         {"applied": 0.0, "loss_scale": 1.0},
     ],
 )
-def test_the_first_step_of_a_hopeless_loss_is_named(loss, reason):
+def test_the_first_hopeless_step_is_named(value, name, words, reason):
     reports = Reports(100)
     reports.add(rows(row(), row()))
-    reports.collect()
+    assert reports.collect()[1] is None
     reports.add(rows(row()))
-    reports.add(rows(row(), row(loss=loss, **reason), row(loss=math.nan)))
-    means, (step, found) = reports.collect()
+    reports.add(rows(row(), row(**{name: value}, **reason), row(loss=math.nan)))
+    assert reports.look_back() == (0, None)
     # Steps 101 and 102 before, then 103, 104, and the fifth.
-    assert means is None and step == 105
-    assert np.array_equal(found, loss, equal_nan=True)
+    expected = f"{words} {value} at step 105"
+    reports.add(rows(row()))
+    assert reports.look_back() == (0, expected)
+    assert reports.look_back() == (0, expected)
+    assert reports.collect() == (None, expected)
+
+
+class Report:
+    """A report that may or may not be asked for."""
+
+    def __init__(self, *each):
+        self.rows, self.asked = np.float32(each), 0
+
+    def numpy(self):
+        self.asked += 1
+        return self.rows
+
+
+def test_looking_back_waits_for_all_reports_but_the_newest():
+    reports, table = Reports(0), random_rows(7, seed=3)
+    assert reports.look_back() == (0, None)
+    each = [Report(*table[:1]), Report(*table[1:3]), Report(*table[3:])]
+    for report in each:
+        reports.add(report)
+    assert [report.asked for report in each] == [0, 0, 0]
+    for _ in range(2):
+        assert reports.look_back() == (0, None)
+        assert [report.asked for report in each] == [1, 1, 0]
+    # What has been looked at is not lost for the means.
+    assert_means(reports.collect()[0], table)
+    assert [report.asked for report in each] == [1, 1, 1]
 
 
 def test_requests_to_stop_are_known_of_all_but_the_newest_steps():
     reports = Reports(0)
-    assert reports.earlier_stop_requests() == 0
+    assert reports.look_back() == (0, None)
     reports.add(rows(row(stop_requests=3)))
-    assert reports.earlier_stop_requests() == 0
+    assert reports.look_back() == (0, None)
     reports.add(rows(row(), row(stop_requests=2)))
-    assert reports.earlier_stop_requests() == 3
+    assert reports.look_back() == (3, None)
     reports.add(rows(row()))
     # The last row tells of all steps that were taken at once.
-    assert reports.earlier_stop_requests() == 2
-    reports.collect()
-    assert reports.earlier_stop_requests() == 2
+    assert reports.look_back() == (2, None)
 
 
 def test_waiting_returns_once_the_newest_report_is_there():
-    class Report:
-        asked = 0
-
-        def numpy(self):
-            self.asked += 1
-
     first, newest = Report(), Report()
     reports = Reports(0)
     reports.add(first)
     reports.add(newest)
-    assert (first.asked, newest.asked) == (0, 0)
     reports.wait()
     assert (first.asked, newest.asked) == (0, 1)
+
+
+def test_a_run_that_goes_on_comes_to_the_same_means_as_one_that_was_not_interrupted():
+    table = random_rows(12, seed=4)
+    whole, first = Reports(20), Reports(20)
+    for reports in (whole, first):
+        reports.add(rows(*table[:3]))
+        reports.collect()
+        assert reports.since_evaluation().steps == 3
+        reports.add(rows(*table[3:8]))
+        reports.collect()
+    saved = first.rows_since_evaluation()
+    assert (saved.dtype, saved.shape) == (np.float64, (5, len(REPORT)))
+    resumed = Reports(28, saved)
+    for reports in (whole, resumed):
+        reports.add(rows(*table[8:]))
+        assert_means(reports.collect()[0], table[8:])
+    assert resumed.since_evaluation() == whole.since_evaluation()
+    assert whole.rows_since_evaluation().shape == (0, len(REPORT))
+    assert_means(Reports(28, saved).since_evaluation(), table[3:8])

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import re
 
 import pytest
 import tensorflow as tf
@@ -6,7 +8,7 @@ import tensorflow as tf
 from keras_preact.data import DatasetInfo
 from keras_preact.training import TrainConfig
 from keras_preact.training.decision import Decision
-from keras_preact.training.run_folder import RunFolder, configure
+from keras_preact.training.run_folder import RunFolder, check_same_data, configure
 
 DECISION = Decision("one_device", ("CPU:0",), 1, "float32", False, {"strategy": "as given"})
 INFO = DatasetInfo("digits", ("a", "b"), (8, 8, 1), 10, 5, (1.0,), (2.0,), 1.0)
@@ -32,8 +34,28 @@ def test_a_run_is_read_back_as_it_was_begun(run):
     assert record["decision"]["reasons"] == {"strategy": "as given"}
     assert record["versions"]["tensorflow"] == tf.__version__
     assert {"keras_preact", "keras", "numpy", "python", "scikit-learn"} < set(record["versions"])
-    run.begin(config(run, train_steps=9), INFO, DECISION)
-    assert len(json.loads(run.config.read_text())["commands"]) == 2
+
+
+def test_every_call_leaves_its_step_command_and_changes(run, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "--resume"])
+    changes = {"train_steps": 9, "devices": "2", "data_dir": "/elsewhere", "drop_steps": (5,)}
+    run.begin(config(run, **changes, resume=True), INFO, DECISION, step=5)
+    moved = RunFolder(run.path.rename(run.path.parent / "moved"))
+    moved.begin(config(moved, **{**changes, "on_nan": "rollback"}), INFO, DECISION, step=9)
+    first, second, third = json.loads(moved.config.read_text())["history"]
+    assert (first["step"], first["changes"]) == (0, {})
+    assert second == {
+        "step": 5,
+        "command": ["train.py", "--resume"],
+        "changes": {
+            "train_steps": [5, 9],
+            "devices": [None, "2"],
+            "data_dir": [None, "/elsewhere"],
+            "drop_steps": [None, [5]],
+        },
+    }
+    # Where the folder lies, and what was asked of one call, says nothing of the run.
+    assert (third["step"], third["changes"]) == (9, {"on_nan": ["stop", "rollback"]})
 
 
 def test_another_runs_folder_is_refused_unless_resumed_or_overwritten(run):
@@ -83,11 +105,20 @@ def test_what_a_killed_process_left_does_not_lock_a_folder(tmp_path):
     RunFolder(tmp_path).check_free(config(tmp_path))
 
 
-def test_resuming_with_another_network_or_schedule_is_refused_with_both_values(run):
+def test_resuming_with_another_network_or_schedule_is_refused_with_a_table_of_both_values(run):
+    given = {"depth": 20, "learning_rate": 0.5, "shortcut_arguments": "initial_bias=-3"}
     with pytest.raises(ValueError) as error:
-        run.check_free(config(run, resume=True, depth=20, learning_rate=0.5))
-    assert "depth: 8 in the run, 20 now" in str(error.value)
-    assert "learning_rate: 0.1 in the run, 0.5 now" in str(error.value)
+        run.check_free(config(run, resume=True, shortcut="exclusive_gating", **given))
+    first, *table, last = str(error.value).splitlines()
+    assert first.startswith(f"{run} is a run of another configuration")
+    assert table == [
+        "  flag                in the run  now",
+        "  depth               8           20",
+        "  shortcut            identity    exclusive_gating",
+        "  shortcut_arguments              initial_bias=-3",
+        "  learning_rate       0.1         0.5",
+    ]
+    assert last == "Leave them out, or give another --run_dir."
 
 
 @pytest.mark.parametrize(
@@ -95,7 +126,9 @@ def test_resuming_with_another_network_or_schedule_is_refused_with_both_values(r
     [
         {"precision": "mixed_bfloat16", "xla": "on", "steps_per_loop": 10},
         {"strategy": "mirrored", "devices": "2", "cluster_timeout_seconds": 5},
-        {"profile_steps": (2, 3)},
+        {"profile_steps": (2, 3), "deterministic": True, "data_dir": "/elsewhere"},
+        {"max_runtime_minutes": 5.0, "on_nan": "rollback", "max_rollbacks": 9},
+        {"log_steps": 7, "eval_epochs": 2, "checkpoint_steps": 3, "keep_checkpoints": 8},
     ],
 )
 def test_a_run_may_be_resumed_on_other_machines(run, changes):
@@ -107,11 +140,11 @@ def test_a_run_may_be_resumed_on_other_machines(run, changes):
     [
         *(("sync_bn", True), ("gradient_accumulation_steps", 2), ("mixup_alpha", 0.2)),
         *(("stochastic_depth_rate", 0.5), ("label_smoothing", 0.1), ("ema_decay", 0.9)),
-        *(("recompute_bn_batches", 3), ("global_batch_size", 64)),
+        *(("recompute_bn_batches", 3), ("global_batch_size", 64), ("seed", 1)),
     ],
 )
 def test_a_run_may_not_be_resumed_with_what_changes_its_result(run, name, value):
-    with pytest.raises(ValueError, match=f"{name}: .* in the run, {value} now"):
+    with pytest.raises(ValueError, match=rf"\n  {name} .* {value}\n"):
         run.check_free(config(run, resume=True, **{name: value}))
 
 
@@ -120,7 +153,7 @@ def test_a_longer_run_may_be_resumed_but_not_where_its_schedule_was_scaled(tmp_p
     run.begin(config(run), INFO, DECISION)
     run.check_free(config(run, resume=True, train_steps=9))
     run.begin(config(run, scale_schedule=True), INFO, DECISION)
-    with pytest.raises(ValueError, match="train_steps: 5 in the run, 9 now"):
+    with pytest.raises(ValueError, match=r"\n  train_steps +5 +9\n"):
         run.check_free(config(run, resume=True, train_steps=9, scale_schedule=True))
 
 
@@ -155,3 +188,33 @@ def test_a_damaged_record_is_named(run, text):
     run.config.write_text(text)
     with pytest.raises(ValueError, match=r"config\.json is not the record of a run"):
         run.read()
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"class_names": ("a", "c")}, [False, True]),
+        ({"image_shape": (9, 8, 1)}, [False, True]),
+        ({"train_count": 11}, [True]),
+        ({"eval_count": 6}, [True]),
+        ({"mean": (1.002,)}, [True]),
+        ({"std": (2.1,)}, [True]),
+        # As another version of a decoder may round; and names of sets have changed before.
+        ({"mean": (1.0009,), "std": (2.0009,)}, []),
+        ({"name": "digits_again"}, []),
+    ],
+    ids=str,
+)
+def test_data_must_be_those_of_the_run_the_more_so_where_it_goes_on(changes, refused):
+    other = dataclasses.replace(INFO, **changes)
+    for trained_on in (False, True):
+        if trained_on not in refused:
+            check_same_data(other, INFO, trained_on)
+            continue
+        with pytest.raises(ValueError, match="These differ:") as error:
+            check_same_data(other, INFO, trained_on)
+        [(name, value)] = changes.items()
+        _, head, row = str(error.value).splitlines()
+        assert [name, str(getattr(INFO, name)), str(value)] == re.split("  +", row.strip())
+        assert head.index("in the run") == row.index(str(getattr(INFO, name)))
+        assert head.index("now") == row.index(str(value), head.index("now"))

@@ -1,6 +1,7 @@
 """What a step changes: averaged weights, and what is saved."""
 
 import numpy as np
+from small_states import save
 from small_steps import CONFIG, make
 
 from keras_preact.training import checkpoint
@@ -23,7 +24,7 @@ def test_averages_follow_the_recursion_from_the_initial_weights():
 def test_averages_are_what_is_evaluated_saved_and_loaded(tmp_path):
     small = make(1, ema_decay=0.9)
     small.take(3)
-    saved = checkpoint.Checkpoints(tmp_path, small.state, keep=1).save(3)
+    saved = str(save(tmp_path, small.state, 3))
     fresh = make(1).state.model
     checkpoint.load_model(saved, fresh, averages=True)
     trainable, _ = small.state.evaluated()

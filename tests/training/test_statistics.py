@@ -1,12 +1,61 @@
-"""BN statistics computed anew, against NumPy."""
+"""BN statistics of each replica, and computed anew, against NumPy."""
 
 import numpy as np
 import pytest
-from small_steps import make
+from small_steps import copies, make
 
 from keras_preact.data import datasets
 from keras_preact.layers import Conv2D
-from keras_preact.training.statistics import Recomputation
+from keras_preact.training.statistics import Recomputation, ReplicaStatistics
+
+
+def scrambled(variables, seed):
+    """Gives each replica's copy values of its own; returns a row of them for each replica."""
+    random = np.random.default_rng(seed)
+    for variable in variables:
+        for copy in variable.values:
+            copy.assign(random.normal(size=copy.shape))
+    return rows_of(variables)
+
+
+def rows_of(variables):
+    each = zip(*map(copies, variables), strict=True)
+    return np.stack([np.concatenate([np.ravel(value) for value in row]) for row in each])
+
+
+def test_the_statistics_of_each_replica_are_gathered_and_put_back():
+    small = make(2, ema_decay=0.5)
+    statistics = ReplicaStatistics(small.state, small.strategy)
+    chosen = small.state.statistics()
+    averaged = [path for path in small.state.averages if "moving_" in path]
+    own = [v.path for v in small.state.model.variables if "moving_" in v.path]
+    assert {*chosen} == {("model", p) for p in own} | {("averages", p) for p in averaged}
+    expected = scrambled(chosen.values(), seed=1)
+    assert not np.array_equal(*expected)
+    rows = statistics.gather()
+    np.testing.assert_array_equal(rows, expected, strict=True)
+    others = scrambled(chosen.values(), seed=2)
+    # Those of another number of replicas say nothing of these.
+    for ignored in (np.zeros((0, 0), np.float32), rows[:1], np.concatenate([rows, rows])):
+        statistics.scatter(ignored)
+        np.testing.assert_array_equal(rows_of(chosen.values()), others)
+    statistics.scatter(rows)
+    np.testing.assert_array_equal(rows_of(chosen.values()), expected)
+    statistics.merge()
+    first, second = rows_of(chosen.values())
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, expected.mean(axis=0), rtol=1e-6, atol=1e-7)
+
+
+def test_one_replica_has_nothing_to_gather_or_merge():
+    small = make(1)
+    before = {v.path: v.numpy() for v in small.state.model.variables}
+    statistics = ReplicaStatistics(small.state, small.strategy)
+    statistics.merge()
+    assert statistics.gather().shape == (0, 0)
+    statistics.scatter(np.ones((2, 448), np.float32))
+    for variable in small.state.model.variables:
+        np.testing.assert_array_equal(variable.numpy(), before[variable.path])
 
 
 def stem_statistics(small, batches):

@@ -7,7 +7,6 @@ from small_steps import make, weights
 
 import keras_preact
 from keras_preact.data import datasets
-from keras_preact.training import step
 from keras_preact.training.step import REPORT
 
 
@@ -33,14 +32,6 @@ def network(small):
     model = keras_preact.ResNetV2(8, input_shape=(8, 8, 1))
     model.set_weights(small.state.model.get_weights())
     return model
-
-
-def test_normalized_training_images_have_mean_0_and_standard_deviation_1():
-    data = datasets.load("digits")
-    normalize = step.make_normalizer(data.info.mean, data.info.std)
-    images = normalize(tf.constant(data.train_source.images)).numpy()
-    assert images.dtype == np.float32
-    np.testing.assert_allclose([images.mean(), images.std()], [0, 1], atol=1e-3)
 
 
 def test_a_training_step_reports_the_loss_before_the_update_and_lowers_it():

@@ -16,7 +16,7 @@ def timetables(draw):
     config = TrainConfig(
         log_steps=draw(number),
         eval_epochs=draw(st.integers(1, 3)),
-        checkpoint_steps=draw(st.none() | number),
+        checkpoint_steps=draw(number),
         steps_per_loop=draw(st.integers(1, 20)),
         profile_steps=draw(profile),
         global_batch_size=draw(st.integers(1, 40)),
@@ -60,7 +60,7 @@ def test_logs_and_checkpoints_are_due_at_their_steps_and_at_evaluations(table):
         evaluates = table.evaluates(step)
         assert table.logs(step) == (evaluates or step % table.config.log_steps == 0)
         every = table.config.checkpoint_steps
-        assert table.saves(step) == (evaluates or (every is not None and step % every == 0))
+        assert table.saves(step) == (evaluates or step % every == 0)
 
 
 @examples

@@ -5,27 +5,18 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from small_runs import events
+from small_runs import small as larger
 
 from keras_preact import exporting
-from keras_preact.training import TrainConfig, metrics, run
-
-SMALL = TrainConfig(
-    dataset="digits", depth=8, global_batch_size=64, train_steps=6, warmup_steps=3, log_steps=2
-)
+from keras_preact.training import metrics, run
 
 
 def small(folder, **changes):
-    return SMALL.updated(run_dir=str(folder), **changes)
+    return larger(folder, **{"global_batch_size": 64, **changes})
 
 
-def events(folder, split):
-    accumulator = EventAccumulator(str(folder / "tensorboard" / split), {"tensors": 0})
-    accumulator.Reload()
-    return accumulator
-
-
-def test_tensorboard_shows_the_course_of_training(tmp_path):
+def test_tensorboard_shows_the_course_of_training_and_the_decision_is_told(tmp_path, capsys):
     run(small(tmp_path))
     train = events(tmp_path, "train")
     assert set(train.Tags()["tensors"]) == {
@@ -43,8 +34,12 @@ def test_tensorboard_shows_the_course_of_training(tmp_path):
     [text] = evaluation.Tensors("class_accuracy")
     _, _, *rows = text.tensor_proto.string_val[0].decode().splitlines()
     assert sum(int(row.split("|")[3]) for row in rows) == 360
+    lines = capsys.readouterr().out.splitlines()
+    assert "Strategy one_device on CPU:0: one device" in lines
+    assert "XLA off: CPU; measured slower than TensorFlow's own kernels" in lines
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_everything_at_once_on_two_replicas_is_trained_resumed_evaluated_and_exported(tmp_path):
     options = {
         "devices": "2",
@@ -71,35 +66,34 @@ def test_everything_at_once_on_two_replicas_is_trained_resumed_evaluated_and_exp
     assert (version / "saved_model.pb").exists()
 
 
-def test_a_run_in_bfloat16_goes_on_in_float32(tmp_path):
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_in_bfloat16_goes_on_in_float32_with_a_profile(tmp_path):
     run(small(tmp_path, train_steps=2, schedule_steps=6, precision="mixed_bfloat16"))
-    run(small(tmp_path, train_steps=4, schedule_steps=6, precision="float32", resume=True))
-    assert metrics.read(tmp_path / "metrics.csv")[-1].step == 4
+    changes = {"train_steps": 4, "precision": "float32", "profile_steps": (3, 4)}
+    run(small(tmp_path, schedule_steps=6, resume=True, **changes))
+    assert [row.step for row in metrics.read(tmp_path / "metrics.csv")] == [2, 4]
     record = json.loads((tmp_path / "config.json").read_text())
     assert record["decision"]["precision"] == "float32"
     assert record["decision"]["reasons"]["precision"] == "as given"
+    first, second = record["history"]
+    assert (first["step"], second["step"]) == (0, 2)
+    assert second["changes"] == {
+        "train_steps": [2, 4],
+        "precision": ["mixed_bfloat16", "float32"],
+        "profile_steps": [None, [3, 4]],
+    }
+    assert len(list((tmp_path / "tensorboard").rglob("*.xplane.pb"))) == 1
 
 
-def test_averaged_weights_are_evaluated_and_exported(tmp_path):
+@pytest.mark.usefixtures("without_pictures")
+def test_averaged_weights_are_what_is_evaluated(tmp_path):
     averaged = run(small(tmp_path / "averaged", ema_decay=0.99))
     plain = run(small(tmp_path / "plain"))
     assert abs(averaged.loss - plain.loss) > 1e-3
     config = small(tmp_path / "averaged", ema_decay=0.99)
-    assert run(config.updated(mode="evaluate")).loss == pytest.approx(averaged.loss, rel=1e-4)
-    best = run(config.updated(mode="evaluate", checkpoint="best"))
-    assert best.loss == pytest.approx(averaged.loss, rel=1e-4)
-
-
-def test_a_profile_is_written_for_the_steps_asked_for(tmp_path):
-    run(small(tmp_path, profile_steps=(3, 4)))
-    assert len(list((tmp_path / "tensorboard").rglob("*.xplane.pb"))) == 1
-
-
-def test_the_decision_is_told_with_its_reasons(tmp_path, capsys):
-    run(small(tmp_path, train_steps=1))
-    lines = capsys.readouterr().out.splitlines()
-    assert "Strategy one_device on CPU:0: one device" in lines
-    assert "XLA off: CPU; measured slower than TensorFlow's own kernels" in lines
+    for which in ("newest", "best"):
+        evaluated = run(config.updated(mode="evaluate", checkpoint=which))
+        assert evaluated.loss == pytest.approx(averaged.loss, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""The checkpoints in a folder: their names and order, damage, and what they hold."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import tensorflow as tf
+from etils import epath
+
+from keras_preact.training import files
+
+# Of the files of a checkpoint, in its folder.
+PREFIX = "variables"
+_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_NAMED_DIFFERENCES = 5
+
+
+def step_of(path: str) -> int:
+    """The step that a checkpoint's name ends in."""
+    return int(path.rpartition("-")[2])
+
+
+def listed(folder: epath.Path) -> list[str]:
+    """The paths of the checkpoints in a folder, newest first."""
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(map(str, found), key=step_of, reverse=True)
+
+
+def keep(folder: epath.Path, paths: Sequence[str]) -> None:
+    """Deletes all checkpoints in a folder but these, and what a killed process left of others."""
+    left = [str(path) for path in folder.iterdir() if path.name.startswith(".step-")]
+    for path in (*listed(folder), *left):
+        if path not in paths:
+            files.remove(path)
+
+
+def name_as_latest(path: epath.Path) -> None:
+    """Names a checkpoint for `tf.train.latest_checkpoint`, on which nothing here depends."""
+    text = f'model_checkpoint_path: "{path.name}/{PREFIX}"\n'
+    files.write_whole(path.parent / "checkpoint", text.encode())
+
+
+def newest_undamaged(folder: epath.Path, tell: Callable[[str], None], tidy: bool) -> str | None:
+    """The path of the newest checkpoint that is as its manifest says; None where there is none.
+
+    Args:
+        folder: of the checkpoints.
+        tell: takes a line for the user on each damaged one.
+        tidy: whether to move damaged ones to the subfolder `damaged`, where one is left to
+            go on from.
+
+    Raises:
+        ValueError: if all are damaged.
+    """
+    damaged = []
+    for path in listed(folder):
+        what = files.damage(path)
+        if what is None:
+            # Not before: without any left, the next start would be a new one.
+            for each in damaged if tidy else ():
+                _move_to_damaged(epath.Path(each))
+            return path
+        tell(f"{path} is damaged: {what}. Looking for the one before it.")
+        damaged.append(path)
+    if damaged:
+        raise ValueError(
+            f"All checkpoints in {folder} are damaged: {', '.join(damaged)}. The run may have "
+            "others to evaluate or export, --checkpoint=newest or best. To start anew, give "
+            "--overwrite or another --run_dir."
+        )
+    return None
+
+
+def _move_to_damaged(path):
+    target = path.parent / "damaged" / path.name
+    target.parent.mkdir(exist_ok=True)
+    files.remove(target)
+    path.rename(target)
+
+
+def check_fits(path: str, groups: Mapping[str, Mapping[str, tf.Variable]]) -> None:
+    """Raises ValueError where a checkpoint holds other variables in these groups."""
+    stored = {
+        key.removesuffix(_SUFFIX).replace(".S", "/"): shape
+        for key, shape in tf.train.load_checkpoint(f"{path}/{PREFIX}")
+        .get_variable_to_shape_map()
+        .items()
+        if key.partition("/")[0] in groups
+    }
+    wanted = {
+        f"{group}/{name}": variable.shape.as_list()
+        for group, variables in groups.items()
+        for name, variable in variables.items()
+    }
+    differences = [
+        f"  {name}: {stored.get(name, 'absent')} in the checkpoint, "
+        f"{wanted.get(name, 'absent')} in this net"
+        for name in sorted({*stored, *wanted})
+        if stored.get(name) != wanted.get(name)
+    ]
+    if differences:
+        more = len(differences) - _NAMED_DIFFERENCES
+        raise ValueError(
+            f"{path} is of another architecture; these variables differ in shape:\n"
+            + "\n".join(differences[:_NAMED_DIFFERENCES])
+            + (f"\n  and {more:,} more" if more > 0 else "")
+        )

@@ -1,0 +1,180 @@
+"""What a user can get wrong: exit code 2, one error that says what was wrong, nothing written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags as absl_flags
+
+import export
+import train
+from keras_preact.exporting import ExportConfig
+from keras_preact.training import TrainConfig, flags, program, run
+
+PROGRAMS = {"train.py": (train.main, TrainConfig), "export.py": (export.main, ExportConfig)}
+DIGITS = ["train.py", "--dataset=digits", "--depth=8", "--train_steps=1", "--run_dir=HERE/new"]
+
+
+def refused(command, capsys):
+    """The error with which a program ends that is called in this process."""
+    name, *arguments = command
+    main, config_class = PROGRAMS[name]
+    values = absl_flags.FlagValues()
+    flags.define(config_class, values)
+    with pytest.raises(SystemExit) as ended, program.ending(config_class, "nothing is done"):
+        flags.parser("", config_class, values)([name, *arguments])
+        main(flags.given(config_class, values))
+    error = capsys.readouterr().err
+    assert ended.value.code == 2, error
+    # absl and Python's own warnings aside, the error is all there is.
+    assert error.startswith("Error: ") and "Traceback" not in error
+    return error
+
+
+def write_image(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8)
+    path.write_bytes(tf.io.encode_png(pixels).numpy())
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A finished run, a folder of images, and files that are not what they should be."""
+    root = tmp_path_factory.mktemp("prepared")
+    run(TrainConfig(dataset="digits", depth=8, train_steps=1, run_dir=str(root / "run")))
+    for seed, split in enumerate(("train", "val")):
+        for name in ("ant", "bee", "cat"):
+            write_image(root / "images" / split / name / "1.png", seed)
+    (root / "file").write_text("no folder")
+    (root / "thesis").mkdir()
+    (root / "thesis" / "thesis.tex").write_text("years of work")
+    (root / "typo.flags").write_text("# a recipe\n--dataset=digits\n--dpeth=20\n")
+    (root / "word.flags").write_text("--depth=20\ndataset=digits\n")
+    (root / "value.flags").write_text(f"--flagfile={root / 'typo.flags'}\n")
+    return root
+
+
+@pytest.fixture
+def here(tmp_path, prepared):
+    """A copy of what was prepared, to harm."""
+    shutil.copytree(prepared, tmp_path / "here")
+    return tmp_path / "here"
+
+
+FOLDER = [
+    *("train.py", "--dataset=folder", "--depth=8", "--data_dir=HERE/images", "--image_size=8"),
+    "--run_dir=HERE/new",
+]
+AGAIN = ["train.py", "--run_dir=HERE/run", "--resume"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        # Flags.
+        (["train.py", "--dpeth=20"], ["dpeth", "depth"]),
+        ([*DIGITS, "--depth=deep"], ["--depth=deep"]),
+        ([*DIGITS, "--unit=full_preactivatoin"], ["Did you mean 'full_preactivation'?"]),
+        ([*DIGITS, "--momentum=1.5"], ["momentum must be below 1. Received: momentum=1.5"]),
+        ([*DIGITS, "--on_nan=ignore"], ["on_nan", "stop, rollback", "'ignore'"]),
+        ([*DIGITS, "--max_runtime_minutes=0"], ["max_runtime_minutes must be above 0"]),
+        ([*DIGITS, "--depth=21"], ["6n+2", "21"]),
+        ([*DIGITS, "--shortcut_arguments=scale"], ["NAME=VALUE", "'scale'"]),
+        ([*DIGITS, "--resume", "--overwrite"], ["resume and overwrite contradict each other"]),
+        ([*DIGITS, "--devices=GPU:7"], ["devices must be", "GPU:7"]),
+        (["train.py", "20"], ["20"]),
+        # Files of flags.
+        (["train.py", "--flagfile=HERE/none.flags"], ["HERE/none.flags", "No such file"]),
+        (["train.py", "--flagfile=HERE/typo.flags"], ["HERE/typo.flags, line 3", "dpeth"]),
+        (["train.py", "--flagfile=HERE/value.flags"], ["HERE/typo.flags, line 3", "dpeth"]),
+        (["train.py", "--flagfile=HERE/word.flags"], ["HERE/word.flags, line 2", "dataset=digits"]),
+        # Data.
+        ([*DIGITS, "--dataset=digit"], ["Did you mean 'digits'?"]),
+        ([*FOLDER, "--data_dir=HERE/none"], ["HERE/none", "train/CLASS/IMAGE"]),
+        ([*FOLDER, "--data_dir=HERE/file"], ["HERE/file", "not a folder"]),
+        ([*FOLDER, "--data_dir=HERE/thesis"], ["HERE/thesis", "train/CLASS/IMAGE"]),
+        ([*FOLDER, "--global_batch_size=3", "--devices=2"], ["2 or 4", "global_batch_size=3"]),
+        # Folders of runs.
+        ([*DIGITS, "--run_dir=HERE/file"], ["run_dir must be a folder", "HERE/file"]),
+        ([*DIGITS, "--run_dir=HERE/file/new"], ["run_dir must be a folder", "HERE/file"]),
+        ([*DIGITS, "--run_dir=/proc/new"], ["run_dir must be a folder", "/proc/new"]),
+        ([*DIGITS, "--run_dir=HERE/thesis"], ["HERE/thesis holds something else"]),
+        ([*DIGITS, "--run_dir=HERE/run"], ["holds a run already", "--resume", "--overwrite"]),
+        ([*AGAIN, "--seed=1", "--depth=14"], ["in the run  now", "seed   0           1", "14"]),
+        (["train.py", "--mode=evaluate"], ["run_dir must be given"]),
+        (["train.py", "--mode=evaluate", "--run_dir=HERE/thesis"], ["HERE/thesis/config.json"]),
+        (["export.py"], ["run_dir must be given"]),
+        (["export.py", "--run_dir=HERE/thesis"], ["HERE/thesis/config.json"]),
+        (["export.py", "--run_dir=HERE/run", "--output_dir=HERE/file"], ["output_dir must be a"]),
+        (["export.py", "--run_dir=HERE/run", "--checkpoint=last"], ["newest, best", "'last'"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(prepared, capsys, command, words):
+    before = sorted(map(str, prepared.rglob("*")))
+    error = refused([word.replace("HERE", str(prepared)) for word in command], capsys)
+    for word in words:
+        assert word.replace("HERE", str(prepared)) in error
+    assert sorted(map(str, prepared.rglob("*"))) == before
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def without_class(here):
+    shutil.rmtree(here / "images" / "val" / "bee")
+
+
+def of_another_net(here):
+    record = json.loads((here / "run" / "config.json").read_text())
+    record["config"]["depth"] = 14
+    (here / "run" / "config.json").write_text(json.dumps(record))
+
+
+def all_damaged(here):
+    for path in (here / "run" / "checkpoints").rglob("*.index"):
+        cut(path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "command", "words"),
+    [
+        (without_class, FOLDER, ["must hold the same class folders", "val", "bee"]),
+        (
+            lambda here: (here / "images" / "train" / "bee" / "1.png").unlink(),
+            FOLDER,
+            ["Every class folder must hold an image", "HERE/images/train/bee"],
+        ),
+        (
+            lambda here: cut(here / "images" / "val" / "bee" / "1.png"),
+            FOLDER,
+            ["HERE/images/val/bee/1.png", "--skip_bad_images"],
+        ),
+        (
+            lambda here: (here / "run" / "config.json").write_text("{"),
+            AGAIN,
+            ["HERE/run/config.json is not the record of a run"],
+        ),
+        (
+            lambda here: (here / "run" / "metrics.csv").write_text("step\nfirst\n"),
+            AGAIN,
+            ["HERE/run/metrics.csv", "line 2", "first"],
+        ),
+        (all_damaged, AGAIN, ["All checkpoints in", "step-1"]),
+        (all_damaged, ["export.py", "--run_dir=HERE/run"], ["All checkpoints in", "step-1"]),
+        (of_another_net, AGAIN, ["another architecture", "stage1_unit2", "more"]),
+        (
+            of_another_net,
+            ["train.py", "--mode=evaluate", "--run_dir=HERE/run"],
+            ["another architecture", "stage1_unit2", "absent in the checkpoint"],
+        ),
+    ],
+)
+def test_what_has_been_damaged_is_named(here, capsys, harm, command, words):
+    harm(here)
+    error = refused([word.replace("HERE", str(here)) for word in command], capsys)
+    for word in words:
+        assert word.replace("HERE", str(here)) in error

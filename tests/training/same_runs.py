@@ -1,0 +1,38 @@
+"""Whether two runs are the same to the last bit, for tests."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.training import checkpoint, metrics
+from keras_preact.training.run_folder import RunFolder
+from keras_preact.training.step import REPORT
+
+TIMES_AND_RATES = ("images_per_second", "elapsed_seconds")
+
+
+def saved(folder):
+    """All that the newest checkpoint holds, but for seconds and how many digits they have."""
+    path = checkpoint.find(RunFolder(folder).checkpoints, "newest")
+    reader = tf.train.load_checkpoint(f"{path}/variables")
+    left_out = ("_CHECKPOINTABLE_OBJECT_GRAPH", "position/csv_bytes")
+    names = reader.get_variable_to_shape_map()
+    values = {name: reader.get_tensor(name) for name in names if not name.startswith(left_out)}
+    [reports] = [name for name in values if name.startswith("position/reports")]
+    values[reports] = np.delete(values[reports], REPORT.index("wait_seconds"), axis=1)
+    return values
+
+
+def rows(folder):
+    """The rows of metrics.csv without times and rates."""
+    return [
+        {name: value for name, value in vars(row).items() if name not in TIMES_AND_RATES}
+        for row in metrics.read(RunFolder(folder).metrics)
+    ]
+
+
+def assert_same_runs(first, second):
+    left, right = saved(first), saved(second)
+    assert left.keys() == right.keys() and len(left) > 60
+    for name, value in left.items():
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
+    assert rows(first) == rows(second) != []

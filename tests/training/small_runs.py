@@ -1,0 +1,69 @@
+"""Tiny runs that are harmed on the way, for tests."""
+
+import time
+
+import tensorflow as tf
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+
+from keras_preact.training import TrainConfig
+from keras_preact.training.step import REPORT, TrainStep
+from keras_preact.training.writer import Writer
+
+# The digits have 1,437 training images.
+SMALL = TrainConfig(
+    dataset="digits", depth=8, global_batch_size=128, train_steps=6, warmup_steps=3, log_steps=2
+)
+
+
+def small(folder, **changes):
+    return SMALL.updated(run_dir=str(folder), **changes)
+
+
+def events(folder, split="train"):
+    """What TensorBoard shows of a run, by the code of its server."""
+    accumulator = EventAccumulator(str(folder / "tensorboard" / split), {"tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def steps_shown(folder, split, name):
+    return [event.step for event in events(folder, split).Tensors(name)]
+
+
+def at_step(patch, step, action):
+    """Does something, once, when a process has taken so many steps, before they are saved."""
+    original, taken = Writer.advance, []
+
+    def advance(self, steps):
+        original(self, steps)
+        taken.extend([None] * steps)
+        if len(taken) == step:
+            action()
+
+    patch.setattr(Writer, "advance", advance)
+
+
+def harmed_at_step(patch, step, harm):
+    """Has harm(state, report), once, return the report of a step; returns the steps taken."""
+    original, calls = TrainStep.__call__, []
+
+    def call(self, *arguments):
+        report = original(self, *arguments)
+        calls.append(len(calls) + 1)
+        return harm(self.state, report) if calls[-1] == step else report
+
+    patch.setattr(TrainStep, "__call__", call)
+    return calls
+
+
+def without_a_loss(report):
+    """The report of a step whose loss was not a number."""
+    return report + tf.constant([float("nan") if name == "loss" else 0.0 for name in REPORT])
+
+
+def wait_for(path):
+    """Returns once there is such a file or folder."""
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.01)

@@ -1,0 +1,101 @@
+"""A run that ended early and was resumed is the run that did not."""
+
+import os
+import signal
+import time
+
+import pytest
+import tensorflow as tf
+from same_runs import assert_same_runs
+
+from keras_preact.training import Interrupted, TrainConfig, evaluation, run
+from keras_preact.training.writer import Writer
+
+# Evaluations, with a checkpoint each, after steps 12 and 16; the digits have 1,437 images.
+SMALL = TrainConfig(
+    dataset="digits",
+    depth=8,
+    global_batch_size=128,
+    train_steps=16,
+    warmup_steps=3,
+    log_steps=5,
+    checkpoint_steps=5,
+)
+EVERYTHING = {
+    "ema_decay": 0.9,
+    "mixup_alpha": 0.2,
+    "label_smoothing": 0.1,
+    "stochastic_depth_rate": 0.3,
+    "recompute_bn_batches": 2,
+    "gradient_accumulation_steps": 2,
+    "steps_per_loop": 4,
+    "shortcut": "dropout",
+}
+
+
+class Killed(BaseException):
+    """What ends the process in these tests."""
+
+
+def killed_at(config, step, monkeypatch):
+    """Runs until so many steps have been taken, and not even to their checkpoint."""
+
+    def advance(self, steps):
+        original(self, steps)
+        taken.append(steps)
+        if sum(taken) >= step:
+            raise Killed
+
+    original, taken = Writer.advance, []
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "advance", advance)
+        with pytest.raises(Killed):
+            run(config)
+
+
+def signalled_in_evaluation(config, number, batch, monkeypatch):
+    """Runs until a batch of the first evaluation, where a signal arrives."""
+
+    def step_made(*arguments, **options):
+        step = make(*arguments, **options)
+
+        def counted(*batch_and_stop):
+            batches.append(1)
+            if len(batches) == batch:
+                os.kill(os.getpid(), number)
+                time.sleep(0.2)  # until another thread has heard it
+            return step(*batch_and_stop)
+
+        return counted
+
+    make, batches = evaluation.make_eval_step, []
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_preact.training.milestones.make_eval_step", step_made)
+        with pytest.raises(Interrupted) as interrupted:
+            run(config)
+    return interrupted.value.exit_code
+
+
+GPUS = len(tf.config.list_physical_devices("GPU"))
+SLOW = pytest.mark.slow
+ON_GPUS = (pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="TensorFlow sees no GPU here"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"shortcut": "dropout"}, id="one_device"),
+        pytest.param(EVERYTHING, marks=SLOW, id="everything"),
+        pytest.param({"devices": "2"}, marks=SLOW, id="replicas"),
+        pytest.param({"precision": "mixed_float16"}, marks=SLOW, id="float16"),
+        pytest.param({"devices": str(GPUS), "deterministic": True}, marks=ON_GPUS, id="gpus"),
+    ],
+)
+def test_a_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch, options):
+    config = SMALL.updated(**options)
+    run(config.updated(run_dir=str(tmp_path / "whole")))
+    broken = config.updated(run_dir=str(tmp_path / "broken"), resume=True)
+    killed_at(broken, 8, monkeypatch)
+    assert signalled_in_evaluation(broken, signal.SIGTERM, 2, monkeypatch) == 143
+    run(broken)
+    assert_same_runs(tmp_path / "whole", tmp_path / "broken")
