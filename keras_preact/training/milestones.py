@@ -130,10 +130,11 @@ class Milestones:
         self.writer.evaluation(done, evaluation, means, self._rate(done))
         is_best = evaluation.accuracy > self.best_accuracy
         self.best_accuracy = max(evaluation.accuracy, self.best_accuracy)
-        self._save(done, self.statistics.gather(), best=is_best)
         self.writer.curves(self.schedule.drop_steps)
         if done == self.schedule.train_steps:
             self.writer.confusion(done, evaluation)
+        # Last: once it is saved, none of this is done again.
+        self._save(done, self.statistics.gather(), best=is_best)
         self.restart_clocks()
         return evaluation
 
