@@ -55,7 +55,6 @@ def test_two_epochs_are_trained_evaluated_exported_and_classified(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train.py", "--unit=full_preactivatoin"], "Did you mean 'full_preactivation'?"),
         (["train.py", "--dataset=digits", "--depth=21"], "6n+2"),
         (["export.py", "--run_dir=/no/such/run", "--debug"], "/no/such/run/config.json"),
     ],

@@ -1,6 +1,7 @@
 """What a user can get wrong: exit code 2, one error that says what was wrong, nothing written."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ import export
 import train
 from keras_preact.exporting import ExportConfig
 from keras_preact.training import TrainConfig, flags, program, run
+from keras_preact.training.lock import locked
 
 PROGRAMS = {"train.py": (train.main, TrainConfig), "export.py": (export.main, ExportConfig)}
 DIGITS = ["train.py", "--dataset=digits", "--depth=8", "--train_steps=1", "--run_dir=HERE/new"]
@@ -118,6 +120,12 @@ def test_what_cannot_be_is_refused_before_anything_is_written(prepared, capsys, 
     for word in words:
         assert word.replace("HERE", str(prepared)) in error
     assert sorted(map(str, prepared.rglob("*"))) == before
+
+
+def test_a_folder_in_use_is_refused_and_its_user_named(prepared, capsys):
+    with locked(prepared / "run"):
+        error = refused([word.replace("HERE", str(prepared)) for word in AGAIN], capsys)
+    assert f"{prepared / 'run'} is in use by process {os.getpid()}" in error
 
 
 def cut(path):

@@ -1,5 +1,6 @@
 """The rules of a `TrainConfig`'s values."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -21,10 +22,13 @@ def check_numbers(config: Any) -> None:
         *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
         *("stochastic_depth_rate", "label_smoothing", "mixup_alpha"),
     )
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
     below_one = ("momentum", "stochastic_depth_rate", "label_smoothing")
     for name in (*above_zero, *at_least_zero):
         value = getattr(config, name)
         if value is None:
+            if defaults[name] is not None:
+                raise ValueError(f"{name} must be a number. Received: {name}=None")
             continue
         counts = isinstance(value, int) or name.endswith("epochs")
         large_enough = value > 0 if name in above_zero else value >= 0

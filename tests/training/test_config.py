@@ -17,6 +17,7 @@ from keras_preact.training import TrainConfig
         ({"mode": "test"}, ["mode must be one of train, evaluate"]),
         ({"augmentation": "flip"}, ["augmentation must be one of none, pad_crop"]),
         ({"global_batch_size": 0}, ["global_batch_size must be above 0", "global_batch_size=0"]),
+        ({"checkpoint_steps": None}, ["checkpoint_steps must be a number", "None"]),
         ({"train_steps": -1}, ["train_steps must be above 0", "train_steps=-1"]),
         ({"seed": -1}, ["seed must be at least 0", "seed=-1"]),
         ({"learning_rate": float("nan")}, ["learning_rate must be above 0", "nan"]),

@@ -156,6 +156,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_the_steps_since_the_one_before(
     assert_same_runs(undisturbed, folder)
 
 
+@pytest.mark.slow
 def test_a_second_process_in_a_folder_is_refused_and_told_of_the_first(tmp_path):
     folder = tmp_path / "run"
     with Program(folder) as first:

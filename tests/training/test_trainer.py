@@ -40,6 +40,7 @@ def test_tensorboard_shows_the_course_of_training_and_the_decision_is_told(tmp_p
 
 
 @pytest.mark.usefixtures("without_pictures")
+@pytest.mark.slow
 def test_everything_at_once_on_two_replicas_is_trained_resumed_evaluated_and_exported(tmp_path):
     options = {
         "devices": "2",
