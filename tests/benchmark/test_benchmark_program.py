@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TIMEOUT_SECONDS = 300
 
@@ -19,6 +21,7 @@ def call(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_tiny_benchmark_prints_a_table_and_writes_csv_and_picture(tmp_path):
     figures, picture = tmp_path / "figures.csv", tmp_path / "picture.png"
     figures.write_text("of an earlier benchmark")

@@ -102,6 +102,7 @@ def test_two_workers_train_as_one_device_does_and_the_chief_alone_writes(tmp_pat
     assert (decision["strategy"], decision["workers"]) == ("multi_worker", 2)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_named_by_the_other_and_all_can_resume(tmp_path):
     long = {"train_steps": 100_000, "schedule_steps": 100_000, "checkpoint_steps": 2}
     with workers(tmp_path, run_dir=tmp_path / "run", **long) as (processes, logs):
@@ -134,6 +135,7 @@ def test_a_signal_to_one_worker_stops_all_after_the_same_step(tmp_path):
     assert steps[0][1] == steps[1][1] == f"{step_of(newest(tmp_path / 'run')):,}"
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_comes_is_named_after_the_time_given(tmp_path):
     addresses, log = free_addresses(2), tmp_path / "log"
     process = start(addresses, 0, log, run_dir=tmp_path / "run", cluster_timeout_seconds=3)
