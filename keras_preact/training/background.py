@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import tensorflow as tf
 
+from keras_preact.data.reading import one_line
 from keras_preact.training.errors import SaveError
 
 # Between a failure and the second attempt: somebody may free space meanwhile.
@@ -79,5 +80,5 @@ def reason(error: OSError | tf.errors.OpError) -> str:
     """What an error of writing says, in a line."""
     if isinstance(error, tf.errors.OpError):
         # "{{node ...}} FILE; No space left on device [Op:SaveV2]"
-        return error.message.rpartition("; ")[2].partition(" [Op:")[0]
+        return one_line(error).rpartition("; ")[2]
     return error.strerror or str(error)

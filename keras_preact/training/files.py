@@ -53,7 +53,9 @@ def sealed(path: epath.PathLike) -> Iterator[epath.Path]:
     except BaseException:
         remove(temporary)
         raise
-    _flush(path.parent)
+    # The folder around it may be as new.
+    for folder in (path.parent, path.parent.parent):
+        _flush(folder)
 
 
 def damage(path: epath.PathLike) -> str | None:

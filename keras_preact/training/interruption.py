@@ -1,12 +1,13 @@
 """Ctrl-C, SIGTERM and the end of the time allowed: reasons to save and stop at the next step."""
 
 import collections
+import contextlib
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Programs such as timeout send a signal to the process and to its group at once.
@@ -44,7 +45,6 @@ class Interruption:
         self._intervals_seconds = collections.deque(maxlen=10)
         self._signal: int | None = None
         self._time_is_up = False
-        self._previous = {}
 
     @property
     def requested(self) -> bool:
@@ -72,37 +72,55 @@ class Interruption:
         return Interrupted(f"{signal.Signals(number).name}, {where}", 128 + number)
 
     def __enter__(self):
+        self._context = contextlib.ExitStack()
         if threading.current_thread() is threading.main_thread():
-            self._ear, self._mouth = socket.socketpair()
-            self._mouth.setblocking(False)
-            for number in SIGNALS:
-                self._previous[number] = signal.signal(number, lambda number, frame: None)
-            # Python's own handlers wait until TensorFlow returns, a compilation later.
-            self._previous_fd = signal.set_wakeup_fd(
-                self._mouth.fileno(), warn_on_full_buffer=False
-            )
-            threading.Thread(target=self._listen, daemon=True).start()
+            self._context.enter_context(heard(self._hear, lambda number, frame: None))
         return self
 
     def __exit__(self, *exception):
-        if not self._previous:
-            return
-        signal.set_wakeup_fd(self._previous_fd)
-        while self._previous:
-            signal.signal(*self._previous.popitem())
-        self._mouth.close()
-
-    def _listen(self):
-        with self._ear:
-            while received := self._ear.recv(1):
-                if received[0] in SIGNALS:
-                    self._hear(received[0])
+        self._context.close()
 
     def _hear(self, number):
-        now = time.monotonic()
-        if self._signal is None:
-            self._signal, self._heard = number, now
-            name = signal.Signals(number).name
-            self._tell(f"{name}: stopping after this step. A second signal ends at once.")
-        elif now - self._heard > SAME_SIGNAL_SECONDS:
-            os._exit(128 + number)
+        self._signal = number
+        name = signal.Signals(number).name
+        self._tell(f"{name}: stopping after this step. A second signal ends at once.")
+
+
+@contextlib.contextmanager
+def heard(first: Callable[[int], None], handler: Callable) -> Iterator[None]:
+    """A context in which SIGINT and SIGTERM are heard at once; the second ends the process.
+
+    Python's own handlers wait until TensorFlow returns, a compilation later. To be
+    entered in the main thread.
+
+    Args:
+        first: takes the number of the first signal, in another thread, at once.
+        handler: Python's own, called in the main thread once it can be.
+    """
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)
+    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    previous_fd = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_listen, args=(ear, first), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous_fd)
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)
+        mouth.close()
+
+
+def _listen(ear, first):
+    heard_at = None
+    with ear:
+        while received := ear.recv(1):
+            number = received[0]
+            if number not in SIGNALS:
+                continue
+            now = time.monotonic()
+            if heard_at is None:
+                heard_at = now
+                first(number)
+            elif now - heard_at > SAME_SIGNAL_SECONDS:
+                os._exit(128 + number)

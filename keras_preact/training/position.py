@@ -39,10 +39,6 @@ class Position:
         default_factory=lambda: np.zeros((0, 0), np.float32)
     )
 
-    def restarted(self, restarts: tuple[int, ...]) -> "Position":
-        """The same position with other restarts."""
-        return dataclasses.replace(self, restarts=restarts)
-
     def to_variables(self) -> dict[str, tf.Variable]:
         """A variable for each field; those of arrays take any length."""
         variables = {}

@@ -6,10 +6,7 @@ import errno
 import os
 import re
 import signal
-import socket
 import sys
-import threading
-import time
 import traceback
 import typing
 from collections.abc import Callable, Iterator
@@ -20,7 +17,7 @@ from absl import app
 
 from keras_preact.training import flags
 from keras_preact.training.errors import SaveError
-from keras_preact.training.interruption import SAME_SIGNAL_SECONDS, SIGNALS, Interrupted
+from keras_preact.training.interruption import Interrupted, heard
 
 USAGE_ERROR = 2
 
@@ -125,31 +122,8 @@ def _signals_raise():
             raised = True
             raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
-    ear, mouth = socket.socketpair()
-    mouth.setblocking(False)
-    threading.Thread(target=_end_at_the_second, args=(ear,), daemon=True).start()
-    previous_fd = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-    previous = {number: signal.signal(number, act) for number in SIGNALS}
-    try:
+    with heard(lambda number: None, act):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(previous_fd)
-        mouth.close()
-
-
-def _end_at_the_second(ear):
-    # In a thread: Python's own handlers wait until TensorFlow returns, which it may never do.
-    first = None
-    with ear:
-        while received := ear.recv(1):
-            now = time.monotonic()
-            if first is None:
-                first = now
-            # Programs such as timeout send a signal to the process and to its group.
-            elif now - first > SAME_SIGNAL_SECONDS:
-                os._exit(128 + received[0])
 
 
 def _explain(error, config_class):

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import typing
 
 import tensorflow as tf
@@ -204,4 +205,4 @@ class Trainer:
             f"{len(restarts)} of at most {self.config.max_rollbacks} times."
         )
         self.writer.set_back(position)
-        return position.restarted(restarts)
+        return dataclasses.replace(position, restarts=restarts)

@@ -45,9 +45,3 @@ def test_every_field_comes_back_from_a_checkpoint(tmp_path, saved, before):
     variables = before.to_variables()
     tf.train.Checkpoint(position=variables).read(path).assert_consumed()
     assert_same(Position.from_variables(variables), saved)
-
-
-def test_restarts_are_replaced_and_nothing_else():
-    restarted = LATER.restarted((7,))
-    assert restarted.restarts == (7,)
-    assert_same(restarted.restarted(LATER.restarts), LATER)

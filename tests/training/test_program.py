@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.exporting import ExportConfig, saved_model
-from keras_preact.training import TrainConfig, flags, program
+from keras_preact.training import TrainConfig, flags, interruption, program
 from keras_preact.training.cluster import WorkerLostError
 from keras_preact.training.errors import DivergenceError, RunError, SaveError
 from keras_preact.training.interruption import Interrupted
@@ -140,7 +140,7 @@ def test_sigterm_leaves_no_unfinished_export(tmp_path, monkeypatch):
 def test_a_second_signal_ends_at_once(monkeypatch, number, code):
     ended, codes = threading.Event(), []
     monkeypatch.setattr(os, "_exit", lambda code: (codes.append(code), ended.set()))
-    monkeypatch.setattr(program, "SAME_SIGNAL_SECONDS", 0.01)
+    monkeypatch.setattr(interruption, "SAME_SIGNAL_SECONDS", 0.01)
     with ends_with(143):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
