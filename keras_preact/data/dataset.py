@@ -106,6 +106,7 @@ class Dataset:
         self,
         batch_size: int,
         share: Share = Share(),  # noqa: B008 - frozen
+        indices: np.ndarray | None = None,
     ) -> tf.data.Dataset:
         """Every evaluation image once, in order, in batches of one size.
 
@@ -114,6 +115,7 @@ class Dataset:
         Args:
             batch_size: images in a batch.
             share: as for `train`.
+            indices: of the images wanted, int64 (count,); by default all.
 
         Returns:
             Batches (images, labels, weights): uint8 (batch, height, width, channels),
@@ -122,12 +124,15 @@ class Dataset:
         Raises:
             ValueError: if a batch cannot be cut into equal pieces.
         """
-        count, size = len(self.eval_source), share.piece_size(batch_size)
+        if indices is None:
+            indices = np.arange(len(self.eval_source))
+        count, size = len(indices), share.piece_size(batch_size)
         padded = -(-count // batch_size) * batch_size
         positions = np.arange(padded).reshape(-1, batch_size)
         own = np.concatenate([np.stack(share.pieces(batch)).ravel() for batch in positions])
-        indices, weights = np.where(own < count, own, 0), (own < count).astype(np.float32)
-        images = self.eval_source.eval_images(tf.data.Dataset.from_tensor_slices(indices))
+        filled = indices[np.where(own < count, own, 0)]
+        weights = (own < count).astype(np.float32)
+        images = self.eval_source.eval_images(tf.data.Dataset.from_tensor_slices(filled))
         with_weights = tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(weights)))
         return (
             with_weights.map(lambda pair, weight: (*pair, weight))
@@ -140,6 +145,14 @@ class Dataset:
     ) -> np.ndarray:
         """The images of a step of `train`, over all replicas: indices, int64 (batch_size,)."""
         return DataOrder(len(self.train_source), batch_size, seed, restarts).batch(step)[0]
+
+    def eval_name(self, index: int) -> str:
+        """How to call an evaluation image: the path of its file, if it has one of its own."""
+        return self.eval_source.where(index)
+
+    def eval_file(self, index: int) -> bytes:
+        """The file of an evaluation image; a PNG if it is in memory."""
+        return self.eval_source.file(index)
 
     def unreadable(self, split: str, indices: Iterable[int]) -> list[str]:
         """Reads images one by one and describes those that cannot be read or decoded.

@@ -142,4 +142,4 @@ def _source(files, image_size):
         why = _why_bad(path)
         return f"{path}: {why}" if why else None
 
-    return Encoded(read, len(files), image_size, problem)
+    return Encoded(read, len(files), image_size, problem, lambda index: files[index][0])

@@ -74,6 +74,14 @@ class InMemory:
         """Those of the images that cannot be read: none."""
         return []
 
+    def where(self, index: int) -> str:
+        """How to call an image."""
+        return f"image {index}"
+
+    def file(self, index: int) -> bytes:
+        """An image as a PNG file."""
+        return tf.io.encode_png(self.images[index]).numpy()
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
@@ -86,12 +94,14 @@ class Encoded:
         size: height and width of the images that come out, in pixels.
         problem: says where an image lies and why it cannot be read or decoded, None if
             it can; by default nothing is known of any image.
+        where: how to call an image; the path of its file, if it has one of its own.
     """
 
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     count: int
     size: int
     problem: Callable[[int], str | None] = lambda index: None
+    where: Callable[[int], str] = lambda index: f"image {index}"
 
     # Images from which channel statistics are estimated: the error of the mean is then
     # about 1 % of the standard deviation.
@@ -109,7 +119,13 @@ class Encoded:
             len(numbers),
             self.size,
             lambda index: self.problem(int(numbers[index])),
+            lambda index: self.where(int(numbers[index])),
         )
+
+    def file(self, index: int) -> bytes:
+        """The bytes of an image's file."""
+        encoded, _ = self.read(tf.constant(index, tf.int64))
+        return encoded.numpy()
 
     def train_batches(
         self, indices_and_draws: tf.data.Dataset, augment: str, mean: Sequence[float] = (0,)
@@ -145,7 +161,7 @@ class Encoded:
         Raises:
             ValueError: if some of them cannot be read; all of these are listed.
         """
-        indices = self.spread(self.STATISTICS_IMAGES)
+        indices = spread(len(self), self.STATISTICS_IMAGES)
         counts = np.zeros((3, 256), np.int64)
         try:
             for image, _ in self.eval_images(tf.data.Dataset.from_tensor_slices(indices)):
@@ -155,10 +171,6 @@ class Encoded:
             self.check_readable(indices)
             raise
         return _moments(counts)
-
-    def spread(self, most: int) -> np.ndarray:
-        """So many images, or all, spread evenly: indices, int64 (count,)."""
-        return np.linspace(0, len(self) - 1, min(len(self), most), dtype=np.int64)
 
     def unreadable(self, indices: Iterable[int]) -> list[str]:
         """Reads images one by one: what is wrong with those that cannot be used."""
@@ -173,6 +185,11 @@ class Encoded:
                 f"Every image must be readable. Received, of {len(indices)} looked at, "
                 f"{len(problems)} that are not:\n{listing}"
             )
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """Of so many images, at most so many, spread evenly: indices, int64, ascending."""
+    return np.linspace(0, count - 1, min(count, most), dtype=np.int64)
 
 
 def _moments(counts):

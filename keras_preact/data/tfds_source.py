@@ -9,7 +9,7 @@ from etils import epath
 
 from keras_preact.data import tfrecord
 from keras_preact.data.reading import list_folder, one_line
-from keras_preact.data.sources import Encoded, InMemory
+from keras_preact.data.sources import Encoded, InMemory, spread
 from keras_preact.data.tfds_records import check_count, label_rule, open_records
 from keras_preact.layers.lookup import one_of
 
@@ -228,5 +228,5 @@ def _in_memory(builder, split, keys):
 def _encoded(builder, split, keys, image_size):
     records = open_records(builder, split, keys)
     source = Encoded(records.read, len(records), image_size, records.problem)
-    source.check_readable(source.spread(CHECKED_IMAGES))
+    source.check_readable(spread(len(source), CHECKED_IMAGES))
     return source

@@ -213,3 +213,18 @@ def test_a_dataset_can_be_made_of_ones_own_arrays(digits):
     np.testing.assert_array_equal(fetched, images[[0, 1, 2, 0]])
     assert labels.tolist() == [0, 1, 0, 0]
     assert weights.tolist() == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["digits", "photos"])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_chosen_evaluation_images_come_as_asked_for(request, name, batch_size):
+    dataset, chosen = request.getfixturevalue(name), np.array([4, 0, 3])
+    [(every, all_labels, _)] = batches(dataset.eval(dataset.info.eval_count), 1)
+    stream = dataset.eval(batch_size, indices=chosen)
+    images, labels, weights = map(np.concatenate, zip(*stream.as_numpy_iterator(), strict=True))
+    assert len(images) == -(-3 // batch_size) * batch_size
+    assert weights.tolist() == [1.0] * 3 + [0.0] * (len(images) - 3)
+    np.testing.assert_array_equal(images[:3], every[chosen])
+    np.testing.assert_array_equal(labels[:3], all_labels[chosen])
+    # Filled up with an image that was asked for.
+    np.testing.assert_array_equal(images[3:], every[[4] * (len(images) - 3)])

@@ -75,6 +75,13 @@ def test_images_are_those_of_the_files_in_the_order_of_their_names(good):
             assert difference(image, original).mean() < 5
 
 
+def test_evaluation_images_are_called_by_their_paths_and_given_as_their_files(good):
+    data = datasets.load("folder", data_dir=str(good), image_size=32)
+    for index, path in enumerate(("val/ant/4.jpg", "val/bee/5.gif")):
+        assert data.eval_name(index) == str(good / path)
+        assert data.eval_file(index) == GOOD[path]
+
+
 def test_channel_statistics_are_near_numpys(good):
     info = datasets.load("folder", data_dir=str(good), image_size=32).info
     crops = [pillow_center_crop(smooth_image(40 + n, 60, seed=n), 32) for n in (1, 2, 3)]

@@ -8,7 +8,7 @@ import tensorflow as tf
 from sample_data import difference, encode, pillow_center_crop, smooth_image
 
 from keras_preact.data.order import DRAWS, DataOrder
-from keras_preact.data.sources import Encoded, InMemory
+from keras_preact.data.sources import Encoded, InMemory, spread
 
 
 def in_memory(count=11, channels=3):
@@ -139,3 +139,48 @@ def test_batches_of_files_have_the_types_that_a_network_is_told(augment):
     source = encoded(various_images(2))
     spec = source.train_batches(indices_and_draws([0, 1], 2), augment).element_spec
     assert spec == (tf.TensorSpec([2, 16, 16, 3], tf.uint8), tf.TensorSpec([2], tf.int32))
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [
+        (1, 5, [0]),
+        (5, 5, [0, 1, 2, 3, 4]),
+        (5, 9, [0, 1, 2, 3, 4]),
+        (7, 1, [0]),
+        (10, 2, [0, 9]),
+        (10, 4, [0, 3, 6, 9]),
+        (10, 3, [0, 4, 9]),
+    ],
+)
+def test_some_of_many_images_are_spread_evenly(count, most, expected):
+    indices = spread(count, most)
+    assert indices.dtype == np.int64
+    assert indices.tolist() == expected
+
+
+@pytest.mark.parametrize("count", [64, 65, 100, 360, 9999, 50_000, 1_281_167])
+def test_no_image_is_chosen_twice_and_steps_differ_by_one_at_most(count):
+    indices = spread(count, 64)
+    assert (len(indices), indices[0], indices[-1]) == (64, 0, count - 1)
+    steps = np.diff(indices)
+    assert steps.min() >= 1
+    assert np.ptp(steps) <= 1
+
+
+def test_an_image_in_memory_has_a_number_and_a_file_that_loses_nothing():
+    for channels in (1, 3):
+        source = in_memory(channels=channels)
+        assert source.where(7) == "image 7"
+        np.testing.assert_array_equal(tf.io.decode_png(source.file(7)), source.images[7])
+
+
+def test_an_encoded_image_has_the_name_it_is_given_and_its_own_file():
+    images = various_images(11)
+    source = encoded(images)
+    assert source.where(4) == "image 4"
+    assert source.file(4) == encode(images[4])
+    named = Encoded(source.read, 11, 16, where=lambda index: f"photo {index}")
+    # Also where it is one of a selection.
+    assert named.select(np.arange(11) % 3 == 1).where(2) == "photo 7"
+    assert named.select(np.arange(11) % 3 == 1).file(2) == encode(images[7])
