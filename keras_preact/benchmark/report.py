@@ -6,9 +6,6 @@ import dataclasses
 import importlib.metadata
 import io
 import itertools
-import os
-import pathlib
-import platform
 import textwrap
 from collections.abc import Sequence
 
@@ -18,6 +15,7 @@ import tensorflow as tf
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.rows import COLUMNS, Row
 from keras_preact.benchmark.runner import Outcome
+from keras_preact.training.machine import cores, processor
 from keras_preact.version import __version__
 
 WIDTH = 98
@@ -29,8 +27,9 @@ NOTES = (
     "of peak: the arithmetic of convolutions and logits (two operations a multiply-add; training "
     "three times inference) over that of the large matrix product above.",
     "keras_preact: this package's training step; inference from uint8 images, normalized in the "
-    "graph. keras: model.fit and model.predict of the same network of keras.layers, with "
-    "jit_compile='auto' and without weight decay. torch: the same network, eager, channels_last.",
+    "graph; what export.py writes, in a session as TensorFlow Serving runs it. keras: model.fit, "
+    "model.predict and model.export of the same network of keras.layers, with jit_compile='auto' "
+    "and without weight decay. torch: the same network, eager, channels_last.",
     "All images are noise in host memory: reading and augmenting are not measured.",
 )
 
@@ -62,11 +61,10 @@ def machine_line(outcome: Outcome) -> str:
     devices = [row.device for row in outcome.rows]
     devices += [peak.get("device") for peak in outcome.peaks.values()]
     gpus = sorted({device for device in devices if device} - {"CPU"})
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ", ".join(
         [
-            _processor(),
-            f"{cores} core" + ("s" if cores > 1 else ""),
+            processor(),
+            f"{cores()} core" + ("s" if cores() > 1 else ""),
             " and ".join(gpus) if gpus else "no GPU in use",
             f"keras_preact {__version__}",
             f"TensorFlow {tf.__version__}",
@@ -90,17 +88,6 @@ def _pytorch(outcome):
     if any(row.framework == "torch" for row in outcome.rows):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             yield f"PyTorch {importlib.metadata.version('torch')}"
-
-
-def _processor():
-    """The processor's model, where the system tells, else its architecture."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _peaks(outcome):

@@ -80,6 +80,18 @@ def damage(path: epath.PathLike) -> str | None:
     return None
 
 
+def flush_tree(folder: epath.PathLike) -> None:
+    """Returns once a folder and all that lies in it are on the disk, and not only in memory."""
+    for path in epath.Path(folder).iterdir():
+        flush_tree(path) if path.is_dir() else _flush(path)
+    _flush(folder)
+
+
+def sha256(path: epath.PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    return _describe(epath.Path(path))["sha256"]
+
+
 def remove(path: epath.PathLike) -> None:
     """Deletes a folder, where there is one, so that it is never seen half-deleted."""
     path = epath.Path(path)

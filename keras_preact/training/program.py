@@ -1,12 +1,14 @@
 """How a program begins and ends: flags in, exit codes out."""
 
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import os
 import re
 import signal
 import sys
+import threading
 import traceback
 import typing
 from collections.abc import Callable, Iterator
@@ -122,8 +124,28 @@ def _signals_raise():
             raised = True
             raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
-    with heard(lambda number: None, act):
+    with heard(lambda number: None, act), _nothing_swallowed():
         yield
+
+
+@contextlib.contextmanager
+def _nothing_swallowed():
+    """Raises an interrupt again that came in a `__del__`, from where Python passes nothing on."""
+    main, previous = threading.main_thread().ident, sys.unraisablehook
+
+    def again(unraisable):
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            previous(unraisable)
+            return
+        arguments = ctypes.c_ulong(main), ctypes.py_object(unraisable.exc_type)
+        # Once this function, from where it would not be passed on either, has returned.
+        threading.Timer(0.01, ctypes.pythonapi.PyThreadState_SetAsyncExc, arguments).start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 def _explain(error, config_class):

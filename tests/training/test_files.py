@@ -1,6 +1,8 @@
 """Whole files, sealed folders, and how they fail."""
 
 import json
+import os
+import subprocess
 
 import pytest
 
@@ -102,3 +104,30 @@ def test_a_folder_is_never_seen_half_deleted(tmp_path):
     files.remove(tmp_path / "it")
     files.remove(tmp_path / "it")
     assert names(tmp_path) == []
+
+
+def test_a_folder_is_flushed_with_all_that_lies_in_it_before_itself(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").write_bytes(b"abc")
+    (tmp_path / "d").write_bytes(b"")
+    paths, original = {}, os.open
+
+    def note(path, *arguments, **options):
+        file = original(path, *arguments, **options)
+        paths[file] = os.path.relpath(path, tmp_path)
+        return file
+
+    flushed = []
+    monkeypatch.setattr(os, "open", note)
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(paths[file]))
+    files.flush_tree(tmp_path)
+    assert sorted(flushed) == [".", "a", "a/b", "a/b/c", "d"]
+    assert flushed.index("a/b/c") < flushed.index("a/b") < flushed.index("a")
+    assert flushed[-1] == "."
+
+
+def test_the_checksum_of_a_file_is_sha256sums(tmp_path):
+    # Larger than what is read at once.
+    (tmp_path / "a").write_bytes(bytes(range(256)) * 5000)
+    expected = subprocess.run(["sha256sum", tmp_path / "a"], capture_output=True, text=True).stdout
+    assert files.sha256(tmp_path / "a") == expected.split()[0]

@@ -1,7 +1,9 @@
 import contextlib
+import dataclasses
 import errno
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -9,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from keras_preact.benchmark.config import BenchmarkConfig
-from keras_preact.exporting import ExportConfig, saved_model
+from keras_preact.exporting import ExportConfig
+from keras_preact.exporting.publish import ExportFolder
 from keras_preact.training import TrainConfig, flags, interruption, program
 from keras_preact.training.cluster import WorkerLostError
 from keras_preact.training.errors import DivergenceError, RunError, SaveError
@@ -17,6 +20,11 @@ from keras_preact.training.interruption import Interrupted
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/runs/first")
 OOM = "OOM when allocating tensor with shape[128,16] and type float"
+
+
+@dataclasses.dataclass
+class NoAdvice:
+    """Has no field that decides on memory."""
 
 
 @contextlib.contextmanager
@@ -82,7 +90,8 @@ def test_debug_shows_the_traceback_and_then_the_same_error(capsys, monkeypatch):
             ["global_batch_size", "gradient_accumulation_steps", "image_size", "precision"],
         ),
         (BenchmarkConfig, ["batch_size", "image_size"]),
-        (ExportConfig, []),
+        (ExportConfig, ["image_size"]),
+        (NoAdvice, []),
     ],
 )
 def test_memory_that_runs_out_names_what_and_the_flags_that_help(capsys, config, flag_names):
@@ -124,16 +133,27 @@ def test_a_signal_runs_what_cleans_up_and_ends_with_a_line(capsys, number, line)
     assert signal.getsignal(number) == before
 
 
-def test_sigterm_leaves_no_unfinished_export(tmp_path, monkeypatch):
-    def write(model, info, folder):
-        (folder / "variables").mkdir(parents=True)
+def test_sigterm_leaves_no_unfinished_export(tmp_path):
+    with ends_with(143, ExportConfig), ExportFolder(tmp_path / "export").staged() as stage:
+        (stage / "saved_model").mkdir()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
+    assert not list(tmp_path.iterdir())
 
-    monkeypatch.setattr(saved_model, "_write", write)
-    with ends_with(143, ExportConfig):
-        saved_model.export(None, None, None, tmp_path / "saved_model")
-    assert not list((tmp_path / "saved_model").iterdir())
+
+def test_a_signal_that_comes_while_python_deletes_an_object_is_not_lost(capsys):
+    class Deleted:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    before = sys.unraisablehook
+    with ends_with(143):
+        Deleted()
+        time.sleep(5)
+        pytest.fail("nobody was told of the signal")
+    assert capsys.readouterr().err == "Error: ended by SIGTERM; nothing is done.\n"
+    assert sys.unraisablehook is before
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
