@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "data": {"layers"},
     "training": {"layers", "models", "data"},
     "exporting": {"layers", "models", "data", "training"},
-    "benchmark": {"layers", "models", "data", "training"},
+    "benchmark": {"layers", "models", "data", "training", "exporting"},
 }
 
 

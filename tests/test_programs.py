@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -38,15 +40,17 @@ def test_two_epochs_are_trained_evaluated_exported_and_classified(tmp_path):
     evaluated = call("train.py", "--mode=evaluate", f"--run_dir={run}")
     assert f"accuracy {accuracy:.2f}%" in evaluated.stdout, evaluated.stderr
 
-    exported = call("export.py", f"--run_dir={run}")
+    exported = call("export.py", f"--run_dir={run}", "--tflite=")
     assert exported.returncode == 0, exported.stderr
-    *_, command = exported.stdout.strip().splitlines()
-    python, *arguments = command.split()
+    assert f"the Keras model has {accuracy:.2f}% right" in exported.stdout
+    assert f"report: {run / 'export' / 'report.md'}" in exported.stdout
+    lines = [line.strip() for line in exported.stdout.splitlines()]
+    python, *arguments = lines[lines.index("Classify an image:") + 1].split()
     assert pathlib.Path(shutil.which(python)).samefile(sys.executable)
     classified = call(*arguments)
     assert classified.returncode == 0, classified.stderr
     signature = tf.saved_model.load(str(run / "export/saved_model/1")).signatures["serving_default"]
-    image = tf.io.decode_png((run / "export/example.png").read_bytes())
+    image = tf.io.decode_jpeg((run / "export/serving/example.jpg").read_bytes())
     answer = signature(images=image[None])
     name, score = answer["classes"][0, 0].numpy().decode(), float(answer["scores"][0, 0])
     assert f"{name} {score:.1%}" in classified.stdout
@@ -75,6 +79,62 @@ def test_a_signal_while_tensorflow_is_imported_ends_in_silence(tmp_path, program
     )
     done = call(program, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_export_that_is_killed_leaves_all_of_a_version_or_nothing(tmp_path, begun):
+    run, out = tmp_path / "run", tmp_path / "exports" / "out"
+    trained = call(
+        "train.py", "--dataset=digits", "--depth=8", "--train_steps=9", f"--run_dir={run}"
+    )
+    assert trained.returncode == 0, trained.stderr
+    # The gate is left open: nine steps teach little.
+    export = ["export.py", f"--run_dir={run}", f"--output_dir={out}", "--tflite=int8"]
+    export += ["--int8_loss_points=100", "--eval_images=40"]
+    if begun:
+        assert call(*export).returncode == 0
+    before = files_of(out)
+    random = np.random.default_rng(begun)
+    for line in ("Exporting", "Converting", "Comparing", "Comparing"):
+        for name in ("SIGKILL", "SIGTERM"):
+            code, output = end_at(export, line, random.uniform(0, 2), name)
+            assert code == {"SIGKILL": -9, "SIGTERM": 143}[name], output
+            assert "Traceback" not in output
+            assert files_of(out) == before
+            assert name == "SIGKILL" or not list(out.parent.glob(".*"))
+    done = call(*export)
+    assert done.returncode == 0, done.stderr
+    after = files_of(out)
+    kept = {name for name in before if not name.startswith("report.")}
+    assert all(after[name] == before[name] for name in kept)
+    for kind in ("saved_model", "tflite", "reports"):
+        assert sorted(path.name for path in (out / kind).iterdir()) == ["1", "2"][: 1 + begun]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def files_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def end_at(arguments, start_of_line, seconds, name):
+    """Sends a program a signal so long after a line; its exit code, and what it has said."""
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith(start_of_line):
+                time.sleep(seconds)
+                process.send_signal(signal.Signals[name])
+                break
+        lines += process.stdout
+        return process.wait(TIMEOUT_SECONDS), "".join(lines)
 
 
 def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):

@@ -11,6 +11,7 @@ from absl import flags as absl_flags
 
 import export
 import train
+from keras_preact import ResNetV2
 from keras_preact.exporting import ExportConfig
 from keras_preact.training import TrainConfig, flags, program, run
 from keras_preact.training.lock import locked
@@ -52,6 +53,11 @@ def prepared(tmp_path_factory):
     (root / "file").write_text("no folder")
     (root / "thesis").mkdir()
     (root / "thesis" / "thesis.tex").write_text("years of work")
+    (root / "exports" / "saved_model" / "1").mkdir(parents=True)
+    report = {"data": {"class_names": ["ant", "bee"], "image_shape": [8, 8, 1]}, "model_name": "n"}
+    (root / "exports" / "report.json").write_text(json.dumps(report))
+    (root / "text.keras").write_text("no model")
+    ResNetV2(8, input_shape=(8, 8, 1), classes=7).save(root / "seven.keras")
     (root / "typo.flags").write_text("# a recipe\n--dataset=digits\n--dpeth=20\n")
     (root / "word.flags").write_text("--depth=20\ndataset=digits\n")
     (root / "value.flags").write_text(f"--flagfile={root / 'typo.flags'}\n")
@@ -69,6 +75,8 @@ FOLDER = [
     *("train.py", "--dataset=folder", "--depth=8", "--data_dir=HERE/images", "--image_size=8"),
     "--run_dir=HERE/new",
 ]
+EXPORT = ["export.py", "--run_dir=HERE/run", "--output_dir=HERE/new"]
+MODEL = ["export.py", "--dataset=digits", "--output_dir=HERE/new"]
 AGAIN = ["train.py", "--run_dir=HERE/run", "--resume"]
 
 
@@ -109,8 +117,32 @@ AGAIN = ["train.py", "--run_dir=HERE/run", "--resume"]
         (["train.py", "--mode=evaluate", "--run_dir=HERE/thesis"], ["HERE/thesis/config.json"]),
         (["export.py"], ["run_dir must be given"]),
         (["export.py", "--run_dir=HERE/thesis"], ["HERE/thesis/config.json"]),
-        (["export.py", "--run_dir=HERE/run", "--output_dir=HERE/file"], ["output_dir must be a"]),
-        (["export.py", "--run_dir=HERE/run", "--checkpoint=last"], ["newest, best", "'last'"]),
+        (["export.py", "--run_dir=HERE/file"], ["HERE/file/config.json"]),
+        ([*EXPORT, "--checkpoint=last"], ["newest, best", "'last'"]),
+        # What is exported.
+        ([*EXPORT, "--model=HERE/seven.keras"], ["run_dir must be given", "or model"]),
+        ([*EXPORT, "--dataset=digits"], ["for model alone", "dataset='digits'"]),
+        (["export.py", "--model=HERE/seven.keras"], ["model needs dataset"]),
+        ([*MODEL, "--model=HERE/seven.h5"], ["model must be a .keras file", "seven.h5"]),
+        ([*MODEL, "--model=HERE/none.keras"], ["HERE/none.keras", "not there"]),
+        ([*MODEL, "--model=HERE/text.keras"], ["model cannot be read", "HERE/text.keras"]),
+        ([*MODEL, "--model=HERE/seven.keras"], ["7 classes", "10 classes"]),
+        # To where.
+        ([*EXPORT, "--output_dir=HERE/file"], ["output_dir must be a folder", "HERE/file"]),
+        ([*EXPORT, "--output_dir=HERE/file/new"], ["output_dir must be a folder", "HERE/file"]),
+        ([*EXPORT, "--output_dir=/proc/new"], ["output_dir must be a folder", "/proc/"]),
+        ([*EXPORT, "--output_dir=HERE/thesis"], ["HERE/thesis holds something else"]),
+        ([*EXPORT, "--output_dir=HERE/exports", "--version=1"], ["version must be", "beside [1]"]),
+        ([*EXPORT, "--output_dir=HERE/exports"], ["must be of one class_names", "--output_dir"]),
+        # How.
+        ([*EXPORT, "--version=0"], ["version must be at least 1", "version=0"]),
+        ([*EXPORT, "--tflite=int8,int4"], ["tflite must be", "'int4'", "Did you mean 'int8'"]),
+        ([*EXPORT, "--calibration_images=0"], ["calibration_images must be at least 1"]),
+        ([*EXPORT, "--eval_images=0"], ["eval_images must be at least 1", "eval_images=0"]),
+        ([*EXPORT, "--float32_tolerance=-1"], ["float32_tolerance must be at least 0", "-1"]),
+        ([*EXPORT, "--float16_tolerance=nan"], ["float16_tolerance must be at least 0", "nan"]),
+        ([*EXPORT, "--int8_loss_points=inf"], ["int8_loss_points must be", "finite", "inf"]),
+        ([*EXPORT, "--model_name=a/b"], ["model_name must begin with", "'a/b'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -126,6 +158,9 @@ def test_a_folder_in_use_is_refused_and_its_user_named(prepared, capsys):
     with locked(prepared / "run"):
         error = refused([word.replace("HERE", str(prepared)) for word in AGAIN], capsys)
     assert f"{prepared / 'run'} is in use by process {os.getpid()}" in error
+    with locked(prepared / ".new.unfinished"):
+        error = refused([word.replace("HERE", str(prepared)) for word in EXPORT], capsys)
+    assert f"is in use by process {os.getpid()}" in error and "--output_dir" in error
 
 
 def cut(path):

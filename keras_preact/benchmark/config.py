@@ -11,7 +11,7 @@ from keras_preact.models import architectures
 from keras_preact.training.config import LARGEST, option
 
 FRAMEWORKS = ("keras_preact", "keras", "torch")
-MODES = ("train", "inference")
+MODES = ("train", "inference", "serving")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 # What two cores hold and finish in minutes.
@@ -30,7 +30,9 @@ class BenchmarkConfig:
     precisions: tuple[str, ...] = option(
         "what", "separated by commas", ("float32", "mixed_bfloat16"), PRECISIONS
     )
-    modes: tuple[str, ...] = option("what", "separated by commas", MODES, MODES)
+    modes: tuple[str, ...] = option(
+        "what", "separated by commas; serving: an export, in float32", MODES[:2], MODES
+    )
     frameworks: tuple[str, ...] | None = option(
         "what", "separated by commas; default: those installed", None, FRAMEWORKS
     )
@@ -59,6 +61,11 @@ class BenchmarkConfig:
                 raise ValueError(
                     f"{name} must be at least 1 and at most {LARGEST}. Received: {name}={value}"
                 )
+        if "serving" in self.modes and "float32" not in self.precisions:
+            raise ValueError(
+                "modes can name serving where precisions name float32, in which exports compute. "
+                f"Received: precisions={','.join(self.precisions)}"
+            )
         if "torch" in (self.frameworks or ()) and not _installed("torch"):
             raise ValueError(
                 "frameworks can name torch where PyTorch is installed. Received: "

@@ -117,8 +117,11 @@ def make_jobs(config: BenchmarkConfig) -> list[list[Job]]:
             [
                 Job(framework, mode, precision, net, *sizes, config.steps)
                 for framework in config.chosen_frameworks
+                # PyTorch writes nothing that TensorFlow Serving could load.
+                if mode != "serving" or framework != "torch"
             ]
             for precision in config.precisions
             for mode in config.modes
+            if mode != "serving" or precision == "float32"
         ]
-    return jobs
+    return [group for group in jobs if group]

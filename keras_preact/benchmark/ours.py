@@ -1,4 +1,4 @@
-"""Our training step and our inference, as the benchmark runs them."""
+"""Our training step, our inference and our exports, as the benchmark runs them."""
 
 import time
 from collections.abc import Callable
@@ -8,8 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_preact.benchmark import serving
 from keras_preact.benchmark.tensorflow_device import device
 from keras_preact.data import DatasetInfo
+from keras_preact.exporting import network, rewriting, saved_model
 from keras_preact.models import ResNetV2
 from keras_preact.training import TrainConfig, optimizer
 from keras_preact.training.decision import Machine, decide
@@ -47,13 +49,15 @@ def prepare(job: "Job") -> Callable[[int], float]:
     shape = (job.image_size, job.image_size, 3)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (job.batch_size, *shape), np.uint8)
+    if job.mode == "serving":
+        return serving.prepare(lambda folder: _export(job, folder), images)
     labels = rng.integers(0, job.net.classes, job.batch_size, np.int32)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
     return {"train": _training, "inference": _inference}[job.mode](config, batches, shape, job)
 
 
-def _training(config, batches, shape, job):
-    info = DatasetInfo(
+def _info(job, shape):
+    return DatasetInfo(
         name="noise",
         class_names=tuple(map(str, range(job.net.classes))),
         image_shape=shape,
@@ -63,6 +67,16 @@ def _training(config, batches, shape, job):
         std=STD,
         margin=1.0,
     )
+
+
+def _export(job, folder):
+    shape = (job.image_size, job.image_size, 3)
+    graph = network.trace(ResNetV2(job.net.depth, input_shape=shape), shape)
+    saved_model.write(rewriting.rewrite(graph)[-1].graph, _info(job, shape), folder)
+
+
+def _training(config, batches, shape, job):
+    info = _info(job, shape)
     decision = decide(config, Machine.here())
     strategy = make_strategy(decision)
     with strategy.scope():

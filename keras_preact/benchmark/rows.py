@@ -14,7 +14,7 @@ class Row:
     Args:
         model: such as resnet164.
         precision: the name of a Keras dtype policy.
-        mode: "train" or "inference".
+        mode: one of `config.MODES`.
         framework: one of `config.FRAMEWORKS`.
         device: name of the GPU, or "CPU".
         batch_size: images in a step.

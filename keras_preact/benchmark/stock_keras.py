@@ -1,4 +1,4 @@
-"""The same network of Keras' own layers, in `model.fit` and `model.predict`."""
+"""The same network of Keras' own layers, in `model.fit`, `model.predict` and `model.export`."""
 
 import time
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_preact.benchmark import serving
 from keras_preact.benchmark.tensorflow_device import device
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def prepare(job: "Job") -> Callable[[int], float]:
     model = build(job.net, shape)
     rng = np.random.default_rng(0)
     images = rng.standard_normal((job.batch_size, *shape), np.float32)
+    if job.mode == "serving":
+        return serving.prepare(lambda folder: model.export(folder, verbose=False), images)
     labels = rng.integers(0, job.net.classes, job.batch_size, np.int32)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
     model.compile(

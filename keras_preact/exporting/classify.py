@@ -9,13 +9,15 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_preact.exporting.decoding import refusal
+
 
 def classify(model_dir: str, paths: Sequence[str]) -> list[list[tuple[str, float]]]:
     """The likeliest classes of image files, best first, each with its probability.
 
     Args:
         model_dir: the folder of a SavedModel's version.
-        paths: JPEG, PNG, GIF or BMP files of any size.
+        paths: JPEG or PNG files of any size.
 
     Raises:
         ValueError: if the model or an image cannot be read.
@@ -29,7 +31,7 @@ def classify(model_dir: str, paths: Sequence[str]) -> list[list[tuple[str, float
         try:
             output = predict(image_bytes=tf.io.read_file(path)[None])
         except tf.errors.OpError as error:
-            raise ValueError(f"{path} is not a readable image file: {error.message}") from error
+            raise ValueError(f"{path} is not a readable image file: {refusal(error)}") from error
         names, scores = output["classes"][0].numpy(), output["scores"][0].numpy()
         results.append(
             [(name.decode(), float(score)) for name, score in zip(names, scores, strict=True)]
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m keras_preact.exporting.classify")
     parser.add_argument("--model", required=True, help="folder of a SavedModel's version")
-    parser.add_argument("images", nargs="+", help="JPEG, PNG, GIF or BMP files of any size")
+    parser.add_argument("images", nargs="+", help="JPEG or PNG files of any size")
     options = parser.parse_args(arguments)
     try:
         results = classify(options.model, options.images)

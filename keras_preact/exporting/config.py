@@ -1,9 +1,16 @@
 """What an export is made of: every flag of export.py, checked in one place."""
 
 import dataclasses
+import math
+import re
 
+from keras_preact.exporting.decoding import MAX_IMAGE_PIXELS
+from keras_preact.exporting.tflite import KINDS
 from keras_preact.layers.lookup import one_of
 from keras_preact.training.config import CHECKPOINTS, option
+from keras_preact.training.validation import LARGEST
+
+_MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,17 +18,87 @@ class ExportConfig:
     """One export. The fields are export.py's flags; `metadata["help"]` says what they mean.
 
     Raises:
-        ValueError: if run_dir is missing, or a value is outside its rule.
+        ValueError: if a value is outside its rule, or neither or both of run_dir and model
+            are given.
     """
 
     run_dir: str | None = option("export", "folder of the run to export")
-    output_dir: str | None = option("export", "where the export goes; default RUN_DIR/export")
-    checkpoint: str = option("export", "which checkpoint to export", "newest", CHECKPOINTS)
+    checkpoint: str = option("export", "which of its checkpoints", "newest", CHECKPOINTS)
+    model: str | None = option("export", "a .keras file to export in place of a run")
+    dataset: str | None = option("export", "with --model: what it was trained on, as in train.py")
     data_dir: str | None = option(
-        "export", "where the run's images lie now; default: where they lay in training"
+        "export", "where the images lie; default: where they lay in training"
+    )
+    image_size: int | None = option("export", "with --model: as in train.py")
+    output_dir: str | None = option(
+        "export", "where the export goes; default RUN_DIR/export, or the .keras file's name"
+    )
+    version: int | None = option("export", "of this export; default: the next free one")
+
+    tflite: tuple[str, ...] = option(
+        "files", "TFLite files to write, separated by commas; empty for none", KINDS
+    )
+    calibration_images: int = option("files", "training images that set the ranges of int8", 300)
+    freeze: bool = option(
+        "files", "weights of the SavedModel as constants of its graph, not variables", False
+    )
+    max_image_pixels: int = option(
+        "files", "above which serving_bytes refuses an image undecoded", MAX_IMAGE_PIXELS
+    )
+    model_name: str | None = option("files", "under which it is served; default: as resnet20")
+
+    eval_images: int | None = option(
+        "proof", "evaluation images to compare on, spread evenly; default: all"
+    )
+    float32_tolerance: float = option(
+        "proof", "largest difference of a probability, of SavedModel and float32", 1e-4
+    )
+    float16_tolerance: float = option("proof", "the same of float16", 1e-2)
+    int8_loss_points: float = option(
+        "proof", "most points of accuracy that int8 and dynamic may lose", 1.0
     )
 
     def __post_init__(self):
         one_of("checkpoint", self.checkpoint, CHECKPOINTS)
-        if not self.run_dir:
-            raise ValueError("run_dir must be given: the folder of a run that train.py made.")
+        for kind in self.tflite:
+            one_of("tflite", kind, KINDS, f"of {', '.join(KINDS)}, separated by commas")
+        self._check_source()
+        counts = ("image_size", "version", "calibration_images", "max_image_pixels", "eval_images")
+        for name in counts:
+            self._check_count(name)
+        for name in ("float32_tolerance", "float16_tolerance", "int8_loss_points"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be at least 0 and finite. Received: {name}={value}")
+        if self.model_name is not None and not re.fullmatch(_MODEL_NAME, self.model_name):
+            raise ValueError(
+                "model_name must begin with a letter or digit and hold only letters, digits, ., _ "
+                f"and -, as it becomes part of an address. "
+                f"Received: model_name={self.model_name!r}"
+            )
+
+    def _check_source(self):
+        if bool(self.run_dir) == bool(self.model):
+            raise ValueError(
+                "Either run_dir must be given, the folder of a run that train.py made, or model, "
+                f"a .keras file. Received: run_dir={self.run_dir!r}, model={self.model!r}"
+            )
+        if self.run_dir and (self.dataset or self.image_size):
+            raise ValueError(
+                "dataset and image_size are for model alone; a run knows its own. "
+                f"Received: dataset={self.dataset!r}, image_size={self.image_size}"
+            )
+        if self.model and not self.dataset:
+            raise ValueError(
+                "model needs dataset: what it was trained on gives class names, normalization, "
+                "and images to compare on. Received: dataset=None"
+            )
+        if self.model and not self.model.endswith(".keras"):
+            raise ValueError(f"model must be a .keras file. Received: model={self.model!r}")
+
+    def _check_count(self, name):
+        value = getattr(self, name)
+        if value is not None and not 1 <= value <= LARGEST:
+            raise ValueError(
+                f"{name} must be at least 1 and at most {LARGEST}. Received: {name}={value}"
+            )

@@ -1,68 +1,140 @@
 """One export from its configuration. export.py calls `run`."""
 
-import itertools
+import dataclasses
+import datetime
 import shlex
 
 import keras
-import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from keras_preact.exporting import saved_model
+from keras_preact.exporting import build, network, plot, publish, report, rewriting, serving, source
 from keras_preact.exporting.config import ExportConfig
-from keras_preact.training import checkpoint
-from keras_preact.training.checkpoint_folder import step_of
-from keras_preact.training.files import write_whole
+from keras_preact.exporting.markdown import to_markdown
+from keras_preact.exporting.proof import Proof
+from keras_preact.exporting.publish import ExportFolder
 from keras_preact.training.flags import this_python
-from keras_preact.training.lock import locked
-from keras_preact.training.run import load_data, restore_model
-from keras_preact.training.run_folder import RunFolder, check_same_data
-
-COMPARED_IMAGES = 64
+from keras_preact.training.machine import cores, processor
+from keras_preact.training.progress import say
+from keras_preact.version import __version__
 
 
 def run(config: ExportConfig) -> epath.Path:
-    """Exports a trained run, and says where all lies and how to classify an image.
+    """Exports a trained model, proves each file, and says where all lies and how to use it.
 
     Returns:
         The folder of the SavedModel's version.
 
     Raises:
-        ValueError: if there is no run, no checkpoint, no data to compare on, or the folder
-            to export to cannot be written to or is used by another process.
-        ParityError: if the export does not compute what the Keras model computes.
+        ValueError: if there is nothing to export, no data to compare on, or the folder to
+            export to cannot be written to, is used by another process, or holds the
+            version already or something else.
+        ParityError: if a file is beyond its tolerance. Nothing is left of the export.
     """
-    folder = RunFolder(config.run_dir)
-    train_config, info = folder.read()
-    checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
-    if config.data_dir:
-        train_config = train_config.updated(data_dir=config.data_dir)
-    output = epath.Path(config.output_dir or folder.path / "export").expanduser()
-    with locked(output, "output_dir"):
-        data = load_data(train_config)
-        check_same_data(data.info, info)
-        images = _eval_images(data)
-        # Whatever the run's precision was.
-        keras.config.set_dtype_policy("float32")
-        # Anew: a run that goes on may have deleted it meanwhile.
-        path = checkpoint.find(folder.checkpoints, config.checkpoint)
-        model = restore_model(folder, path)
-        version, difference = saved_model.export(model, info, images, output / "saved_model")
-        example = output / "example.png"
-        write_whole(example, tf.io.encode_png(images[0]).numpy())
-    arguments = shlex.join([f"--model={version}", str(example)])
-    print(
-        f"Exported step {step_of(path):,}. On {len(images)} evaluation images its "
-        f"probabilities differ from the Keras model's by at most {difference:.1e}.\n"
-        f"  run:            {folder}\n"
-        f"  curves:         {folder.curves}\n"
-        f"  exported model: {version}\n"
-        "Classify an image, for example this one of the evaluation set:\n"
-        f"  {this_python()} -m keras_preact.exporting.classify {arguments}"
+    source.check(config)
+    folder = ExportFolder(_output_dir(config), config.version)
+    with folder.staged() as stage:
+        exported = source.read(config)
+        folder.check_same_net(exported.data.info)
+        say(f"Exporting {exported.description} to {folder.path}")
+        name = folder.name_to_serve(config.model_name, exported.model.name)
+        commands = _commands(name, folder)
+        artifacts = _fill(stage, folder, exported, config, name, commands)
+    say(_summary(folder, artifacts, commands))
+    return folder.saved_model
+
+
+def _output_dir(config):
+    default = f"{config.run_dir}/export" if config.run_dir else config.model.removesuffix(".keras")
+    return config.output_dir or default
+
+
+def _fill(stage, folder, exported, config, name, commands):
+    """Writes and proves all files; returns them with what has been measured of them."""
+    version = stage / publish.SAVED_MODEL / str(folder.version)
+    keras_predictor = build.keras_predictor(exported)
+    proof = Proof(exported, keras_predictor, config)
+    steps = rewriting.rewrite(network.trace(exported.model, exported.data.info.image_shape))
+    facts = {"rewriting": proof.of_steps(steps)}
+    graph = steps[-1].graph
+    saved_model, session = build.write_saved_model(graph, exported, config, version)
+    facts["serving_bytes"] = proof.of_bytes(session)
+    lite_folder = stage / publish.TFLITE / str(folder.version)
+    lite = build.write_tflite(graph, exported, config, lite_folder)
+    build.write_serving(exported, name, proof.sample_images[0], stage / publish.SERVING, version)
+    say("Comparing with the Keras model")
+    artifacts = proof.of_files([saved_model, *lite], stage)
+    shared = {**_facts(exported, folder, config), "model_name": name, "commands": commands}
+    facts = {**shared, **facts}
+    _write_report(stage, folder.version, facts, artifacts)
+    return artifacts
+
+
+def _facts(exported, folder, config):
+    info, model = exported.data.info, exported.model
+    return {
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "source": exported.description,
+        "version": folder.version,
+        "flags": dataclasses.asdict(config),
+        "model": {"name": model.name, "parameters": model.count_params()},
+        "data": dataclasses.asdict(info),
+        "evaluation": {
+            "images": min(config.eval_images or info.eval_count, info.eval_count),
+            "available": info.eval_count,
+        },
+        "machine": f"{processor()}, {cores()} cores",
+        "versions": {
+            "keras_preact": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+
+
+def _commands(model_name, folder):
+    """What to do with the export, by title."""
+    saved_model, served = shlex.quote(str(folder.saved_model)), folder.path / publish.SERVING
+    request, client, example = (
+        shlex.quote(str(served / name))
+        for name in ("request_bytes.json", "client.py", "example.jpg")
     )
-    return version
+    return {
+        "Classify an image": f"{this_python()} -m keras_preact.exporting.classify "
+        f"--model={saved_model} {example}",
+        "Serve it": serving.docker_command(model_name, folder.path),
+        "Ask the server": f"{this_python()} {client} {example}",
+        "The same with curl": f"curl -d @{request} "
+        f"http://localhost:8501/v1/models/{model_name}:predict",
+    }
 
 
-def _eval_images(data):
-    batches = data.eval(min(COMPARED_IMAGES, data.info.eval_count))
-    return np.concatenate([images.numpy() for images, *_ in itertools.islice(batches, 1)])
+def _write_report(stage, version, facts, artifacts):
+    folder = stage / publish.REPORTS / str(version)
+    folder.mkdir(parents=True)
+    title = f"{facts['model']['name']}, version {version}, on {facts['machine']}"
+    for name, contents in (
+        ("json", report.to_json(facts, artifacts)),
+        ("md", to_markdown(facts, artifacts)),
+        ("png", plot.png(artifacts, title)),
+    ):
+        for place in (folder, stage):
+            (place / f"{publish.REPORT}.{name}").write_bytes(contents)
+
+
+def _summary(folder, artifacts, commands):
+    of_keras, *files = artifacts
+    lines = [
+        f"  {each.path}: {each.size_bytes / 1e6:,.2f} MB, {each.agreement.accuracy:.2%} right, "
+        f"{each.speed.latency_milliseconds:,.1f} ms an image"
+        for each in files
+    ]
+    return "\n".join(
+        [
+            f"Exported to {folder.path}. On {of_keras.agreement.images:,} evaluation images, of "
+            f"which the Keras model has {of_keras.agreement.accuracy:.2%} right:",
+            *lines,
+            f"  report: {folder.path / 'report.md'}",
+            *(f"{title}:\n  {command}" for title, command in commands.items()),
+        ]
+    )

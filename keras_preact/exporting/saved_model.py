@@ -1,156 +1,155 @@
 """A SavedModel that servers load as it is: raw images in, probabilities and names out."""
 
-import re
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping
 
-import keras
 import numpy as np
 import tensorflow as tf
 from etils import epath
 
 from keras_preact.data import DatasetInfo
-from keras_preact.data.augmentation import fit
-from keras_preact.training.errors import RunError
+from keras_preact.exporting.decoding import MAX_IMAGE_PIXELS, make_decoder
+from keras_preact.exporting.network import InferenceGraph
 from keras_preact.training.normalization import make_normalizer
 
 TOP_CLASSES = 5
-# Of a probability; float32 arithmetic in another order explains 1e-6.
-TOLERANCE = 1e-4
-
-TENSOR_SIGNATURES = {"serving_default": tf.uint8, "serving_float32": tf.float32}
+ASSET = "class_names.txt"
 
 
-class ParityError(RunError):
-    """What has been written does not compute what the Keras model computes."""
+def write(
+    graph: InferenceGraph,
+    info: DatasetInfo,
+    folder: epath.PathLike,
+    *,
+    freeze: bool = False,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+) -> None:
+    """Writes a SavedModel with four signatures.
 
+    | signature | input | output |
+    |---|---|---|
+    | serving_default | `images` (batch, height, width, channels) uint8 | `probabilities` \
+    (batch, classes); `classes` (batch, k), names, the likeliest first; `scores` (batch, k) |
+    | serving_float32 | `images`, float32 in 0 to 255 | the same |
+    | serving_bytes | `image_bytes` (batch,), JPEG or PNG files of any size | the same |
+    | features | `images` uint8 | `features` (batch, channels), what the classifier reads |
 
-def make_predictor(model: keras.Model, info: DatasetInfo) -> Callable[[tf.Tensor], dict]:
-    """A function from images in 0 to 255 to what the model says of them.
+    k is 5, or all classes. The class names by label are also the asset class_names.txt.
 
     Args:
-        model: float32, from normalized images to logits.
+        graph: of the network, from normalized images.
         info: of the data it was trained on.
-
-    Returns:
-        predict(images) -> `probabilities`, float32 (batch, classes), by label;
-        `classes`, strings (batch, k), the names of the likeliest, best first; and
-        `scores`, float32 (batch, k), their probabilities. k is 5, or all classes.
+        folder: which does not exist yet.
+        freeze: whether weights are constants of the graph in place of variables.
+        max_image_pixels: as for `decoding.make_decoder`.
     """
-    normalize = make_normalizer(info.mean, info.std)
-    names = tf.constant(info.class_names)
-    k = min(TOP_CLASSES, info.classes)
+    module = tf.Module()
+    module.network = _make_network(module, graph, info, freeze)
+    with tempfile.TemporaryDirectory() as temporary:
+        names = epath.Path(temporary) / ASSET
+        names.write_text("".join(f"{name}\n" for name in info.class_names))
+        module.class_names = tf.saved_model.Asset(str(names))
+        signatures = _make_signatures(module.network, info, max_image_pixels)
+        _save(module, folder, signatures)
+
+
+def write_for_tflite(graph: InferenceGraph, info: DatasetInfo, folder: epath.PathLike) -> None:
+    """Writes a SavedModel to convert: `images`, float32 in 0 to 255, to `probabilities`."""
+    module = tf.Module()
+    module.network = _make_network(module, graph, info, freeze=True)
 
     def predict(images):
-        probabilities = tf.nn.softmax(model(normalize(images), training=False))
-        scores, labels = tf.math.top_k(probabilities, k)
-        return {
-            "probabilities": probabilities,
-            "classes": tf.gather(names, labels),
-            "scores": scores,
+        return {"probabilities": tf.nn.softmax(module.network(images)["logits"])}
+
+    signature = _signature(predict, [None, *info.image_shape], tf.float32, "images")
+    _save(module, folder, signature)
+
+
+def _save(module, folder, signatures):
+    # Gradients are for training; those that functions define themselves may be impossible to save.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures=signatures, options=options)
+
+
+def _make_network(module, graph, info, freeze) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
+    """A function of images in 0 to 255 whose variables, if any, are the module's."""
+    weights = graph.weights
+    if not freeze:
+        module.weights = weights = {
+            name: tf.Variable(value, trainable=False, name=name) for name, value in weights.items()
         }
+    normalize = make_normalizer(info.mean, info.std)
 
-    return predict
+    @tf.function(input_signature=[tf.TensorSpec([None, *info.image_shape], tf.float32)])
+    def network(images):
+        return graph(normalize(images), weights)
+
+    return network
 
 
-def make_bytes_predictor(predict: Callable, info: DatasetInfo) -> Callable[[tf.Tensor], dict]:
-    """predict for encoded image files of any size, which it brings to size as evaluation does.
+def _make_signatures(network, info, max_image_pixels):
+    names, k = tf.constant(info.class_names), min(TOP_CLASSES, info.classes)
+    decode = make_decoder(info.image_shape, info.margin, max_image_pixels)
 
-    Args:
-        predict: from `make_predictor`.
-        info: of the data the model was trained on.
-
-    Returns:
-        predict_bytes(image_bytes) -> what predict returns, for strings (batch,), each a
-        JPEG, PNG, GIF or BMP file.
-    """
+    def predict(images):
+        probabilities = tf.nn.softmax(network(tf.cast(images, tf.float32))["logits"])
+        scores, labels = tf.math.top_k(probabilities, k)
+        classes = tf.gather(names, labels)
+        return {"probabilities": probabilities, "classes": classes, "scores": scores}
 
     def predict_bytes(image_bytes):
-        images = tf.map_fn(
-            lambda encoded: fit(encoded, info.image_shape, info.margin),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec(info.image_shape, tf.uint8),
-        )
-        return predict(images)
+        return predict(decode(image_bytes))
 
-    return predict_bytes
+    def features(images):
+        return {"features": network(tf.cast(images, tf.float32))["features"]}
+
+    shape = [None, *info.image_shape]
+    return {
+        "serving_default": _signature(predict, shape, tf.uint8, "images"),
+        "serving_float32": _signature(predict, shape, tf.float32, "images"),
+        "serving_bytes": _signature(predict_bytes, [None], tf.string, "image_bytes"),
+        "features": _signature(features, shape, tf.uint8, "images"),
+    }
 
 
-def export(
-    model: keras.Model, info: DatasetInfo, images: np.ndarray, folder: epath.PathLike
-) -> tuple[epath.Path, float]:
-    """Writes the next version of a SavedModel into a folder, once it has proven right.
+def _signature(function, shape, dtype, name):
+    return tf.function(function, input_signature=[tf.TensorSpec(shape, dtype, name=name)])
 
-    Three signatures return what `make_predictor` says: `serving_default` takes `images`
-    (batch, height, width, channels), uint8; `serving_float32` the same as float32 in 0
-    to 255; `serving_bytes` takes `image_bytes` (batch,), image files. A version is
-    written beside the others under a name that servers ignore, loaded again, compared,
-    and only then renamed.
+
+class SessionModel:
+    """A SavedModel in a plain session, the way TF Serving loads one: none of its Python is left.
 
     Args:
-        model: float32, from normalized images to logits.
-        info: of the data it was trained on.
-        images: uint8 (count, height, width, channels) to compare on.
-        folder: holds a folder for each version.
-
-    Returns:
-        The folder of the version, and the largest difference of a probability.
-
-    Raises:
-        ParityError: if a probability differs by more than `TOLERANCE`. Nothing is left.
+        folder: of the SavedModel.
     """
-    folder = epath.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".unfinished-{_next_version(folder)}"
-    if temporary.exists():
-        temporary.rmtree()
-    try:
-        _write(model, info, temporary)
-        difference = _compare(model, info, images, temporary)
-        # Asked for anew: another export may have finished meanwhile.
-        version = folder / str(_next_version(folder))
-        temporary.rename(version)
-    finally:
-        if temporary.exists():
-            temporary.rmtree()
-    return version, difference
 
-
-def _next_version(folder):
-    versions = [int(path.name) for path in folder.iterdir() if re.fullmatch(r"\d+", path.name)]
-    return max(versions, default=0) + 1
-
-
-def _write(model, info, folder):
-    predict = make_predictor(model, info)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    for name, dtype in TENSOR_SIGNATURES.items():
-        images = tf.TensorSpec([None, *info.image_shape], dtype, name="images")
-        archive.add_endpoint(name, predict, input_signature=[images])
-    image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
-    predict_bytes = make_bytes_predictor(predict, info)
-    archive.add_endpoint("serving_bytes", predict_bytes, input_signature=[image_bytes])
-    archive.write_out(str(folder), verbose=False)
-
-
-def _compare(model, info, images, folder):
-    expected = make_predictor(model, info)(tf.constant(images))["probabilities"]
-    signatures = tf.saved_model.load(str(folder)).signatures
-    files = tf.stack([tf.io.encode_png(image) for image in images])
-    outputs = {
-        name: signatures[name](images=tf.cast(images, dtype))
-        for name, dtype in TENSOR_SIGNATURES.items()
-    }
-    if info.margin == 1:  # else a file of the final size is cropped, as in evaluation
-        outputs["serving_bytes"] = signatures["serving_bytes"](image_bytes=files)
-    worst = 0.0
-    for name, output in outputs.items():
-        difference = float(tf.reduce_max(tf.abs(output["probabilities"] - expected)))
-        # Not the other way round: NaN must not pass.
-        if not difference <= TOLERANCE:
-            raise ParityError(
-                f"{name} of the exported model differs from the Keras model by {difference:.2g} in "
-                f"a probability; {TOLERANCE} is allowed. It has not been kept."
+    def __init__(self, folder: epath.PathLike):
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        with _without_warnings():
+            self.meta_graph = tf.compat.v1.saved_model.load(
+                self._session, [tf.saved_model.SERVING], str(folder)
             )
-        worst = max(worst, difference)
-    return worst
+
+    def __call__(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs of a signature, by name."""
+        definition = self.meta_graph.signature_def[signature]
+        outputs = {name: info.name for name, info in definition.outputs.items()}
+        feed = {definition.inputs[name].name: value for name, value in inputs.items()}
+        return self._session.run(outputs, feed)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The probabilities (batch, classes) of uint8 images (batch, height, width, channels)."""
+        return self("serving_default", images=images)["probabilities"]
+
+
+@contextlib.contextmanager
+def _without_warnings():
+    """Keeps TensorFlow from calling the one loader deprecated that servers use."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -29,6 +29,10 @@ def only_installed(monkeypatch):
         ({"models": (20, 21)}, "models must be depths of networks: .*6n\\+2.*depth=21"),
         ({"precisions": ("bfloat16",)}, "mixed_bfloat16.*Received: precisions='bfloat16'"),
         ({"modes": ("train", "predict")}, "train, inference.*Received: modes='predict'"),
+        (
+            {"modes": ("serving",), "precisions": ("mixed_bfloat16",)},
+            "name float32.*Received: prec",
+        ),
         ({"frameworks": ("keras", "jax")}, "keras_preact, keras, torch.*frameworks='jax'"),
         ({"batch_size": 0}, "batch_size must be at least 1 .* Received: batch_size=0"),
         ({"image_size": -1}, "image_size must be at least 1 .* Received: image_size=-1"),

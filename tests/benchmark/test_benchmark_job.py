@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from keras_preact.benchmark import config as benchmark_config
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.job import Job, make_jobs, make_net
 
@@ -75,3 +76,19 @@ def test_a_job_survives_json():
     job = Job("torch", "train", "float32", make_net(8), 2, 8, 1)
     fields = json.loads(json.dumps(dataclasses.asdict(job)))
     assert fields["net"]["units"][1]["convolutions"] == [[32, 3, 2], [32, 3, 1]]
+
+
+def test_exports_are_measured_in_float32_and_where_there_are_any(monkeypatch):
+    monkeypatch.setattr(benchmark_config, "_installed", lambda module: True)
+    config = BenchmarkConfig(
+        models=(20,), modes=("serving", "inference"), frameworks=("keras_preact", "torch")
+    )
+    jobs = [job for group in make_jobs(config) for job in group]
+    measured = [(job.mode, job.precision, job.framework) for job in jobs]
+    assert measured == [
+        ("serving", "float32", "keras_preact"),
+        ("inference", "float32", "keras_preact"),
+        ("inference", "float32", "torch"),
+        ("inference", "mixed_bfloat16", "keras_preact"),
+        ("inference", "mixed_bfloat16", "torch"),
+    ]

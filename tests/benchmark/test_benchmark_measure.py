@@ -23,6 +23,12 @@ def test_steps_are_taken_and_timed(framework, mode, precision):
         assert 0 < take(steps) < 600
 
 
+@pytest.mark.parametrize("framework", [ours, stock_keras])
+def test_requests_to_an_export_are_answered_and_timed(framework):
+    take = framework.prepare(make_job("", "serving"))
+    assert 0 < take(2) < 600
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("mode", ["train", "inference"])
 def test_pytorch_takes_and_times_steps(mode, precision):

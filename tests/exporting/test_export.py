@@ -1,14 +1,31 @@
-"""Exports of a run's checkpoints, from the folder of a run that was never trained."""
+"""Exports from end to end: of which runs and files, to where, and what they leave."""
+
+import io
+import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_exports import (
+    artifact,
+    evaluation_images,
+    export,
+    keras_probabilities,
+    load_data,
+    read_report,
+    saved_model_probabilities,
+    train,
+    tree,
+    write_digits,
+)
+from tensorflow_serving.apis import prediction_log_pb2
 
-from keras_preact import exporting
+from keras_preact import ResNetV2
 from keras_preact.data import datasets
-from keras_preact.exporting import ExportConfig
-from keras_preact.training import TrainConfig, decision
+from keras_preact.exporting import client
+from keras_preact.training import TrainConfig, decision, run
 from keras_preact.training.checkpoint import Checkpoints
 from keras_preact.training.lock import locked
 from keras_preact.training.optimizer import make_optimizer, make_schedule
@@ -43,39 +60,199 @@ def saved(tmp_path_factory):
     return folder, expected
 
 
-def exported(folder, **options):
-    version = exporting.run(ExportConfig(run_dir=str(folder), **options))
-    predict = tf.saved_model.load(str(version)).signatures["serving_default"]
-    return predict(images=tf.constant(IMAGE))["probabilities"].numpy()
-
-
 def test_the_best_or_the_newest_that_is_not_damaged_is_exported(saved, tmp_path, capsys):
     folder, expected = saved
-    best = exported(folder, checkpoint="best", output_dir=str(tmp_path))
-    np.testing.assert_allclose(best, expected[6], atol=1e-5)
+    best = export(folder, checkpoint="best", output_dir=str(tmp_path / "best"))
+    got = saved_model_probabilities(best, images=IMAGE)
+    np.testing.assert_allclose(got, expected[6], atol=1e-5)
     [data] = (folder.checkpoints / "step-8").glob("*.data-*")
     data.write_bytes(data.read_bytes()[:-1])
     capsys.readouterr()
-    np.testing.assert_allclose(exported(folder), expected[7], atol=1e-5)
+    newest = export(folder)
+    got = saved_model_probabilities(newest, images=IMAGE)
+    np.testing.assert_allclose(got, expected[7], atol=1e-5)
     told, line, *_ = capsys.readouterr().out.splitlines()
     assert told.startswith(f"{folder.checkpoints / 'step-8'} is damaged: ")
-    assert line.startswith("Exported step 7. ")
-    assert (folder.path / "export" / "saved_model" / "1").is_dir()
+    assert line == f"Exporting step 7 of {folder} to {folder.path / 'export'}"
     # Who exports a run does not tidy it up: it may be in use.
     assert (folder.checkpoints / "step-8").is_dir()
 
 
-def test_two_exports_to_one_folder_at_once_are_refused(saved, tmp_path):
-    folder, _ = saved
-    with locked(tmp_path), pytest.raises(ValueError, match=f"{tmp_path} is in use by process"):
-        exported(folder, output_dir=str(tmp_path))
+def test_while_another_process_exports_there_nothing_is_done(digits_run, tmp_path):
+    with (
+        locked(tmp_path / ".out.unfinished"),
+        pytest.raises(ValueError, match=r"(?s)in use by process.*another --output_dir"),
+    ):
+        export(digits_run.folder, output_dir=str(tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_run_or_a_checkpoint_nothing_is_made(saved, tmp_path):
     with pytest.raises(ValueError, match=r"no .*config\.json"):
-        exported(tmp_path)
-    folder = RunFolder(tmp_path)
+        export(tmp_path / "none")
+    folder = RunFolder(tmp_path / "begun")
     folder.begin(*saved[0].read(), decision.decide(CONFIG, decision.Machine()))
+    before = tree(tmp_path)
     with pytest.raises(ValueError, match="There is no newest checkpoint"):
-        exported(folder)
-    assert not (tmp_path / "export").exists()
+        export(folder)
+    assert tree(tmp_path) == before
+
+
+@pytest.fixture(scope="module")
+def digits_as_files(tmp_path_factory):
+    root = tmp_path_factory.mktemp("digits_as_files")
+    write_digits(root / "images")
+    data = {"dataset": "folder", "data_dir": str(root / "images"), "augmentation": "none"}
+    options = {"image_size": 16, "global_batch_size": 25, "train_steps": 30}
+    return train(root / "run", **data, **options)
+
+
+@pytest.mark.parametrize("name", ["photographs_run", "digits_as_files"])
+def test_files_sent_to_serving_bytes_get_the_answers_of_the_evaluation(request, tmp_path, name):
+    trained = request.getfixturevalue(name)
+    out = export(trained.folder, output_dir=str(tmp_path / "out"), eval_images=None)
+    images, labels = evaluation_images(load_data(trained.folder))
+    val = trained.folder.parent / "images" / "val"
+    paths = sorted(val.rglob("*.*"), key=lambda path: (path.parent, path.name))
+    assert [sorted(p.name for p in val.iterdir()).index(p.parent.name) for p in paths] == [*labels]
+    files = np.array([path.read_bytes() for path in paths], object)
+    got = saved_model_probabilities(out, signature="serving_bytes", image_bytes=files)
+    expected = keras_probabilities(trained.folder, images)
+    assert np.ptp(expected) > 0.5, "a network that says nothing proves nothing"
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    accuracy = np.mean(got.argmax(axis=1) == labels)
+    assert accuracy == trained.evaluation.accuracy == artifact(out, "keras")["accuracy"]
+    assert 1 / len(set(labels)) < accuracy < 1
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_run_of_any_precision_is_exported_as_it_is_evaluated_in_float32(tmp_path, precision):
+    folder = tmp_path / "run"
+    train(folder, dataset="digits", train_steps=3, precision=precision)
+    out = export(folder, eval_images=None)
+    config, _ = RunFolder(folder).read()
+    evaluated = run(config.updated(mode="evaluate", precision="float32"))
+    assert artifact(out, "keras")["accuracy"] == evaluated.accuracy
+    images, _ = evaluation_images(load_data(folder))
+    got = saved_model_probabilities(out, images=images[:50])
+    np.testing.assert_allclose(got, keras_probabilities(folder, images[:50]), atol=1e-5)
+
+
+def test_what_is_left_is_what_is_promised(digits_export):
+    files = {str(p.relative_to(digits_export)) for p in digits_export.rglob("*") if p.is_file()}
+    assert {name for name in files if "saved_model/" not in name} == {
+        *(
+            f"{folder}report.{kind}"
+            for folder in ("", "reports/1/")
+            for kind in ("json", "md", "png")
+        ),
+        *("tflite/1/float32.tflite", "tflite/1/int8.tflite"),
+        *(f"serving/{name}" for name in ("models.config", "batching_parameters.txt", "client.py")),
+        *(f"serving/{name}" for name in ("request_images.json", "request_bytes.json")),
+        *("serving/compose.yaml", "serving/example.jpg"),
+    }
+    assert {name for name in files if "saved_model/" in name} >= {
+        *("saved_model/1/saved_model.pb", "saved_model/1/assets/class_names.txt"),
+        *("saved_model/1/variables/variables.index",),
+        *("saved_model/1/assets.extra/tf_serving_warmup_requests",),
+    }
+    assert [path.name for path in digits_export.parent.iterdir()] == ["out"]
+
+
+def test_flags_reach_the_files(digits_run, tmp_path):
+    options = {"version": 5, "freeze": True, "model_name": "my.net", "max_image_pixels": 64}
+    out = export(digits_run.folder, output_dir=str(tmp_path / "out"), **options)
+    for kind in ("saved_model", "reports"):
+        assert [path.name for path in (out / kind).iterdir()] == ["5"]
+    assert not (out / "tflite").exists()
+    [variables] = (out / "saved_model/5/variables").glob("*.data*")
+    assert variables.stat().st_size < 1000 < (out / "saved_model/5/saved_model.pb").stat().st_size
+    assert 'name: "my.net"' in (out / "serving" / "models.config").read_text()
+    warmup = str(out / "saved_model/5/assets.extra/tf_serving_warmup_requests")
+    record = next(iter(tf.data.TFRecordDataset(warmup))).numpy()
+    request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+    assert request.model_spec.name == "my.net"
+    report = read_report(out)
+    assert (report["version"], report["model_name"]) == (5, "my.net")
+    assert report["evaluation"] == {"images": 20, "available": 360}
+    assert artifact(out, "keras")["images"] == 20
+    assert f"--model={out}/saved_model/5 " in report["commands"]["Classify an image"]
+    assert "/models/my.net" in report["commands"]["Serve it"]
+    too_large = tf.io.encode_png(np.zeros((9, 8, 1), np.uint8))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="to 64 pixels"):
+        saved_model_probabilities(out, 5, "serving_bytes", image_bytes=too_large[None])
+
+
+def test_the_next_export_is_the_next_version_and_leaves_all_else_alone(
+    digits_run, digits_export, tmp_path
+):
+    out = tmp_path / "out"
+    shutil.copytree(digits_export, out)
+    (out / "serving" / "models.config").write_text('config { name: "resnet8" } # mine')
+    (out / "serving" / "example.jpg").unlink()
+    (out / "thesis.tex").write_text("years of work")
+    before = tree(out)
+    assert export(digits_run.folder, output_dir=str(out), eval_images=5) == out
+    after = tree(out)
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"report.json", "report.md", "report.png"}
+    new = {name for name in after if name not in before}
+    assert "serving/example.jpg" in new
+    assert {name for name in new if "/2" not in name} == {"serving/example.jpg"}
+    assert (read_report(out)["version"], artifact(out, "keras")["images"]) == (2, 5)
+    images, _ = evaluation_images(load_data(digits_run.folder))
+    one, two = (saved_model_probabilities(out, version, images=images[:9]) for version in (1, 2))
+    np.testing.assert_allclose(one, two, atol=1e-6)
+    with pytest.raises(ValueError, match="model_name must be that of the versions"):
+        export(digits_run.folder, output_dir=str(out), model_name="another")
+    with pytest.raises(ValueError, match="does not hold yet"):
+        export(digits_run.folder, output_dir=str(out), version=1)
+    assert tree(out) == after
+
+
+@pytest.mark.parametrize(
+    ("precision", "options"),
+    [
+        ("mixed_bfloat16", {"input_shape": (8, 8, 1), "classifier_activation": "softmax"}),
+        ("float32", {"input_shape": (None, None, 1)}),
+    ],
+)
+def test_a_keras_file_is_exported_to_a_folder_of_its_name(tmp_path, precision, options):
+    keras.config.set_dtype_policy(precision)
+    model, path = ResNetV2(8, classes=10, **options), tmp_path / "net.keras"
+    model.save(path)
+    keras.config.set_dtype_policy("float32")
+    in_float32 = ResNetV2(8, classes=10, **options)
+    in_float32.set_weights(model.get_weights())
+    out = export_file(path, tflite=("float16",))
+    assert out == tmp_path / "net"
+    data = datasets.load("digits")
+    images, labels = evaluation_images(data)
+    normalized = ((images - np.float64(data.info.mean)) / data.info.std).astype(np.float32)
+    expected = in_float32.predict(normalized, verbose=0)
+    if "classifier_activation" not in options:
+        expected = tf.nn.softmax(expected).numpy()
+    got = saved_model_probabilities(out, images=images)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    entries = [artifact(out, name) for name in ("keras", "saved_model", "tflite/float16")]
+    accuracy = np.mean(expected.argmax(axis=1) == labels)
+    assert [entry["accuracy"] for entry in entries[:2]] == pytest.approx([accuracy] * 2)
+    assert entries[2]["tolerance"]["flag"] == "float16_tolerance"
+    assert read_report(out)["source"] == str(path)
+
+
+def export_file(path, **options):
+    return export("", model=str(path), dataset="digits", eval_images=None, **options)
+
+
+def test_the_files_beside_an_export_are_those_that_the_server_is_asked_with(digits_export):
+    request = json.loads((digits_export / "serving" / "request_images.json").read_text())
+    image = datasets.load("digits").eval_source.images[0]
+    np.testing.assert_array_equal(request["instances"], [image])
+    example = (digits_export / "serving" / "example.jpg").read_bytes()
+    decoded = tf.io.decode_jpeg(example).numpy()
+    # JPEG loses a little; another digit differs by about 80.
+    assert np.abs(decoded.astype(int) - image).mean() < 3
+    assert (digits_export / "serving" / "client.py").read_bytes() == io.FileIO(
+        client.__file__
+    ).read()

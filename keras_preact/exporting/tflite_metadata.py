@@ -1,0 +1,167 @@
+"""TFLite Metadata: what a .tflite file says of itself to apps, and the names of its classes.
+
+The format is that of TFLite Support and MediaPipe, metadata_schema.fbs 1.0.0: a FlatBuffer
+inside of the model's, and files in a zip archive behind it.
+"""
+
+import collections
+import io
+import zipfile
+from collections.abc import Sequence
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+BUFFER = "TFLITE_METADATA"
+IDENTIFIER = b"M001"
+LABELS = "labels.txt"
+
+
+def _table(name, fields):
+    names = fields.split()
+    return collections.namedtuple(name, names, defaults=[None] * len(names))
+
+
+# The schema knows fields by their position alone; those behind the last in use are left out.
+_Model = _table(
+    "_Model",
+    "name description version subgraphs author license associated_files min_parser_version",
+)
+_Subgraph = _table("_Subgraph", "name description inputs outputs")
+_Tensor = _table(
+    "_Tensor", "name description dimension_names content process_units stats associated_files"
+)
+_Content = _table("_Content", "type properties")
+_FeatureProperties = _table("_FeatureProperties", "")
+_ImageProperties = _table("_ImageProperties", "color_space")
+_ProcessUnit = _table("_ProcessUnit", "type options")
+_Normalization = _table("_Normalization", "mean std")
+_Stats = _table("_Stats", "max min")
+_File = _table("_File", "name description type")
+
+_FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2
+_NORMALIZATION = 1
+_TENSOR_AXIS_LABELS = 2
+_UNKNOWN, _RGB, _GRAYSCALE = 0, 1, 2
+
+
+def add_metadata(
+    model: bytes,
+    *,
+    name: str,
+    description: str,
+    class_names: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> bytes:
+    """A TFLite file with TFLite Metadata, and with labels.txt in a zip archive at its end.
+
+    The file's one input must be images (batch, height, width, channels) in 0 to 255,
+    which the model itself normalizes, its one output probabilities (batch, classes).
+    As NormalizationOptions tell callers what is left to them, they say mean 0, std 1;
+    the model's own mean and std stand in the description of the input.
+
+    Args:
+        model: a TFLite file without metadata.
+        name: of the model.
+        description: of the model.
+        class_names: by label; labels.txt has a line for each.
+        mean: of each channel, in 0 to 255, as the model subtracts it.
+        std: standard deviation of each channel, likewise, by which it then divides.
+
+    Raises:
+        ValueError: if the name of a class is blank or not a single line.
+    """
+    for class_name in class_names:
+        if class_name.splitlines() != [class_name] or class_name.isspace():
+            raise ValueError(
+                f"The name of a class must be a single line and not blank, for it becomes a line "
+                f"of {LABELS}. Received: {class_name!r}"
+            )
+    subgraph = _Subgraph(inputs=[_images(mean, std)], outputs=[_probabilities()])
+    metadata = _Model(
+        name=name, description=description, subgraphs=[subgraph], min_parser_version="1.0.0"
+    )
+    builder = flatbuffers.Builder()
+    builder.Finish(_pack(builder, metadata), IDENTIFIER)
+    labels = "".join(f"{class_name}\n" for class_name in class_names)
+    return _append(_insert(model, builder.Output()), LABELS, labels)
+
+
+def _images(mean, std):
+    color_space = {1: _GRAYSCALE, 3: _RGB}.get(len(mean), _UNKNOWN)
+    values = [", ".join(f"{value:.6g}" for value in values) for values in (mean, std)]
+    return _Tensor(
+        name="images",
+        description=(
+            "Images (batch, height, width, channels) as they are, in 0 to 255. The model itself "
+            "normalizes each channel, (image - mean) / std, with the statistics of its training "
+            f"images: mean {values[0]}; std {values[1]}."
+        ),
+        content=_Content(_IMAGE_PROPERTIES, _ImageProperties(color_space)),
+        # One value stands for all channels.
+        process_units=[_ProcessUnit(_NORMALIZATION, _Normalization(_float(0), _float(1)))],
+        stats=_Stats(max=_float(255), min=_float(0)),
+    )
+
+
+def _probabilities():
+    return _Tensor(
+        name="probabilities",
+        description="Probabilities (batch, classes), by label.",
+        content=_Content(_FEATURE_PROPERTIES, _FeatureProperties()),
+        stats=_Stats(max=_float(1), min=_float(0)),
+        associated_files=[_File(LABELS, "The name of each class, by label.", _TENSOR_AXIS_LABELS)],
+    )
+
+
+def _float(value):
+    return np.array([value], np.float32)
+
+
+def _pack(builder, value):
+    """Writes a string, floats, a list of tables or a table, and returns where it stands."""
+    if isinstance(value, str):
+        return builder.CreateString(value)
+    if isinstance(value, np.ndarray):
+        return builder.CreateNumpyVector(value)
+    # Nothing can be written inside of a table or a list once it has been begun.
+    packed = [v if isinstance(v, int | None) else _pack(builder, v) for v in value]
+    if isinstance(value, list):
+        return _pack_list(builder, packed)
+    builder.StartObject(len(packed))
+    for slot, (field, written) in enumerate(zip(value, packed, strict=True)):
+        if isinstance(field, int):
+            builder.PrependUint8Slot(slot, field, 0)
+        elif field is not None:
+            builder.PrependUOffsetTRelativeSlot(slot, written, 0)
+    return builder.EndObject()
+
+
+def _pack_list(builder, offsets):
+    size = flatbuffers.number_types.UOffsetTFlags.bytewidth
+    builder.StartVector(size, len(offsets), size)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()
+
+
+def _insert(file, metadata):
+    model = schema.ModelT.InitFromPackedBuf(file)
+    model.buffers.append(schema.BufferT(np.frombuffer(metadata, np.uint8)))
+    entry = schema.MetadataT(BUFFER, len(model.buffers) - 1)
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(file))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _append(file, name, text):
+    # Dated 1980, so that equal exports are equal files.
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = 0o644 << 16
+    stream = io.BytesIO(file)
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr(entry, text)
+    return stream.getvalue()

@@ -1,0 +1,73 @@
+"""Image files of all kinds, honest and not, and what Pillow makes of them."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+def smooth_image(height, width, seed=0):
+    """A colourful image without edges, which JPEG keeps almost unchanged: uint8, RGB."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.BICUBIC))
+
+
+def encode(image, file_format="PNG", mode=None, **options):
+    """The bytes of an image file; mode is Pillow's, "L" or "CMYK" for example."""
+    picture = Image.fromarray(image)
+    buffer = io.BytesIO()
+    picture.convert(mode or picture.mode).save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def flat(colour, height, width, file_format="PNG", mode=None, **options):
+    """A file of one colour."""
+    return encode(np.full((height, width, 3), colour, np.uint8), file_format, mode, **options)
+
+
+def animated_gif(count=3):
+    frames = [Image.fromarray(smooth_image(9, 8, seed)) for seed in range(count)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+def chunk(kind, data):
+    """A part of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def grey_png(height, width, *, bits=8, value=0, before=b""):
+    """A PNG written by hand, of one grey, with chunks before its header if asked to."""
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    pixels = bytes([value]) * (width * bits // 8)
+    rows = zlib.compress((b"\0" + pixels) * height)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return PNG_MAGIC + before + chunks
+
+
+def claiming(file, height, width):
+    """The file with other sides in its header, and nothing else changed."""
+    if file.startswith(PNG_MAGIC):
+        header = struct.pack(">II", width, height) + file[24:29]
+        return PNG_MAGIC + chunk(b"IHDR", header) + file[33:]
+    # Start of frame, baseline or progressive: length, precision, then height and width.
+    start = max(file.find(b"\xff\xc0\x00\x11\x08"), file.find(b"\xff\xc2\x00\x11\x08"))
+    assert start > 0
+    return file[: start + 5] + struct.pack(">HH", height, width) + file[start + 9 :]
+
+
+def pillow_fit(file, image_shape, margin):
+    """Decodes, resizes until it just covers margin times the shape, and crops the centre."""
+    height, width, channels = image_shape
+    picture = Image.open(io.BytesIO(file)).convert("RGB")
+    picture = picture if channels == 3 else picture.convert("L")
+    scale = max(round(height * margin) / picture.height, round(width * margin) / picture.width)
+    sides = round(picture.width * scale), round(picture.height * scale)
+    left, top = (sides[0] - width) // 2, (sides[1] - height) // 2
+    resized = np.asarray(picture.resize(sides, Image.BILINEAR))
+    return resized[top : top + height, left : left + width].reshape(image_shape)
