@@ -12,6 +12,7 @@ from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.source import Source
 from keras_preact.exporting.tflite import LiteModel, convert
 from keras_preact.exporting.tflite_metadata import add_metadata
+from keras_preact.training.feeding import naming_unreadable
 from keras_preact.training.files import remove
 from keras_preact.training.machine import cores
 from keras_preact.training.normalization import make_normalizer
@@ -19,6 +20,8 @@ from keras_preact.training.progress import say
 
 _JPEG = b"\xff\xd8\xff"
 _JPEG_QUALITY = 95
+# Warm-up requests hold dozens of copies.
+_LARGEST_EXAMPLE_BYTES = 500_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +102,9 @@ def _calibration_images(source, config):
     """Training images as evaluation would see them."""
     if "int8" not in config.tflite:
         return np.zeros([0, *source.data.info.image_shape], np.uint8)
-    count = min(config.calibration_images, source.data.info.train_count)
-    [(images, _)] = source.data.train(count, augmentation="none").take(1).as_numpy_iterator()
+    data, count = source.data, min(config.calibration_images, source.data.info.train_count)
+    with naming_unreadable(data, "train", lambda: data.train_indices(0, count)):
+        [(images, _)] = data.train(count, augmentation="none").take(1).as_numpy_iterator()
     return images
 
 
@@ -109,7 +113,7 @@ def write_serving(
 ) -> None:
     """Writes what it takes to serve a version of the SavedModel, and its warm-up requests."""
     file = source.data.eval_file(0)
-    if not file.startswith(_JPEG):
+    if not file.startswith(_JPEG) or len(file) > _LARGEST_EXAMPLE_BYTES:
         file = tf.io.encode_jpeg(image, quality=_JPEG_QUALITY).numpy()
     warmup.write(version, model_name, image, file)
     folder.mkdir()

@@ -28,7 +28,7 @@ class ExportFolder:
     | saved_model/VERSION/ | for TensorFlow Serving, whose base path is saved_model |
     | tflite/VERSION/ | KIND.tflite |
     | reports/VERSION/ | report.md, report.json, report.png |
-    | report.* | copies of the newest version's |
+    | report.* | copies of those of the last export |
     | serving/ | what it takes to serve; kept as it is when further versions come |
 
     Args:

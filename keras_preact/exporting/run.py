@@ -13,6 +13,7 @@ from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.markdown import to_markdown
 from keras_preact.exporting.proof import Proof
 from keras_preact.exporting.publish import ExportFolder
+from keras_preact.training.feeding import naming_unreadable
 from keras_preact.training.flags import this_python
 from keras_preact.training.machine import cores, processor
 from keras_preact.training.progress import say
@@ -28,7 +29,7 @@ def run(config: ExportConfig) -> epath.Path:
     Raises:
         ValueError: if there is nothing to export, no data to compare on, or the folder to
             export to cannot be written to, is used by another process, or holds the
-            version already or something else.
+            version already or something else; or if an image can no longer be read.
         ParityError: if a file is beyond its tolerance. Nothing is left of the export.
     """
     source.check(config)
@@ -39,7 +40,9 @@ def run(config: ExportConfig) -> epath.Path:
         say(f"Exporting {exported.description} to {folder.path}")
         name = folder.name_to_serve(config.model_name, exported.model.name)
         commands = _commands(name, folder)
-        artifacts = _fill(stage, folder, exported, config, name, commands)
+        data = exported.data
+        with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
+            artifacts = _fill(stage, folder, exported, config, name, commands)
     say(_summary(folder, artifacts, commands))
     return folder.saved_model
 
