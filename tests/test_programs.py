@@ -140,21 +140,9 @@ def end_at(arguments, start_of_line, seconds, name):
 def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
     run = tmp_path / "run"
     recipe = "--flagfile=configs/digits_resnet20.flags"
-    with subprocess.Popen(
-        [sys.executable, "train.py", recipe, f"--run_dir={run}", "--log_steps=1"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("step 3 "):
-                process.send_signal(signal.SIGINT)
-        process.wait(TIMEOUT_SECONDS)
-    output = "".join(lines)
-    assert process.returncode == 130, output
+    arguments = ["train.py", recipe, f"--run_dir={run}", "--log_steps=1"]
+    code, output = end_at(arguments, "step 3 ", 0, "SIGINT")
+    assert code == 130, output
     assert "Traceback" not in output
     assert f"train.py --run_dir={run} --resume" in output
     assert list((run / "checkpoints").glob("step-*"))

@@ -17,22 +17,13 @@ from tiny_nets import (
     operations,
     run,
 )
+from variants import PYRAMID, SHORTCUTS
 
 from keras_preact import ResNetV2
 from keras_preact.exporting import network, rewriting
-from keras_preact.layers import ActivationOrder, BatchNormalization, Conv2D
+from keras_preact.layers import BatchNormalization, Conv2D
 
 BLOCKS = ("single", "basic", "bottleneck")
-SHORTCUTS = (
-    "identity",
-    "constant_scaling",
-    "exclusive_gating",
-    "shortcut_only_gating",
-    "convolution",
-    "dropout",
-)
-PYRAMID = ActivationOrder("bn conv", "bn relu conv", "bn relu conv bn")
-
 # BNs after a convolution in nets of three units, one in each stage, counted in figure 4 of
 # "Identity Mappings in Deep Residual Networks": the stem's, those in residual functions,
 # and in bottleneck nets those of the three projections, where the order normalizes them.
