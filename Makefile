@@ -10,7 +10,7 @@ train: $(VENV)/.installed
 	$(VENV)/bin/python export.py --run_dir=$(RUN)
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

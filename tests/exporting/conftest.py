@@ -1,22 +1,12 @@
 """Runs and exports that several tests look at, and none changes."""
 
 import pytest
-import tensorflow as tf
-from small_exports import export, train, write_photographs
-
-from keras_preact.exporting import compare
-from keras_preact.training import curves, pictures
+from small_exports import export, in_no_time, train, write_photographs
 
 
-@pytest.fixture(scope="session", autouse=True)
-def in_no_time():
-    """A call is enough where a report measures for seconds; no picture of a run is looked at."""
-    png = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "_ROUND_SECONDS", 0)
-        patch.setattr(pictures, "batch", lambda *arguments: png)
-        patch.setattr(pictures, "confusion", lambda *arguments: png)
-        patch.setattr(curves, "plot", lambda *arguments: None)
+@pytest.fixture(autouse=True)
+def quickly():
+    with in_no_time():
         yield
 
 

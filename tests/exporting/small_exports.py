@@ -1,18 +1,20 @@
 """Small runs to export, small exports of them, and what one looks like from outside."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from sklearn.datasets import load_digits
 
 from keras_preact import exporting
 from keras_preact.data import datasets
-from keras_preact.exporting import ExportConfig
-from keras_preact.training import TrainConfig, run
+from keras_preact.exporting import ExportConfig, compare
+from keras_preact.training import TrainConfig, curves, pictures, run
 from keras_preact.training.checkpoint import find
 from keras_preact.training.evaluation import Evaluation
 from keras_preact.training.run import restore_model
@@ -34,16 +36,30 @@ class Run:
     evaluation: Evaluation
 
 
+@contextlib.contextmanager
+def in_no_time():
+    """A call is enough where a report measures for seconds; no picture of a run is looked at."""
+    png = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "_ROUND_SECONDS", 0)
+        patch.setattr(pictures, "batch", lambda *arguments: png)
+        patch.setattr(pictures, "confusion", lambda *arguments: png)
+        patch.setattr(curves, "plot", lambda *arguments: None)
+        yield
+
+
 def train(folder, **options):
     """A run, evaluated at its end alone."""
     config = {"depth": 8, "warmup_steps": 2, "eval_epochs": 100, "precision": "float32", **options}
-    return Run(folder, run(TrainConfig(run_dir=str(folder), **config)))
+    with in_no_time():
+        return Run(folder, run(TrainConfig(run_dir=str(folder), **config)))
 
 
 def export(run_dir, **options):
     """The folder of an export, by default of a SavedModel alone, compared on a few images."""
     options = {"tflite": (), "eval_images": 20, **options}
-    version = exporting.run(ExportConfig(run_dir=str(run_dir), **options))
+    with in_no_time():
+        version = exporting.run(ExportConfig(run_dir=str(run_dir), **options))
     return pathlib.Path(version).parent.parent
 
 
