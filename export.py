@@ -1,4 +1,4 @@
-"""Exports a trained run as a SavedModel for servers; all flags: python export.py --help."""
+"""Exports a model for TensorFlow Serving and TFLite; all flags: python export.py --help."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What servers load, made from a trained run."""
+"""What servers and phones load, made from a trained model and proven against it."""
 
 from keras_preact.exporting.compare import ParityError
 from keras_preact.exporting.config import ExportConfig

@@ -129,7 +129,7 @@ def _summary(folder, artifacts, commands):
     of_keras, *files = artifacts
     lines = [
         f"  {each.path}: {each.size_bytes / 1e6:,.2f} MB, {each.agreement.accuracy:.2%} right, "
-        f"{each.speed.latency_milliseconds:,.1f} ms an image"
+        f"{each.speed.latency_milliseconds:,.2f} ms an image"
         for each in files
     ]
     return "\n".join(
