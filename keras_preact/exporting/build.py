@@ -9,6 +9,7 @@ from etils import epath
 from keras_preact.exporting import network, publish, saved_model, serving, warmup
 from keras_preact.exporting.compare import Predict
 from keras_preact.exporting.config import ExportConfig
+from keras_preact.exporting.decoding import JPEG
 from keras_preact.exporting.source import Source
 from keras_preact.exporting.tflite import LiteModel, convert
 from keras_preact.exporting.tflite_metadata import add_metadata
@@ -18,7 +19,6 @@ from keras_preact.training.machine import cores
 from keras_preact.training.normalization import make_normalizer
 from keras_preact.training.progress import say
 
-_JPEG = b"\xff\xd8\xff"
 _JPEG_QUALITY = 95
 # Warm-up requests hold dozens of copies.
 _LARGEST_EXAMPLE_BYTES = 500_000
@@ -113,7 +113,7 @@ def write_serving(
 ) -> None:
     """Writes what it takes to serve a version of the SavedModel, and its warm-up requests."""
     file = source.data.eval_file(0)
-    if not file.startswith(_JPEG) or len(file) > _LARGEST_EXAMPLE_BYTES:
+    if not file.startswith(JPEG) or len(file) > _LARGEST_EXAMPLE_BYTES:
         file = tf.io.encode_jpeg(image, quality=_JPEG_QUALITY).numpy()
     warmup.write(version, model_name, image, file)
     folder.mkdir()

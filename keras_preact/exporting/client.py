@@ -148,7 +148,7 @@ def classify(predict: Predict, paths: Iterable[str]) -> Iterator[tuple[str, Answ
 
     Args:
         predict: from `over_rest` or `over_grpc`.
-        paths: JPEG, PNG, GIF or BMP files of any size.
+        paths: JPEG or PNG files of any size.
 
     Yields:
         Every path, with the classes from the likeliest on, or with what is wrong with it.
@@ -218,7 +218,7 @@ def _parse(arguments):
     parser.add_argument(
         "--timeout_seconds", type=_whole(1, 86400), default=60, help="of its silence; default: 60"
     )
-    parser.add_argument("images", nargs="+", help="JPEG, PNG, GIF or BMP files of any size")
+    parser.add_argument("images", nargs="+", help="JPEG or PNG files of any size")
     return parser.parse_args(arguments)
 
 

@@ -2,15 +2,13 @@
 
 import dataclasses
 import math
-import re
 
 from keras_preact.exporting.decoding import MAX_IMAGE_PIXELS
+from keras_preact.exporting.serving import check_model_name
 from keras_preact.exporting.tflite import KINDS
 from keras_preact.layers.lookup import one_of
 from keras_preact.training.config import CHECKPOINTS, option
 from keras_preact.training.validation import LARGEST
-
-_MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +68,8 @@ class ExportConfig:
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be at least 0 and finite. Received: {name}={value}")
-        if self.model_name is not None and not re.fullmatch(_MODEL_NAME, self.model_name):
-            raise ValueError(
-                "model_name must begin with a letter or digit and hold only letters, digits, ., _ "
-                f"and -, as it becomes part of an address. "
-                f"Received: model_name={self.model_name!r}"
-            )
+        if self.model_name is not None:
+            check_model_name(self.model_name)
 
     def _check_source(self):
         if bool(self.run_dir) == bool(self.model):

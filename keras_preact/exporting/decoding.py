@@ -11,7 +11,7 @@ from keras_preact.data.augmentation import fit
 MAX_IMAGE_PIXELS = 50_000_000
 PARALLEL_IMAGES = 4
 
-_JPEG = b"\xff\xd8\xff"
+JPEG = b"\xff\xd8\xff"
 # With the beginning of the chunk that width and height are in: decoders would skip an unknown
 # one before it, whose bytes must not pass for a size.
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -59,7 +59,7 @@ def make_decoder(
 
 def is_decodable(file: bytes) -> bool:
     """Whether a file begins as those do that `make_decoder`'s function takes."""
-    return file.startswith((_JPEG, _PNG))
+    return file.startswith((JPEG, _PNG))
 
 
 def refusal(error: tf.errors.OpError) -> str:
@@ -77,7 +77,7 @@ def _checks(number, encoded, covered, max_image_pixels):
     # Files may end early.
     header = tf.strings.join([tf.strings.substr(encoded, 0, _HEADER_BYTES), "\0" * _HEADER_BYTES])
     is_jpeg, is_png = (
-        tf.equal(tf.strings.substr(header, 0, len(magic)), magic) for magic in (_JPEG, _PNG)
+        tf.equal(tf.strings.substr(header, 0, len(magic)), magic) for magic in (JPEG, _PNG)
     )
     which = "image {} of the batch, a file of {} bytes"
     received = [number, tf.strings.length(encoded)]

@@ -16,8 +16,8 @@ def to_markdown(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> byte
     """report.md, of the facts that are in report.json and the artifacts.
 
     Args:
-        facts: with `source`, `model`, `data`, `evaluation`, `machine`, `versions`,
-            `rewriting`, `serving_bytes` and `commands`.
+        facts: with `source`, `model`, `data`, `evaluation`, `machine`, `created`,
+            `version`, `rewriting`, `serving_bytes` and `commands`.
         artifacts: the Keras model's first.
     """
     data, evaluation = facts["data"], facts["evaluation"]

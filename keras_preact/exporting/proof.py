@@ -11,7 +11,7 @@ from tqdm import tqdm
 from keras_preact.data.sources import spread
 from keras_preact.exporting import compare, gate
 from keras_preact.exporting.build import Built
-from keras_preact.exporting.compare import ParityError, Predict
+from keras_preact.exporting.compare import Predict
 from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.decoding import is_decodable, refusal
 from keras_preact.exporting.report import KERAS, Artifact, describe_files
@@ -22,6 +22,7 @@ from keras_preact.training.normalization import make_normalizer
 
 # On which steps and files are compared, spread evenly.
 SAMPLE_IMAGES = 64
+_BYTES = "serving_bytes"
 
 
 class Proof:
@@ -37,7 +38,7 @@ class Proof:
         self._data, self._keras, self._config = source.data, keras, config
         self._sample = spread(source.data.info.eval_count, SAMPLE_IMAGES)
         batches = source.data.eval(len(self._sample), indices=self._sample)
-        [(self.sample_images, *_)] = batches.as_numpy_iterator()
+        [(self.sample_images, self._labels, _)] = batches.as_numpy_iterator()
         self._expected = keras(self.sample_images)
 
     def of_steps(self, steps: Sequence[Step]) -> list[dict]:
@@ -66,23 +67,22 @@ class Proof:
         taken = np.array([is_decodable(file) for file in files])
         if not taken.any():
             return {"images": 0, "max_difference": None}
+        batch = np.array([file for file in files if is_decodable(file)], object)
+        predictors = {
+            KERAS: lambda files: self._expected[taken],
+            _BYTES: lambda files: session(_BYTES, image_bytes=files)["probabilities"],
+        }
+        batches = [(batch, self._labels[taken], np.ones(len(batch)))]
         try:
-            batch = np.array([file for file in files if is_decodable(file)], object)
-            got = session("serving_bytes", image_bytes=batch)["probabilities"]
+            agreements = compare.compare(predictors, KERAS, batches)
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(
                 f"serving_bytes must take the evaluation images. It says: {refusal(error)}"
             ) from error
-        differences = np.abs(got - self._expected[taken]).max(axis=1)
-        worst = self._sample[taken][differences.argmax()]
-        tolerance = gate.tolerance_of("float32", self._config)
-        if not differences.max() <= tolerance.max_difference:
-            raise ParityError(
-                f"serving_bytes differs from the Keras model by {differences.max():.2g} in a "
-                f"probability of {self._data.eval_name(worst)}; allowed: {tolerance} "
-                f"(--{tolerance.flag}). Nothing has been exported."
-            )
-        return {"images": int(taken.sum()), "max_difference": float(differences.max())}
+        indices = self._sample[taken]
+        tolerances = {_BYTES: gate.tolerance_of("float32", self._config)}
+        gate.check(agreements, KERAS, tolerances, lambda p: self._data.eval_name(indices[p]))
+        return {"images": len(batch), "max_difference": agreements[_BYTES].max_difference}
 
     def of_files(self, built: Sequence[Built], root: epath.Path) -> list[Artifact]:
         """All files, and the Keras model before them, with what has been measured of them.

@@ -58,17 +58,18 @@ def _fill(stage, folder, exported, config, name, commands):
     keras_predictor = build.keras_predictor(exported)
     proof = Proof(exported, keras_predictor, config)
     steps = rewriting.rewrite(network.trace(exported.model, exported.data.info.image_shape))
-    facts = {"rewriting": proof.of_steps(steps)}
+    of_steps = proof.of_steps(steps)
     graph = steps[-1].graph
     saved_model, session = build.write_saved_model(graph, exported, config, version)
-    facts["serving_bytes"] = proof.of_bytes(session)
+    of_bytes = proof.of_bytes(session)
     lite_folder = stage / publish.TFLITE / str(folder.version)
     lite = build.write_tflite(graph, exported, config, lite_folder)
     build.write_serving(exported, name, proof.sample_images[0], stage / publish.SERVING, version)
     say("Comparing with the Keras model")
     artifacts = proof.of_files([saved_model, *lite], stage)
-    shared = {**_facts(exported, folder, config), "model_name": name, "commands": commands}
-    facts = {**shared, **facts}
+    facts = _facts(exported, folder, config)
+    facts |= {"model_name": name, "commands": commands}
+    facts |= {"rewriting": of_steps, "serving_bytes": of_bytes}
     _write_report(stage, folder.version, facts, artifacts)
     return artifacts
 

@@ -100,12 +100,17 @@ def server_flags(folder: str, grpc_port: int = 8500, rest_port: int = 8501) -> l
     ]
 
 
-def _container_folder(model_name):
+def check_model_name(model_name: str) -> None:
+    """Raises ValueError for a name that cannot be part of an address and a path."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model_name):
         raise ValueError(
             "model_name must begin with a letter or digit and hold only letters, digits, "
             f"'.', '_' and '-'. Received: model_name={model_name!r}."
         )
+
+
+def _container_folder(model_name):
+    check_model_name(model_name)
     return f"/models/{model_name}"
 
 
