@@ -4,8 +4,8 @@ from keras_preact.layers.activation_order import ORDERS, ActivationOrder
 from keras_preact.layers.batch_norm import BatchNormalization
 from keras_preact.layers.convolution import Conv2D
 from keras_preact.layers.residual_unit import BLOCKS, ResidualUnit
+from keras_preact.layers.shortcut_choice import SHORTCUTS
 from keras_preact.layers.shortcuts import (
-    SHORTCUTS,
     ConstantScaling,
     Convolution,
     Dropout,
@@ -15,6 +15,7 @@ from keras_preact.layers.shortcuts import (
     Shortcut,
     ShortcutOnlyGating,
 )
+from keras_preact.layers.taps import Factor, Taps
 from keras_preact.layers.zero_pad import PROJECTIONS, ZeroPad
 
 __all__ = [
@@ -29,10 +30,12 @@ __all__ = [
     "Convolution",
     "Dropout",
     "ExclusiveGating",
+    "Factor",
     "Identity",
     "NoShortcut",
     "ResidualUnit",
     "Shortcut",
     "ShortcutOnlyGating",
+    "Taps",
     "ZeroPad",
 ]

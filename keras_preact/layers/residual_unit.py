@@ -2,12 +2,14 @@
 
 import keras
 
-from keras_preact.layers import activation_order, shortcuts
+from keras_preact.layers import activation_order, shortcut_choice
 from keras_preact.layers.activation_order import ActivationOrder
 from keras_preact.layers.batch_norm import BatchNormalization
 from keras_preact.layers.convolution import Conv2D
 from keras_preact.layers.lookup import one_of
+from keras_preact.layers.shortcuts import Shortcut
 from keras_preact.layers.stochastic_depth import StochasticDepth, check_rate
+from keras_preact.layers.taps import Taps
 from keras_preact.layers.zero_pad import PROJECTIONS, ZeroPad
 
 # Kernel sizes of the convolutions, first to last, and output channels per inner filter.
@@ -53,7 +55,7 @@ class ResidualUnit(keras.layers.Layer):
         *,
         block: str = "basic",
         order: str | ActivationOrder = "full_preactivation",
-        shortcut: str | shortcuts.Shortcut = "identity",
+        shortcut: str | Shortcut = "identity",
         projection: str = "convolution",
         first_in_network: bool = False,
         strided_convolution: int = 1,
@@ -77,17 +79,28 @@ class ResidualUnit(keras.layers.Layer):
             )
         # By name, as a policy object would keep Keras from saving shortcuts without get_config.
         dtype = self.dtype_policy.name
-        self.shortcut = shortcuts.get(shortcut, name="shortcut", dtype=dtype)
+        self.shortcut = shortcut_choice.get(shortcut, name="shortcut", dtype=dtype)
         self.shortcut.strides = strides
         self.stochastic_depth_rate = check_rate(stochastic_depth_rate, self.shortcut)
 
-    def call(self, x, training=None):
-        """Returns f(h(x) + F(x)); x of shape (batch, height, width, channels)."""
+    def call(self, x, training=None, return_taps=False):
+        """Returns f(h(x) + F(x)), or all signals on the way as `Taps`.
+
+        Args:
+            x: (batch, height, width, channels).
+            training: whether BN normalizes by the batch.
+            return_taps: whether to return `Taps`.
+        """
         activated = _run(self.preactivation, x)
         residual = _run(self.residual_function, activated)
         shared = self.first_in_network or self.changes_dimensions
         matched = _run(self.match, activated if shared else x)
-        return _run(self.after_addition, self.shortcut(matched, residual))
+        if not return_taps:
+            return _run(self.after_addition, self.shortcut(matched, residual))
+        h, added = self.shortcut.parts(matched, residual, training=training)
+        factor = self.shortcut.factor(matched, training=training)
+        y = h + added
+        return Taps(matched, h, added, y, _run(self.after_addition, y), factor)
 
     def build(self, input_shape):
         self.changes_dimensions = self.strides > 1 or input_shape[-1] != self.output_channels

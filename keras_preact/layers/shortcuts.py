@@ -1,27 +1,27 @@
 """Shortcuts: layers that own the sum y = h(x) + F(x).
 
 A shortcut is called with the signal on the shortcut path and the residual, and
-returns their sum, because exclusive gating scales the residual too. Where a unit
-changes dimensions, x has been matched to the residual (`projection=`) before it
-arrives here, and what a gate reads is this matched signal.
+returns their sum, because exclusive gating scales the residual too; `parts` are the
+two terms of that sum. Where a unit changes dimensions, x has been matched to the
+residual (`projection=`) before it arrives here, and what a gate reads is this matched
+signal.
 
 Source: "Identity Mappings in Deep Residual Networks", section 3, figure 2, table 1.
 """
-
-import inspect
 
 import keras
 
 from keras_preact.layers.batch_norm import BatchNormalization
 from keras_preact.layers.convolution import Conv2D
-from keras_preact.layers.lookup import one_of
+from keras_preact.layers.taps import Factor
 
 
 class Shortcut(keras.layers.Layer):
     """Base class: `call(x, residual)` returns the sum that leaves the addition.
 
-    Subclass it for a shortcut of your own. Input shapes: x and residual, both
-    (batch, height, width, channels). Output shape: that of residual.
+    For a shortcut of your own, subclass it and define `parts`, or `call` alone. Input
+    shapes: x and residual, both (batch, height, width, channels). Output shape: that of
+    residual.
     """
 
     # True where the shortcut changes dimensions itself, by `strides` pixels between
@@ -33,7 +33,25 @@ class Shortcut(keras.layers.Layer):
         """Creates the variables; does nothing where a shortcut has none."""
 
     def call(self, x, residual, training=None):
-        raise NotImplementedError(f"{type(self).__name__} must define call(x, residual)")
+        if type(self).parts is Shortcut.parts:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define call(x, residual) or parts(x, residual)"
+            )
+        shortcut, residual = self.parts(x, residual, training=training)
+        return shortcut + residual
+
+    def parts(self, x, residual, training=None):
+        """The two terms of the sum: h(x), and the residual as it enters.
+
+        Where a subclass defines `call` alone, h(x) is what that returns for a residual of
+        zeros, so it must not draw random numbers.
+        """
+        shortcut = self(x, keras.ops.zeros_like(residual))
+        return shortcut, self(x, residual) - shortcut
+
+    def factor(self, x, training=None) -> Factor | None:
+        """The factor lambda of h(x) = lambda x in equation (8); None where it is not known."""
+        return None
 
     def compute_output_shape(self, x_shape, residual_shape):
         return residual_shape
@@ -43,8 +61,11 @@ class Shortcut(keras.layers.Layer):
 class Identity(Shortcut):
     """x + F, equation (3). Any other shortcut is measured against it."""
 
-    def call(self, x, residual, training=None):
-        return x + residual
+    def parts(self, x, residual, training=None):
+        return x, residual
+
+    def factor(self, x, training=None):
+        return _constant(1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_preact")
@@ -56,6 +77,12 @@ class NoShortcut(Shortcut):
     def call(self, x, residual, training=None):
         return residual
 
+    def parts(self, x, residual, training=None):
+        return keras.ops.zeros_like(residual), residual
+
+    def factor(self, x, training=None):
+        return _constant(0.0)
+
 
 @keras.saving.register_keras_serializable(package="keras_preact")
 class ConstantScaling(Shortcut):
@@ -66,8 +93,11 @@ class ConstantScaling(Shortcut):
         self.shortcut_scale = shortcut_scale
         self.residual_scale = residual_scale
 
-    def call(self, x, residual, training=None):
-        return self.shortcut_scale * x + self.residual_scale * residual
+    def parts(self, x, residual, training=None):
+        return self.shortcut_scale * x, self.residual_scale * residual
+
+    def factor(self, x, training=None):
+        return _constant(self.shortcut_scale)
 
     def get_config(self):
         scales = {"shortcut_scale": self.shortcut_scale, "residual_scale": self.residual_scale}
@@ -96,6 +126,10 @@ class _Gating(Shortcut):
         """g(x), of the shape of x."""
         return keras.ops.sigmoid(self.gate_conv(x))
 
+    def factor(self, x, training=None):
+        values = 1 - keras.ops.cast(self.gate(x), "float32")
+        return Factor(keras.ops.mean(values), values)
+
     def get_config(self):
         return {**super().get_config(), "initial_bias": self.initial_bias}
 
@@ -108,13 +142,17 @@ class ExclusiveGating(_Gating):
         # Rounds the sum in bfloat16, not the factor 1 - g, which has only 8 bits near 1.
         return x + self.gate(x) * (residual - x)
 
+    def parts(self, x, residual, training=None):
+        gate = self.gate(x)
+        return x - gate * x, gate * residual
+
 
 @keras.saving.register_keras_serializable(package="keras_preact")
 class ShortcutOnlyGating(_Gating):
     """(1 - g) * x + F: figure 2(d)."""
 
-    def call(self, x, residual, training=None):
-        return x - self.gate(x) * x + residual
+    def parts(self, x, residual, training=None):
+        return x - self.gate(x) * x, residual
 
 
 @keras.saving.register_keras_serializable(package="keras_preact")
@@ -144,11 +182,26 @@ class Convolution(Shortcut):
             self.bn = BatchNormalization(name="bn", dtype=self.dtype_policy)
             self.bn.build(residual_shape)
 
-    def call(self, x, residual, training=None):
+    def parts(self, x, residual, training=None):
         x = self.conv(x)
         if self.bn is not None:
             x = self.bn(x, training=training)
-        return x + residual
+        return x, residual
+
+    def factor(self, x, training=None):
+        """The singular values of the convolution, and BN's; their root mean square.
+
+        By it the norm of a gradient shrinks or grows in the mean over all directions.
+        """
+        kernel = keras.ops.cast(self.conv.kernel, "float32")[0, 0]
+        if self.bn is not None:
+            y = keras.ops.cast(self.conv(x), "float32")
+            by_batch = training and self.bn.trainable
+            variance = keras.ops.var(y, axis=(0, 1, 2)) if by_batch else self.bn.moving_variance
+            kernel = kernel * (self.bn.gamma * keras.ops.rsqrt(variance + self.bn.epsilon))
+        values = keras.ops.linalg.svd(kernel, compute_uv=False)
+        outputs = kernel.shape[-1]
+        return Factor(keras.ops.sqrt(keras.ops.sum(values**2) / outputs), values)
 
     def get_config(self):
         return {**super().get_config(), "batch_norm": self.batch_norm}
@@ -177,62 +230,17 @@ class Dropout(Shortcut):
         # Here and not in the constructor, so that its state is named after the unit.
         self.seed_generator = keras.random.SeedGenerator(name="seed")
 
-    def call(self, x, residual, training=None):
+    def parts(self, x, residual, training=None):
         if training:
             x = keras.random.dropout(x, self.rate, seed=self.seed_generator)
-        return (x if self.rescale else (1 - self.rate) * x) + residual
+        return (x if self.rescale else (1 - self.rate) * x), residual
+
+    def factor(self, x, training=None):
+        return _constant(1.0 if self.rescale else 1 - self.rate)
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate, "rescale": self.rescale}
 
 
-SHORTCUTS = {
-    "identity": Identity,
-    "constant_scaling": ConstantScaling,
-    "exclusive_gating": ExclusiveGating,
-    "shortcut_only_gating": ShortcutOnlyGating,
-    "convolution": Convolution,
-    "dropout": Dropout,
-    "none": NoShortcut,
-}
-
-
-def get(identifier: str | Shortcut | dict, **arguments) -> Shortcut:
-    """The shortcut that a name, a template or a saved configuration stands for.
-
-    A template is never used itself: the result is always a new layer, so that
-    every unit owns its variables.
-
-    Args:
-        identifier: a key of `SHORTCUTS`, a `Shortcut`, or what
-            `keras.saving.serialize_keras_object` made of one.
-        **arguments: constructor arguments that replace the template's.
-
-    Raises:
-        ValueError: if the name is unknown or an argument is not the shortcut's.
-        TypeError: if identifier is none of the three.
-    """
-    if isinstance(identifier, dict):
-        identifier = keras.saving.deserialize_keras_object(identifier)
-    if isinstance(identifier, Shortcut):
-        return type(identifier).from_config({**identifier.get_config(), **arguments})
-    if isinstance(identifier, str):
-        shortcut_class = SHORTCUTS[one_of("shortcut", identifier, SHORTCUTS)]
-        _check_arguments(shortcut_class, arguments)
-        return shortcut_class(**arguments)
-    raise TypeError(
-        f"shortcut must be one of {', '.join(SHORTCUTS)} or a keras_preact.layers.Shortcut. "
-        f"Received: {identifier!r}"
-    )
-
-
-def _check_arguments(shortcut_class: type[Shortcut], arguments: dict) -> None:
-    of_any_layer = inspect.signature(keras.layers.Layer.__init__).parameters
-    parameters = inspect.signature(shortcut_class.__init__).parameters
-    own = [name for name in parameters if name not in of_any_layer]
-    unknown = [name for name in arguments if name not in (*own, *of_any_layer)]
-    if unknown:
-        raise ValueError(
-            f"{shortcut_class.__name__} takes {' and '.join(own) or 'no arguments'}. "
-            f"Received: {', '.join(unknown)}"
-        )
+def _constant(value):
+    return Factor(value, [value])

@@ -3,9 +3,17 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from keras_preact.layers import BLOCKS, ActivationOrder, Shortcut
+from keras_preact.layers import (
+    BLOCKS,
+    SHORTCUTS,
+    ActivationOrder,
+    Convolution,
+    ExclusiveGating,
+    Shortcut,
+    ShortcutOnlyGating,
+    shortcut_choice,
+)
 from keras_preact.layers import activation_order as activation_orders
-from keras_preact.layers import shortcuts as shortcut_layers
 from keras_preact.models import architectures
 
 
@@ -99,7 +107,7 @@ def describe(
         )
     tally = _Tally(shape)
     rows = [_stem(tally, plan, order)]
-    template = shortcut_layers.get(shortcut)
+    template = shortcut_choice.get(shortcut)
     projection = plan.projection(projection)
     for unit_plan in plan.units():
         rows.append(_unit(tally, unit_plan, plan, order, template, projection))
@@ -183,11 +191,11 @@ def _unit(tally, unit_plan, plan, order, shortcut, projection):
 
 
 def _shortcut(tally, shortcut, input_shape, strides, channels):
-    if isinstance(shortcut, shortcut_layers.Convolution):
+    if isinstance(shortcut, Convolution):
         tally.shape = input_shape
         operations = ["conv", "bn"] if shortcut.batch_norm else ["conv"]
         tally.operations(operations, filters=channels, kernel_size=1, strides=strides)
-    elif isinstance(shortcut, shortcut_layers.ExclusiveGating | shortcut_layers.ShortcutOnlyGating):
+    elif isinstance(shortcut, ExclusiveGating | ShortcutOnlyGating):
         tally.conv(channels, 1, bias=channels)
-    elif type(shortcut) not in shortcut_layers.SHORTCUTS.values():
+    elif type(shortcut) not in SHORTCUTS.values():
         raise ValueError(f"describe knows no formula for the shortcut {type(shortcut).__name__}.")

@@ -12,9 +12,9 @@ from keras_preact.layers import (
     Conv2D,
     ResidualUnit,
     Shortcut,
+    shortcut_choice,
 )
 from keras_preact.layers import activation_order as activation_orders
-from keras_preact.layers import shortcuts as shortcut_layers
 from keras_preact.layers.lookup import one_of
 from keras_preact.layers.max_pooling import SymmetricMaxPooling2D
 from keras_preact.layers.stochastic_depth import check_rate
@@ -143,7 +143,7 @@ def _make_units(plan, unit, shortcut, projection, rate):
     """The layers of all units, and the order that stem and head follow."""
     if isinstance(unit, str | ActivationOrder):
         # Each unit checks its own rate; an error should name the network's.
-        check_rate(rate, shortcut_layers.get(shortcut))
+        check_rate(rate, shortcut_choice.get(shortcut))
         make = functools.partial(
             ResidualUnit,
             block=plan.block,

@@ -28,7 +28,7 @@ def share_traces(model: keras.Model) -> keras.Model:
         # Only of this very class is it known that the configuration says all.
         if type(layer) is not ResidualUnit:
             return layer
-        key = _signature(layer)
+        key = signature(layer)
         if key not in functions:
             functions[key] = _make_function(layer)
         return _SharedUnit(layer, functions[key])
@@ -66,7 +66,8 @@ def _make_function(unit):
     return tf.function(call)
 
 
-def _signature(unit):
+def signature(unit: ResidualUnit) -> str:
+    """What units share that compute the same function of input and variables."""
     config = {**unit.get_config(), "name": None}
     variables = [
         (v.path.partition("/")[2], tuple(v.shape), v.dtype, v.trainable) for v in unit.variables

@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from keras_preact.data.augmentation import AUGMENTATIONS
-from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, shortcuts
+from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcut_choice
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
 from keras_preact.training import validation
@@ -169,7 +169,7 @@ class TrainConfig:
         """run_dir, or its default."""
         return self.run_dir or f"runs/{self.dataset}_resnet{self.depth}"
 
-    def make_shortcut(self) -> shortcuts.Shortcut:
+    def make_shortcut(self) -> Shortcut:
         """The shortcut that `shortcut` and `shortcut_arguments` stand for."""
         arguments = {}
         for part in filter(None, self.shortcut_arguments.split(",")):
@@ -184,7 +184,7 @@ class TrainConfig:
                     f"or False. Received: shortcut_arguments={self.shortcut_arguments!r}"
                 )
             arguments[name.strip()] = value
-        return shortcuts.get(self.shortcut, **arguments)
+        return shortcut_choice.get(self.shortcut, **arguments)
 
     def require(self, *names: str) -> None:
         """Raises ValueError if one of the fields has not been given."""

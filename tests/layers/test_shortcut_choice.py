@@ -15,8 +15,8 @@ from keras_preact.layers import (
     ResidualUnit,
     Shortcut,
     ShortcutOnlyGating,
+    shortcut_choice,
 )
-from keras_preact.layers import shortcuts as shortcut_layers
 
 TEMPLATES = [
     Identity(),
@@ -40,7 +40,7 @@ def own_config(shortcut):
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: type(template).__name__)
 def test_a_template_and_its_saved_configuration_are_copied_with_their_arguments(template):
     saved = keras.saving.serialize_keras_object(template)
-    for copy in (shortcut_layers.get(template), shortcut_layers.get(saved)):
+    for copy in (shortcut_choice.get(template), shortcut_choice.get(saved)):
         assert copy is not template
         assert type(copy) is type(template)
         assert own_config(copy) == own_config(template)
@@ -66,29 +66,29 @@ def test_units_that_share_a_template_own_their_variables():
 
 
 def test_a_name_gives_the_paper_s_shortcut_and_arguments_replace_its_defaults():
-    assert {name: type(shortcut_layers.get(name)) for name in SHORTCUTS} == SHORTCUTS
-    assert shortcut_layers.get("exclusive_gating").initial_bias == -6.0
-    assert shortcut_layers.get("dropout", rate=0.1).rate == 0.1
-    assert shortcut_layers.get(Dropout(0.25, rescale=True), rate=0.1).rescale is True
+    assert {name: type(shortcut_choice.get(name)) for name in SHORTCUTS} == SHORTCUTS
+    assert shortcut_choice.get("exclusive_gating").initial_bias == -6.0
+    assert shortcut_choice.get("dropout", rate=0.1).rate == 0.1
+    assert shortcut_choice.get(Dropout(0.25, rescale=True), rate=0.1).rescale is True
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     with pytest.raises(ValueError, match="Did you mean 'shortcut_only_gating'"):
-        shortcut_layers.get("shortcut_gating")
+        shortcut_choice.get("shortcut_gating")
 
 
 def test_an_unknown_argument_is_refused_with_those_that_exist():
     message = r"ConstantScaling takes shortcut_scale and residual_scale\. Received: scale"
     with pytest.raises(ValueError, match=message):
-        shortcut_layers.get("constant_scaling", scale=2)
+        shortcut_choice.get("constant_scaling", scale=2)
     with pytest.raises(ValueError, match=r"Identity takes no arguments\. Received: rate, seed"):
-        shortcut_layers.get("identity", rate=0.1, seed=1)
+        shortcut_choice.get("identity", rate=0.1, seed=1)
 
 
 @pytest.mark.parametrize("identifier", [None, 3, keras.layers.Add()])
 def test_what_is_no_shortcut_is_refused(identifier):
     with pytest.raises(TypeError, match=r"must be one of identity, .* Received: "):
-        shortcut_layers.get(identifier)
+        shortcut_choice.get(identifier)
 
 
 def test_the_base_class_asks_for_the_sum():

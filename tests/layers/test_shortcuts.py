@@ -14,8 +14,8 @@ from keras_preact.layers import (
     Identity,
     NoShortcut,
     ShortcutOnlyGating,
+    shortcut_choice,
 )
-from keras_preact.layers import shortcuts as shortcut_layers
 
 SHAPE = (2, 5, 6, 4)
 
@@ -54,7 +54,7 @@ FORMULAS = [
     ("template", "formula"), FORMULAS, ids=[type(template).__name__ for template, _ in FORMULAS]
 )
 def test_the_sum_follows_the_formula_of_figure_2(template, formula):
-    shortcut = randomized(shortcut_layers.get(template))
+    shortcut = randomized(shortcut_choice.get(template))
     x, residual = signal_and_residual()
     for training in (True, False):
         y = shortcut(x, residual, training=training)

@@ -1,0 +1,230 @@
+"""The gradient on its way back: equations (5) and (8), measured."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.propagation import chain
+from keras_preact.propagation.forward_pass import exact
+from keras_preact.propagation.results import Backward
+
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+MOST_FACTOR_VALUES = 4096
+
+# A power of 2, so that half precision can hold the gradient of a mean over images and pixels.
+_LOSS_SCALE = 2.0**12
+
+# What is left of the two terms' sum and the gradient, relative to the latter, by rounding alone.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.3, "float16": 0.1}
+
+
+def backward(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    loss: Loss | None = None,
+    training: bool = True,
+) -> Backward:
+    """Measures the gradient at every residual unit of a network, which stays as it is.
+
+    The gradient dE/dx_l is that of the network as it computes. Its two terms are
+    propagated apart from it, and their sum is compared with it at each unit.
+
+    Args:
+        model: as in `forward`.
+        images: (batch, height, width, channels), as the model takes them.
+        labels: int (batch,), or what loss takes.
+        loss: loss(labels, outputs), a scalar, outputs being the model's; by default the
+            mean cross-entropy of its logits, or probabilities.
+        training: as in `forward`.
+
+    Raises:
+        ValueError: if the model is not a chain of units, or labels do not fit it.
+        ArithmeticError: if the two terms do not add up to the gradient, as where the taps
+            of a unit of one's own are not what it computes.
+
+    Source: "Identity Mappings in Deep Residual Networks", equations (5) and (8).
+    """
+    return of_chain(chain.take_apart(model), images, labels, loss, training)
+
+
+def of_chain(
+    network: chain.Chain,
+    images: np.ndarray,
+    labels: np.ndarray,
+    loss: Loss | None = None,
+    training: bool = True,
+) -> Backward:
+    """`backward` of a network that has been taken apart, to measure it again and again."""
+    inputs = network.inputs(images, training)
+    value, terms = _of_loss(network, inputs.pop(), labels, loss or cross_entropy(network), training)
+    output_gradient_norm = terms.norms()[0]
+    rows = []
+    for unit, gap in zip(network.units[::-1], [(), *network.gaps[:0:-1]], strict=True):
+        layers, x = (unit, *gap), inputs.pop()
+        gradient, *of_shortcut = terms.tensors()
+        gradient = network.compute(_pull_back, layers, x, gradient, training)
+        shortcut, residual, factor, values = network.compute(
+            _split_back, layers, x, *of_shortcut, training
+        )
+        scales = terms.scale, terms.shortcut_scale
+        terms = _Terms(gradient, shortcut, residual, *scales).rescaled()
+        rows.append((*terms.norms(), float(factor), values.numpy()))
+    *columns, values = zip(*rows[::-1], strict=True)
+    gradient, shortcut, residual, cosine, error, factor = map(np.array, columns)
+    _check(network.names, terms.gradient.dtype.name, error)
+    return Backward(
+        units=network.names,
+        stages=network.stages,
+        loss=value,
+        output_gradient_norm=output_gradient_norm,
+        gradient_norm=gradient,
+        shortcut_norm=shortcut,
+        residual_norm=residual,
+        cosine=cosine,
+        split_error=error,
+        shortcut_factor=factor,
+        shortcut_product=np.cumprod(factor[::-1])[::-1],
+        factor_values=values,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Terms:
+    """dE/dx, and its part that came through shortcuts alone, and the rest of it.
+
+    Scaled, as half precision would not hold them, nor float32 what is left after hundreds
+    of small factors: each tensor times its scale is what it stands for.
+    """
+
+    gradient: tf.Tensor
+    shortcut: tf.Tensor
+    residual: tf.Tensor
+    scale: float
+    shortcut_scale: float
+
+    def rescaled(self) -> "_Terms":
+        """The same, the largest element of gradient and shortcut being about 1."""
+        own, of_shortcut = _power(self.gradient), _power(self.shortcut)
+        return _Terms(
+            self.gradient / own,
+            self.shortcut / of_shortcut,
+            self.residual / own,
+            self.scale * own,
+            self.shortcut_scale * of_shortcut,
+        )
+
+    def tensors(self) -> tuple[tf.Tensor, ...]:
+        """Gradient, shortcut, residual, and what brings shortcut to the scale of the others."""
+        ratio = tf.constant(self.shortcut_scale / self.scale, self.shortcut.dtype)
+        return self.gradient, self.shortcut, self.residual, ratio
+
+    def norms(self) -> tuple[float, ...]:
+        """Norms of gradient, shortcut and residual; cosine; error of their sum."""
+        gradient, shortcut, residual, ratio = map(exact, self.tensors())
+        of_gradient, of_shortcut, of_residual = (
+            float(tf.norm(term)) for term in (gradient, shortcut, residual)
+        )
+        error = float(tf.norm(shortcut * ratio + residual - gradient))
+        product = of_shortcut * of_residual
+        return (
+            of_gradient * self.scale,
+            of_shortcut * self.shortcut_scale,
+            of_residual * self.scale,
+            float(tf.reduce_sum(shortcut * residual)) / product if product else math.nan,
+            error / of_gradient if of_gradient else error,
+        )
+
+
+def _power(tensor):
+    """The power of 2 at the largest element: dividing by it rounds nothing."""
+    largest = float(tf.reduce_max(tf.abs(tensor)))
+    return 2.0 ** math.floor(math.log2(largest)) if 0 < largest < math.inf else 1.0
+
+
+def _of_loss(network, x, labels, loss, training):
+    """The loss, and its gradient where the units end: all of it has yet to come through one."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = loss(labels, network.compute(chain.call, network.tail, x, training))
+    gradient = tape.gradient(value, x, output_gradients=tf.constant(_LOSS_SCALE, value.dtype))
+    start = _Terms(gradient, gradient, tf.zeros_like(x), 1 / _LOSS_SCALE, 1 / _LOSS_SCALE)
+    return float(value), start.rescaled()
+
+
+def _pull_back(layers, x, gradient, training):
+    """The gradient before layers, given that after them: of what they compute as a whole."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        end = chain.call(layers, x, training)
+    return tape.gradient(end, x, gradient)
+
+
+def _split_back(layers, x, shortcut, residual, ratio, training):
+    """The two terms before a unit and the layers that follow it; and the unit's factor."""
+    unit, *gap = layers
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        taps = unit(x, training=training, return_taps=True)
+        end = chain.call(gap, taps.output, training)
+
+    def pull(target, source, gradient):
+        return tape.gradient(target, source, gradient, unconnected_gradients="zero")
+
+    shortcut, residual = pull(end, taps.sum, shortcut), pull(end, taps.sum, residual)
+    through_shortcut, through_residual = (
+        pull(path, x, term)
+        for path, term in ((taps.shortcut, residual), (taps.residual, shortcut * ratio + residual))
+    )
+    return pull(taps.shortcut, x, shortcut), through_shortcut + through_residual, *_factor(taps)
+
+
+def _factor(taps):
+    """(the factor of a shortcut, up to MOST_FACTOR_VALUES of the values it is the mean of)."""
+    if taps.factor is None:
+        gain = tf.norm(exact(taps.shortcut)) / tf.norm(exact(taps.x))
+        return gain, gain[None]
+    values = tf.reshape(taps.factor.values, [-1])
+    count = tf.size(values)
+    chosen = tf.range(tf.minimum(count, MOST_FACTOR_VALUES))
+    every = tf.maximum(count // MOST_FACTOR_VALUES, 1)
+    return tf.convert_to_tensor(taps.factor.value), tf.gather(values, chosen * every)
+
+
+def _check(names, dtype, errors):
+    """Raises ArithmeticError at the last unit whose terms do not add up."""
+    wrong = np.flatnonzero(errors > TOLERANCES[dtype])
+    if wrong.size:
+        raise ArithmeticError(
+            "The two terms of equation (5) must add up to the gradient, to rounding: the taps of "
+            f"a unit must be what it computes. Received: {names[wrong[-1]]}, where they differ by "
+            f"{errors[wrong[-1]]:.1e} of the gradient in {dtype}"
+        )
+
+
+def cross_entropy(network: chain.Chain) -> Loss:
+    """The mean cross-entropy of a network's output, in nats, as a function of labels and it."""
+
+    def loss(labels, outputs):
+        labels = np.asarray(labels)
+        classes = outputs.shape[-1]
+        fits = labels.shape == outputs.shape[:1] and np.issubdtype(labels.dtype, np.integer)
+        if outputs.shape.rank != 2 or not (fits and 0 <= labels.min() <= labels.max() < classes):
+            raise ValueError(
+                f"labels must be a whole number from 0 to {classes - 1} for each of the "
+                f"{outputs.shape[0]} images, and the model must return (batch, classes). Received: "
+                f"labels of shape {labels.shape} and type {labels.dtype}, model output of shape "
+                f"{tuple(outputs.shape)}"
+            )
+        return tf.reduce_mean(
+            keras.ops.sparse_categorical_crossentropy(
+                labels, outputs, from_logits=not network.has_softmax
+            )
+        )
+
+    return loss
