@@ -88,6 +88,7 @@ AGAIN = ["train.py", "--run_dir=HERE/run", "--resume"]
         ([*DIGITS, "--depth=deep"], ["--depth=deep"]),
         ([*DIGITS, "--unit=full_preactivatoin"], ["Did you mean 'full_preactivation'?"]),
         ([*DIGITS, "--momentum=1.5"], ["momentum must be below 1. Received: momentum=1.5"]),
+        ([*DIGITS, "--log_propagation_steps=-1"], ["log_propagation_steps must be at least 0"]),
         ([*DIGITS, "--on_nan=ignore"], ["on_nan", "stop, rollback", "'ignore'"]),
         ([*DIGITS, "--max_runtime_minutes=0"], ["max_runtime_minutes must be above 0"]),
         ([*DIGITS, "--depth=21"], ["6n+2", "21"]),

@@ -11,8 +11,8 @@ from keras_preact.exporting.network import CLASSIFIER
 from keras_preact.training import checkpoint
 from keras_preact.training.checkpoint_folder import step_of
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.run import load_data, restore_model
-from keras_preact.training.run_folder import RunFolder, check_same_data
+from keras_preact.training.run import load_data, restore_data, restore_model
+from keras_preact.training.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +55,7 @@ def read(config: ExportConfig) -> Source:
 
 def _read_run(config):
     folder = RunFolder(config.run_dir)
-    train_config, info = folder.read()
-    if config.data_dir:
-        train_config = train_config.updated(data_dir=config.data_dir)
-    data = load_data(train_config)
-    check_same_data(data.info, info)
-    # By which the run was trained; another version's decoder may give others.
-    recorded = dataclasses.replace(data.info, mean=info.mean, std=info.std)
-    data = dataclasses.replace(data, info=recorded)
+    data = restore_data(folder, config.data_dir)
     # Now: a run that goes on may have deleted an earlier one meanwhile.
     path = checkpoint.find(folder.checkpoints, config.checkpoint)
     return Source(restore_model(folder, path), data, f"step {step_of(path):,} of {folder}")

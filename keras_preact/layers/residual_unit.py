@@ -100,7 +100,10 @@ class ResidualUnit(keras.layers.Layer):
         h, added = self.shortcut.parts(matched, residual, training=training)
         factor = self.shortcut.factor(matched, training=training)
         y = h + added
-        return Taps(matched, h, added, y, _run(self.after_addition, y), factor)
+        output = _run(self.after_addition, y)
+        # In training a second call of BN would update its moving statistics again.
+        without_residual = None if training else _run(self.after_addition, h)
+        return Taps(matched, h, added, y, output, factor, without_residual)
 
     def build(self, input_shape):
         self.changes_dimensions = self.strides > 1 or input_shape[-1] != self.output_channels

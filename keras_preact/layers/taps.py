@@ -32,6 +32,8 @@ class Taps(NamedTuple):
         output: x_{l+1} = f(y_l), made of sum; the same tensor where f is the identity.
         factor: the factor of h; None where h is not one of the paper's: the ratio of the
             norms of h(x_l) and x_l then stands for it.
+        shortcut_output: f(h(x_l)), which leaves the unit where F is left out. Read in
+            inference alone, and needed there where f is not the identity.
 
     Source: "Identity Mappings in Deep Residual Networks", equations (1), (2) and (8).
     """
@@ -42,3 +44,4 @@ class Taps(NamedTuple):
     sum: tf.Tensor
     output: tf.Tensor
     factor: Factor | None = None
+    shortcut_output: tf.Tensor | None = None

@@ -18,8 +18,9 @@ MOST_FACTOR_VALUES = 4096
 # A power of 2, so that half precision can hold the gradient of a mean over images and pixels.
 _LOSS_SCALE = 2.0**12
 
-# What is left of the two terms' sum and the gradient, relative to the latter, by rounding alone.
-TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.3, "float16": 0.1}
+# Most that rounding leaves between the sum of the two terms and the gradient, relative to it:
+# several times what was measured at depths 20, 56 and 1001.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.3, "float16": 0.05}
 
 
 def backward(
@@ -62,13 +63,13 @@ def of_chain(
 ) -> Backward:
     """`backward` of a network that has been taken apart, to measure it again and again."""
     inputs = network.inputs(images, training)
-    value, terms = _of_loss(network, inputs.pop(), labels, loss or cross_entropy(network), training)
+    value, terms = of_loss(network, inputs.pop(), labels, loss or cross_entropy(network), training)
     output_gradient_norm = terms.norms()[0]
     rows = []
     for unit, gap in zip(network.units[::-1], [(), *network.gaps[:0:-1]], strict=True):
         layers, x = (unit, *gap), inputs.pop()
         gradient, *of_shortcut = terms.tensors()
-        gradient = network.compute(_pull_back, layers, x, gradient, training)
+        gradient = network.compute(pull_back, layers, x, gradient, training)
         shortcut, residual, factor, values = network.compute(
             _split_back, layers, x, *of_shortcut, training
         )
@@ -77,7 +78,7 @@ def of_chain(
         rows.append((*terms.norms(), float(factor), values.numpy()))
     *columns, values = zip(*rows[::-1], strict=True)
     gradient, shortcut, residual, cosine, error, factor = map(np.array, columns)
-    _check(network.names, terms.gradient.dtype.name, error)
+    _check(network, gradient, error)
     return Backward(
         units=network.names,
         stages=network.stages,
@@ -110,18 +111,17 @@ class _Terms:
 
     def rescaled(self) -> "_Terms":
         """The same, the largest element of gradient and shortcut being about 1."""
-        own, of_shortcut = _power(self.gradient), _power(self.shortcut)
-        return _Terms(
-            self.gradient / own,
-            self.shortcut / of_shortcut,
-            self.residual / own,
-            self.scale * own,
-            self.shortcut_scale * of_shortcut,
-        )
+        own, of_shortcut = power_of_two(self.gradient), power_of_two(self.shortcut)
+        scale, shortcut_scale = self.scale * own, self.shortcut_scale * of_shortcut
+        # Where nothing comes through shortcuts, any scale is right; one left behind would be
+        # infinite beside the other in the end.
+        shortcut_scale = shortcut_scale if tf.reduce_any(self.shortcut != 0) else scale
+        shortcut = self.shortcut / of_shortcut
+        return _Terms(self.gradient / own, shortcut, self.residual / own, scale, shortcut_scale)
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
         """Gradient, shortcut, residual, and what brings shortcut to the scale of the others."""
-        ratio = tf.constant(self.shortcut_scale / self.scale, self.shortcut.dtype)
+        ratio = tf.constant(self.shortcut_scale / self.scale, exact(self.shortcut).dtype)
         return self.gradient, self.shortcut, self.residual, ratio
 
     def norms(self) -> tuple[float, ...]:
@@ -141,13 +141,13 @@ class _Terms:
         )
 
 
-def _power(tensor):
+def power_of_two(tensor):
     """The power of 2 at the largest element: dividing by it rounds nothing."""
     largest = float(tf.reduce_max(tf.abs(tensor)))
     return 2.0 ** math.floor(math.log2(largest)) if 0 < largest < math.inf else 1.0
 
 
-def _of_loss(network, x, labels, loss, training):
+def of_loss(network, x, labels, loss, training):
     """The loss, and its gradient where the units end: all of it has yet to come through one."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
@@ -157,7 +157,7 @@ def _of_loss(network, x, labels, loss, training):
     return float(value), start.rescaled()
 
 
-def _pull_back(layers, x, gradient, training):
+def pull_back(layers, x, gradient, training):
     """The gradient before layers, given that after them: of what they compute as a whole."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
@@ -177,11 +177,9 @@ def _split_back(layers, x, shortcut, residual, ratio, training):
         return tape.gradient(target, source, gradient, unconnected_gradients="zero")
 
     shortcut, residual = pull(end, taps.sum, shortcut), pull(end, taps.sum, residual)
-    through_shortcut, through_residual = (
-        pull(path, x, term)
-        for path, term in ((taps.shortcut, residual), (taps.residual, shortcut * ratio + residual))
-    )
-    return pull(taps.shortcut, x, shortcut), through_shortcut + through_residual, *_factor(taps)
+    both = tf.cast(exact(shortcut) * ratio + exact(residual), residual.dtype)
+    through_both = pull(taps.shortcut, x, residual) + pull(taps.residual, x, both)
+    return pull(taps.shortcut, x, shortcut), through_both, *_factor(taps)
 
 
 def _factor(taps):
@@ -190,20 +188,30 @@ def _factor(taps):
         gain = tf.norm(exact(taps.shortcut)) / tf.norm(exact(taps.x))
         return gain, gain[None]
     values = tf.reshape(taps.factor.values, [-1])
-    count = tf.size(values)
-    chosen = tf.range(tf.minimum(count, MOST_FACTOR_VALUES))
-    every = tf.maximum(count // MOST_FACTOR_VALUES, 1)
-    return tf.convert_to_tensor(taps.factor.value), tf.gather(values, chosen * every)
+    if values.shape[0] is None or values.shape[0] > MOST_FACTOR_VALUES:
+        # Always the same ones; every n-th could all be of one channel.
+        options = {"maxval": tf.size(values), "dtype": tf.int32}
+        chosen = tf.random.stateless_uniform([MOST_FACTOR_VALUES], (0, 0), **options)
+        values = tf.gather(values, chosen)
+    return tf.convert_to_tensor(taps.factor.value), values
 
 
-def _check(names, dtype, errors):
+def _check(network, gradient_norms, errors):
     """Raises ArithmeticError at the last unit whose terms do not add up."""
-    wrong = np.flatnonzero(errors > TOLERANCES[dtype])
+    dtypes = {unit.compute_dtype for unit in network.units}
+    if tf.config.list_physical_devices("GPU"):
+        # GPUs may multiply float32 with the 10 bits of float16.
+        tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
+        dtypes |= {"float16"} if tf32 else set()
+    most = max(TOLERANCES[dtype] for dtype in dtypes)
+    # What is not finite has no sum: exploded, and shown as it is.
+    wrong = np.flatnonzero(np.isfinite(gradient_norms) & ~(errors <= most))
     if wrong.size:
+        last = wrong[-1]
         raise ArithmeticError(
             "The two terms of equation (5) must add up to the gradient, to rounding: the taps of "
-            f"a unit must be what it computes. Received: {names[wrong[-1]]}, where they differ by "
-            f"{errors[wrong[-1]]:.1e} of the gradient in {dtype}"
+            f"a unit must be what it computes. Received: {network.names[last]}, where they differ "
+            f"by {errors[last]:.1e} of the gradient, in {', '.join(sorted(dtypes))}"
         )
 
 
@@ -221,10 +229,11 @@ def cross_entropy(network: chain.Chain) -> Loss:
                 f"labels of shape {labels.shape} and type {labels.dtype}, model output of shape "
                 f"{tuple(outputs.shape)}"
             )
-        return tf.reduce_mean(
-            keras.ops.sparse_categorical_crossentropy(
-                labels, outputs, from_logits=not network.has_softmax
-            )
-        )
+        if not network.has_softmax:
+            options = {"labels": labels, "logits": exact(outputs)}
+            return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(**options))
+        # Not Keras' function, which takes the logits where it still finds them.
+        right = tf.gather(exact(outputs), labels, batch_dims=1)
+        return -tf.reduce_mean(tf.math.log(tf.maximum(right, np.finfo(np.float32).tiny)))
 
     return loss

@@ -24,12 +24,14 @@ class Chain:
         units: the residual units, in order.
         tail: layers to call after the last unit, to the network's output.
         has_softmax: whether the output is probabilities, not logits.
+        traces_all: whether functions are traced at their first call; see `compute`.
     """
 
     gaps: tuple[tuple[keras.Layer, ...], ...]
     units: tuple[keras.Layer, ...]
     tail: tuple[keras.Layer, ...]
     has_softmax: bool
+    traces_all: bool = False
     _calls: Counter = dataclasses.field(default_factory=Counter)
     _traced: dict = dataclasses.field(default_factory=dict)
 
@@ -60,27 +62,37 @@ class Chain:
 
         So do the states of random numbers: every call draws the same ones. The function is
         traced once for all layers that compute the same: in a net of 1001 layers a few times
-        in place of 333. What is called but twice is not worth tracing.
+        in place of 333. What is called but twice is not worth tracing, unless rounding must be
+        the same at all calls.
         """
-        key = function, *map(_key, layers), *(a for a in arguments if isinstance(a, bool))
+        tensors = [argument for argument in arguments if not isinstance(argument, bool)]
+        # None where a tensor belongs; to keep the tensors themselves would take memory.
+        flags = tuple(a if isinstance(a, bool) else None for a in arguments)
+        specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, tensors)
+        key = function, *map(_key, layers), str(specs), flags
         self._calls[key] += 1
-        if self._calls[key] <= 2:
+        if self._calls[key] <= 2 and not self.traces_all:
             with keras.StatelessScope():
                 return function(layers, *arguments)
-        if key not in self._traced:
-            self._traced[key] = _trace(function, layers)
         values = [tf.convert_to_tensor(variable.value) for variable in _variables(layers)]
-        return self._traced[key](values, *arguments)
+        if key not in self._traced:
+            # Asked for once: TensorFlow would warn of functions that it has to trace again.
+            traced = tf.function(_stateless(function, layers, flags))
+            self._traced[key] = traced.get_concrete_function(values, tensors)
+        return self._traced[key](values, tensors)
 
 
-def _trace(function, template):
-    @tf.function
-    def traced(values, *arguments):
+def _stateless(function, template, flags):
+    """The function of values for the template's variables, and of its tensors beside flags."""
+
+    def call(values, tensors):
         mapping = list(zip(_variables(template), values, strict=True))
+        tensors = iter(tensors)
+        arguments = [next(tensors) if flag is None else flag for flag in flags]
         with keras.StatelessScope(state_mapping=mapping):
             return function(template, *arguments)
 
-    return traced
+    return call
 
 
 def _variables(layers):
@@ -99,7 +111,7 @@ def call(layers: tuple[keras.Layer, ...], x: tf.Tensor, training: bool) -> tf.Te
     return x
 
 
-def take_apart(model: keras.Model) -> Chain:
+def take_apart(model: keras.Model, traces_all: bool = False) -> Chain:
     """The chain that a network is.
 
     A unit is a layer whose `call` takes `return_taps`; it may lie in a network that is a
@@ -107,10 +119,13 @@ def take_apart(model: keras.Model) -> Chain:
 
     Args:
         model: functional or sequential, with one input and one output.
+        traces_all: see `Chain`.
 
     Raises:
         ValueError: if it has no units, or they are not called one after the other.
     """
+    if not model.built:
+        raise ValueError(f"model must be built. Received: {model.name}, which is not")
     if not _has_units(model):
         raise ValueError(
             "model must have residual units: layers whose call takes return_taps and then "
@@ -124,9 +139,16 @@ def take_apart(model: keras.Model) -> Chain:
             gaps.append(())
         else:
             gaps[-1] += (layer,)
-    last = getattr(model.layers[-1], "activation", None)
-    has_softmax = last is keras.activations.softmax
-    return Chain(tuple(gaps[:-1]), tuple(units), gaps[-1], has_softmax)
+    return Chain(tuple(gaps[:-1]), tuple(units), gaps[-1], _ends_in_softmax(gaps[-1]), traces_all)
+
+
+def _ends_in_softmax(layers):
+    if not layers:
+        return False
+    if isinstance(layers[-1], keras.Model):
+        return _ends_in_softmax(layers[-1].layers)
+    activation = getattr(layers[-1], "activation", None)
+    return isinstance(layers[-1], keras.layers.Softmax) or activation is keras.activations.softmax
 
 
 def _is_unit(layer):

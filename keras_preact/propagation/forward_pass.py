@@ -97,7 +97,7 @@ def exact(signal: tf.Tensor) -> tf.Tensor:
 
 def _collect(names, stages, rows):
     def column(name):
-        return np.array([row[name] for row in rows])
+        return np.array([row[name] for row in rows], np.float64)
 
     of = {name: Moments(*column(name).T) for name in _SIGNALS}
     x = of.pop("input")

@@ -62,6 +62,9 @@ class TrainConfig:
         "run", "where the loss is not finite: stop, or rollback to a checkpoint", "stop", ON_NAN
     )
     max_rollbacks: int = option("run", "after which divergence ends the run all the same", 3)
+    log_propagation_steps: int = option(
+        "run", "steps between two records of signal and gradient in each unit; 0: none", 0
+    )
 
     strategy: str = option("machine", "over which devices a batch is spread", "auto", STRATEGIES)
     devices: str | None = option(

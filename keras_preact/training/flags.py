@@ -46,10 +46,11 @@ def debugging(values: flags.FlagValues = FLAGS) -> bool:
 
 
 def parser(
-    description: str, config_class: type, values: flags.FlagValues = FLAGS
+    description: str, config_class: type, values: flags.FlagValues = FLAGS, words: bool = False
 ) -> Callable[[Sequence[str]], list[str]]:
     """A `flags_parser` for `absl.app.run`: --help shows the groups.
 
+    What it returns is the program's name, and the words beside flags where they are allowed.
     It raises ValueError where absl does not take a flag, naming the line of a flagfile.
     A flagfile is looked for in the current folder, then in that of the file naming it.
     """
@@ -59,13 +60,14 @@ def parser(
             print(f"{description}\n{_help(config_class)}")
             sys.exit(0)
         arguments = list(_expand(_Argument(text) for text in argv[1:]))
-        if refusal := _refusal(values, arguments):
+        rest, wrong = _parse(values, arguments)
+        if refusal := wrong if words else _refusal(values, arguments):
             blame = _blame(values, arguments) or refusal
             raise ValueError(f"{blame}\nAll flags: python {argv[0]} --help")
         # Else checkpoints log how long they took, at every save.
         if "verbosity" not in values or not values["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-        return [argv[0]]
+        return [argv[0], *rest]
 
     return parse
 
@@ -132,13 +134,19 @@ def _read(path, files):
     ]
 
 
-def _refusal(values, arguments):
-    """What absl has against the arguments; None where it takes them."""
+def _parse(values, arguments):
+    """What is left of arguments beside flags, and what absl has against them, None for nothing."""
     try:
         _, *rest = values(["", *(argument.text for argument in arguments)])
     except (flags.Error, ValueError) as error:
-        return str(error)
-    return f"Only flags are understood. Received: {' '.join(rest)}" if rest else None
+        return [], str(error)
+    return rest, None
+
+
+def _refusal(values, arguments):
+    """What is wrong with the arguments where only flags are right; None where nothing is."""
+    rest, refusal = _parse(values, arguments)
+    return refusal or (f"Only flags are understood. Received: {' '.join(rest)}" if rest else None)
 
 
 def _blame(values, arguments):

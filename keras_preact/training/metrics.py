@@ -5,6 +5,7 @@ import dataclasses
 import io
 import time
 
+import numpy as np
 import tensorflow as tf
 from etils import epath
 from tensorboard.compat.proto import event_pb2
@@ -91,11 +92,17 @@ class MetricsLog:
         """A picture, to TensorBoard alone; split is "train" or "eval"."""
         with self._writers[split].as_default(step=step):
             tf.summary.image(name, tf.io.decode_png(png, channels=3)[None])
+        self._writers[split].flush()
 
     def text(self, split: str, step: int, name: str, markdown: str) -> None:
         """A text, to TensorBoard alone."""
         with self._writers[split].as_default(step=step):
             tf.summary.text(name, markdown)
+
+    def histogram(self, split: str, step: int, name: str, values: np.ndarray) -> None:
+        """A distribution of values, to TensorBoard alone."""
+        with self._writers[split].as_default(step=step):
+            tf.summary.histogram(name, values)
 
     def add(self, row: Row) -> None:
         """An evaluation: a row, and events."""

@@ -1,4 +1,4 @@
-"""What a run does between its steps: it logs, evaluates and saves."""
+"""What a run does between its steps: it logs, measures, evaluates and saves."""
 
 import contextlib
 import math
@@ -15,6 +15,7 @@ from keras_preact.training.feeding import feed_evaluation, feed_training, naming
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.optimizer import StepSchedule
 from keras_preact.training.position import Position
+from keras_preact.training.probe import Probe
 from keras_preact.training.reports import Reports
 from keras_preact.training.state import TrainState
 from keras_preact.training.statistics import Recomputation, ReplicaStatistics
@@ -22,7 +23,7 @@ from keras_preact.training.writer import Writer
 
 
 class Milestones:
-    """Logs, evaluates and saves; keeps what is needed for that since the last time.
+    """Logs, measures, evaluates and saves; keeps what is needed for that since the last time.
 
     Args:
         config: of the run.
@@ -33,6 +34,7 @@ class Milestones:
         checkpoints: of the run.
         writer: of the run's files.
         interruption: tells when to give up an evaluation.
+        probe: measures signal and gradient; None in processes that do not.
     """
 
     def __init__(
@@ -45,10 +47,11 @@ class Milestones:
         checkpoints: Checkpoints,
         writer: Writer,
         interruption: Interruption,
+        probe: Probe | None = None,
     ):
         self.config, self.data, self.state, self.schedule = config, data, state, schedule
         self.strategy, self.checkpoints, self.writer = strategy, checkpoints, writer
-        self.interruption = interruption
+        self.interruption, self._probe = interruption, probe
         self.statistics = ReplicaStatistics(state, strategy)
         self._eval_step = make_eval_step(state.model, data.info, strategy, state.evaluated())
         self._recompute = Recomputation(state, data.info, strategy)
@@ -104,6 +107,20 @@ class Milestones:
         weight_norm = float(tf.linalg.global_norm(weights))
         self.writer.log(done, means, self._rate(done), weight_norm, show)
 
+    def record_propagation(self, done: int) -> None:
+        """Measures signal and gradient in each unit, unless this step has been recorded.
+
+        To be called by all processes, as a run that has diverged is refused in all.
+        """
+        self._refuse_divergence(done)
+        if self._probe is None or self.writer.has_propagation(done):
+            return
+        try:
+            self.writer.propagation(self._probe.measure(done))
+        except ArithmeticError as error:
+            self.writer.line(f"No record of signal and gradient after step {done:,}: {error}")
+        self.restart_clocks()
+
     def evaluate(self) -> Evaluation | None:
         """Evaluates the merged state; None where asked to stop meanwhile."""
         self.statistics.merge()
@@ -150,10 +167,7 @@ class Milestones:
 
     def _save(self, done, statistics, evaluated=True, best=False):
         self._collect()
-        # The loss of a step tells of the variables before it.
-        floats = [v for v in self.state.trainable + self.state.non_trainable if v.dtype.is_floating]
-        if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]):
-            self._diverged(f"A variable was no longer finite after step {done:,}")
+        self._refuse_divergence(done)
         batch_size, count = self.config.global_batch_size, self.data.info.train_count
         epoch = done * batch_size // count
         position = Position(
@@ -175,6 +189,14 @@ class Milestones:
         if bad:
             self._diverged(bad)
         return means
+
+    def _refuse_divergence(self, done):
+        if bad := self.reports.read():
+            self._diverged(bad)
+        # The loss of a step tells of the variables before it.
+        floats = [v for v in self.state.trainable + self.state.non_trainable if v.dtype.is_floating]
+        if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]):
+            self._diverged(f"A variable was no longer finite after step {done:,}")
 
     def _rate(self, done):
         return float(self.schedule(done - 1))

@@ -49,6 +49,7 @@ def start(
     description: str,
     unfinished: str,
     command: str | None = None,
+    words: str | None = None,
 ) -> typing.NoReturn:
     """Runs a program and ends the process.
 
@@ -59,18 +60,20 @@ def start(
         unfinished: what a user who interrupts the program should know, as in "nothing
             has been exported".
         command: how Python is called to run the program; default: the file that runs.
+        words: under which main takes the words beside flags; without, there may be none.
     """
     flags.define(config_class)
 
-    def run(_):
+    def run(arguments):
         if flags.debugging():
             keras.config.disable_traceback_filtering()
             tf.debugging.disable_traceback_filtering()
-        main(flags.given(config_class))
+        main(flags.given(config_class) | ({words: tuple(arguments[1:])} if words else {}))
 
     argv = [command or sys.argv[0], *sys.argv[1:]]
+    parser = flags.parser(description, config_class, words=words is not None)
     with ending(config_class, unfinished):
-        app.run(run, argv=argv, flags_parser=flags.parser(description, config_class))
+        app.run(run, argv=argv, flags_parser=parser)
 
 
 @contextlib.contextmanager

@@ -70,16 +70,21 @@ class Reports:
             self._read(self._pending.pop(0))
         return self._stop_requests, self._bad
 
+    def read(self) -> str | None:
+        """Waits for all steps; returns what must end the run, None for nothing."""
+        while self._pending:
+            self._read(self._pending.pop(0))
+        return self._bad
+
     def collect(self) -> tuple[Means | None, str | None]:
         """Means over the steps since the last call, None where there were none.
 
         Returns:
             The means, and what must end the run with its step; None where there is nothing.
         """
-        while self._pending:
-            self._read(self._pending.pop(0))
-        if self._bad or not self._window:
-            return None, self._bad
+        bad = self.read()
+        if bad or not self._window:
+            return None, bad
         rows, self._window = np.concatenate(self._window), []
         return _means(rows), None
 

@@ -1,6 +1,7 @@
 """One run from its configuration: train, resume or evaluate. train.py calls `run`."""
 
 import contextlib
+import dataclasses
 import os
 import shlex
 
@@ -9,7 +10,7 @@ import keras
 from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
-from keras_preact.training import checkpoint, distribution, metrics, optimizer
+from keras_preact.training import checkpoint, distribution, metrics, optimizer, propagation_log
 from keras_preact.training.checkpoint_folder import step_of
 from keras_preact.training.cluster import from_environment
 from keras_preact.training.config import TrainConfig
@@ -19,6 +20,7 @@ from keras_preact.training.flags import this_python
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.lock import locked
 from keras_preact.training.position import Position
+from keras_preact.training.probe import Probe
 from keras_preact.training.progress import say
 from keras_preact.training.run_folder import RunFolder, check_same_data
 from keras_preact.training.state import make_state
@@ -75,11 +77,13 @@ def _make_trainer(config, data, folder, decision, strategy, writes, interruption
         model = build_model(config, data.info, sync_bn=config.sync_bn)
         sgd = optimizer.make_optimizer(config, schedule, model)
         state = make_state(config, model, sgd)
+    measures = config.log_propagation_steps and writes
+    probe = Probe(model, data, config) if measures else None
     checkpoints = checkpoint.Checkpoints(folder.checkpoints, state, config.keep_checkpoints, say)
     title = f"{model.name}, {config.unit}, on {data.info.name}"
     writer = Writer(folder, checkpoints, config, data, title, writes)
     return Trainer(
-        config, data, state, schedule, decision, strategy, checkpoints, writer, interruption
+        config, data, state, schedule, decision, strategy, checkpoints, writer, interruption, probe
     )
 
 
@@ -88,6 +92,7 @@ def _start(config, data, folder, trainer):
     if config.resume and folder.holds_a_run():
         check_same_data(data.info, folder.read()[1], trained_on=True)
         metrics.read(folder.metrics)
+        propagation_log.read(folder.propagation)
         return trainer.restore()
     if folder.holds_a_run() and trainer.writer.writes:
         folder.set_aside()
@@ -143,6 +148,24 @@ def load_data(config: TrainConfig) -> Dataset:
     )
     data.check_augmentation(config.augmentation)
     return data
+
+
+def restore_data(folder: RunFolder, data_dir: str | None = None) -> Dataset:
+    """The data of a run, with the mean and deviation by which it was trained.
+
+    Args:
+        folder: of the run.
+        data_dir: where the images lie; default: where they lay in training.
+
+    Raises:
+        ValueError: as `load_data` does, or if the data are not those of the run.
+    """
+    config, info = folder.read()
+    data = load_data(config.updated(data_dir=data_dir) if data_dir else config)
+    check_same_data(data.info, info)
+    # Another version's decoder may give others.
+    recorded = dataclasses.replace(data.info, mean=info.mean, std=info.std)
+    return dataclasses.replace(data, info=recorded)
 
 
 def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -> keras.Model:

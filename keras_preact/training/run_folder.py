@@ -19,7 +19,7 @@ from keras_preact.version import __version__
 _FREE_TO_RESUME = {
     *("run_dir", "mode", "resume", "overwrite", "checkpoint", "data_dir"),
     *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints"),
-    *("train_steps", "train_epochs"),
+    *("train_steps", "train_epochs", "log_propagation_steps"),
     # Where and how it is computed, to the accuracy of the arithmetic.
     *("strategy", "devices", "precision", "xla", "steps_per_loop", "profile_steps"),
     *("cluster_timeout_seconds", "deterministic"),
@@ -42,6 +42,7 @@ class RunFolder:
         self.config = self.path / "config.json"
         self.labels = self.path / "labels.txt"
         self.metrics = self.path / "metrics.csv"
+        self.propagation = self.path / "propagation.csv"
         self.curves = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
@@ -87,8 +88,9 @@ class RunFolder:
         """
         never_saved = self._aside.exists()
         self._aside.mkdir(parents=True, exist_ok=True)
-        own = (self.checkpoints, self.tensorboard, self.metrics, self.curves, self.labels)
-        for path in filter(lambda path: path.exists(), (*own, self.config)):
+        figures = (self.metrics, self.propagation, self.curves)
+        own = (self.checkpoints, self.tensorboard, *figures, self.labels, self.config)
+        for path in filter(lambda path: path.exists(), own):
             if not never_saved:
                 path.rename(self._aside / path.name)
             elif path.is_dir():

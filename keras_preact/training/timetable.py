@@ -1,4 +1,4 @@
-"""After which steps a run logs, evaluates and saves."""
+"""After which steps a run logs, measures propagation, evaluates and saves."""
 
 import dataclasses
 
@@ -23,6 +23,11 @@ class Timetable:
         """Whether a line of the log is due after so many steps."""
         return done % self.config.log_steps == 0 or self.evaluates(done)
 
+    def propagates(self, done: int) -> bool:
+        """Whether signal and gradient in each unit are due to be recorded."""
+        every = self.config.log_propagation_steps
+        return every > 0 and (done % every == 0 or done == self.train_steps)
+
     def evaluates(self, done: int) -> bool:
         """Whether this step completes the epochs between two evaluations, or the run."""
         return done == self.train_steps or self._evaluations(done) > self._evaluations(done - 1)
@@ -34,8 +39,9 @@ class Timetable:
     def steps_ahead(self, done: int) -> int:
         """Steps to take at once: at most steps_per_loop, and none beyond what is due next."""
         due = [self.train_steps, self._next_evaluation(done)]
-        for every in (self.config.log_steps, self.config.checkpoint_steps):
-            due.append((done // every + 1) * every)
+        config = self.config
+        intervals = config.log_steps, config.checkpoint_steps, config.log_propagation_steps
+        due += [(done // every + 1) * every for every in intervals if every]
         first, last = self.config.profile_steps or (0, 0)
         due += [step for step in (first - 1, last) if step > done]
         return min(self.config.steps_per_loop, min(due) - done)

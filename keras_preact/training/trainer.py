@@ -18,6 +18,7 @@ from keras_preact.training.interruption import Interruption
 from keras_preact.training.milestones import Milestones
 from keras_preact.training.optimizer import StepSchedule
 from keras_preact.training.position import Position
+from keras_preact.training.probe import Probe
 from keras_preact.training.profiling import Profile
 from keras_preact.training.state import TrainState
 from keras_preact.training.step import TrainStep
@@ -38,6 +39,7 @@ class Trainer:
         checkpoints: of the run.
         writer: of the run's files; one that writes nothing in all processes but one.
         interruption: tells when to stop.
+        probe: measures signal and gradient; None in processes that do not.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Trainer:
         checkpoints: Checkpoints,
         writer: Writer,
         interruption: Interruption,
+        probe: Probe | None = None,
     ):
         self.config, self.data, self.strategy = config, data, strategy
         self.checkpoints, self.writer, self.interruption = checkpoints, writer, interruption
@@ -59,7 +62,7 @@ class Trainer:
         self.timetable = Timetable(config, schedule.train_steps, data.info.train_count)
         self.train_step = TrainStep(state, config, data.info, decision, strategy)
         self.milestones = Milestones(
-            config, data, state, schedule, strategy, checkpoints, writer, interruption
+            config, data, state, schedule, strategy, checkpoints, writer, interruption, probe
         )
         self.profile = Profile(
             config.profile_steps if writer.writes else None, writer.folder.tensorboard
@@ -116,6 +119,8 @@ class Trainer:
         done = position.step
         self.milestones.begin(position)
         batches, evaluation, warm = self.milestones.feed(done), None, False
+        if self.timetable.propagates(done):
+            self.milestones.record_propagation(done)
         if not position.evaluated:
             evaluation = self._evaluate(done)
         elif done == 0 and self.config.on_nan == "rollback":
@@ -155,6 +160,8 @@ class Trainer:
         self._stop_requests = self.milestones.check()
         if self.timetable.logs(done):
             self.milestones.log(done, show=not evaluates)
+        if self.timetable.propagates(done):
+            self.milestones.record_propagation(done)
         if evaluates:
             return self._evaluate(done)
         if self.timetable.saves(done):

@@ -20,7 +20,7 @@ def check_numbers(config: Any) -> None:
     )
     at_least_zero = (
         *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
-        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha"),
+        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha", "log_propagation_steps"),
     )
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     below_one = ("momentum", "stochastic_depth_rate", "label_smoothing")

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from keras_preact.data import Dataset
-from keras_preact.training import curves, metrics, pictures
+from keras_preact.propagation import pictures as propagation_pictures
+from keras_preact.training import curves, metrics, pictures, propagation_log
 from keras_preact.training.checkpoint import Checkpoints
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation
@@ -42,7 +43,7 @@ class Writer:
     ):
         self.folder, self.config, self.title, self.writes = folder, config, title, writes
         self._checkpoints, self._info = checkpoints, data.info
-        self._log = self._progress = None
+        self._log = self._propagation = self._progress = None
 
     def line(self, text: str) -> None:
         """Prints a line that stays."""
@@ -80,6 +81,9 @@ class Writer:
                 f"{self.folder.metrics} is not as this run left it after step {start:,}: its rows "
                 "up to that step are kept as they are."
             )
+        path = self.folder.propagation
+        self._propagation = propagation_log.PropagationWriter(path)
+        self._try(path, self._propagation.drop_after, start)
 
     def advance(self, steps: int) -> None:
         """Further steps have been taken."""
@@ -172,10 +176,33 @@ class Writer:
         """curves.png; a picture that cannot be written does not end a run."""
         if not self.writes:
             return
+        path = self.folder.curves
+        self._try(path, curves.plot, self._log.rows, self.title, path, drop_steps)
+
+    def has_propagation(self, done: int) -> bool:
+        """Whether signal and gradient after so many steps have been recorded."""
+        return self._propagation.has(done)
+
+    def propagation(self, record: propagation_log.Record) -> None:
+        """Signal and gradient in each unit, to propagation.csv and TensorBoard.
+
+        What cannot be written does not end a run.
+        """
+        self._try(self.folder.propagation, self._propagation.add, record)
+        for name in ("gradient_norm", "shortcut_norm", "residual_norm"):
+            norms = propagation_pictures.positive(getattr(record.backward, name))
+            logarithms = np.log10(norms[~np.isnan(norms)])
+            if logarithms.size:
+                self._log.histogram("train", record.step, f"propagation/{name}", logarithms)
+        title = f"{self.title}, after step {record.step:,}"
+        png = propagation_pictures.gradient(record.backward, title)
+        self._log.picture("train", record.step, "propagation/gradient", png)
+
+    def _try(self, path, write, *arguments):
         try:
-            curves.plot(self._log.rows, self.title, self.folder.curves, drop_steps)
+            write(*arguments)
         except OSError as error:
-            self.line(f"Could not write {self.folder.curves}: {error.strerror}")
+            self.line(f"Could not write {path}: {error.strerror}")
 
     def confusion(self, done: int, evaluation: Evaluation) -> None:
         """Confusion matrix and accuracy of each class, to TensorBoard."""

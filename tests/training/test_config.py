@@ -39,6 +39,8 @@ from keras_preact.training import TrainConfig
         ({"max_runtime_minutes": 0.0}, ["max_runtime_minutes must be above 0"]),
         ({"max_runtime_minutes": float("inf")}, ["max_runtime_minutes must be", "finite"]),
         ({"max_rollbacks": 0}, ["max_rollbacks must be above 0", "max_rollbacks=0"]),
+        ({"log_propagation_steps": -1}, ["log_propagation_steps must be at least 0", "=-1"]),
+        ({"log_propagation_steps": None}, ["log_propagation_steps must be a number", "None"]),
         ({"on_nan": "ignore"}, ["on_nan must be one of stop, rollback"]),
         ({"profile_steps": (10,)}, ["first and the last step, as in 10,20", "[10]"]),
         ({"profile_steps": (20, 10)}, ["first and the last step", "profile_steps=[20, 10]"]),

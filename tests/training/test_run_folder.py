@@ -86,12 +86,13 @@ def test_new_and_empty_folders_are_free(tmp_path):
 def test_setting_aside_moves_only_what_a_run_writes_and_deletes_it_when_told(run):
     (run.path / "notes.txt").write_text("mine")
     run.checkpoints.mkdir()
+    run.propagation.write_text("")
     run.set_aside()
     visible = [path.name for path in run.path.iterdir() if not path.name.startswith(".")]
     assert visible == ["notes.txt"]
     [aside] = [path for path in run.path.iterdir() if path.name.startswith(".")]
     kept = sorted(path.name for path in aside.iterdir())
-    assert kept == ["checkpoints", "config.json", "labels.txt"]
+    assert kept == ["checkpoints", "config.json", "labels.txt", "propagation.csv"]
     run.begin(config(run, depth=20), INFO, DECISION)
     run.set_aside()  # the run of depth 20 never saved, so the first one is kept
     assert '"depth": 8' in (aside / "config.json").read_text()
@@ -128,6 +129,7 @@ def test_resuming_with_another_network_or_schedule_is_refused_with_a_table_of_bo
         {"strategy": "mirrored", "devices": "2", "cluster_timeout_seconds": 5},
         {"profile_steps": (2, 3), "deterministic": True, "data_dir": "/elsewhere"},
         {"max_runtime_minutes": 5.0, "on_nan": "rollback", "max_rollbacks": 9},
+        {"log_propagation_steps": 100},
         {"log_steps": 7, "eval_epochs": 2, "checkpoint_steps": 3, "keep_checkpoints": 8},
     ],
 )

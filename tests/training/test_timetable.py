@@ -18,6 +18,7 @@ def timetables(draw):
         eval_epochs=draw(st.integers(1, 3)),
         checkpoint_steps=draw(number),
         steps_per_loop=draw(st.integers(1, 20)),
+        log_propagation_steps=draw(st.integers(0, 20)),
         profile_steps=draw(profile),
         global_batch_size=draw(st.integers(1, 40)),
     )
@@ -64,13 +65,21 @@ def test_logs_and_checkpoints_are_due_at_their_steps_and_at_evaluations(table):
 
 
 @examples
+@given(timetables())
+def test_records_of_propagation_are_due_before_the_first_step_at_theirs_and_after_the_last(table):
+    every = table.config.log_propagation_steps
+    found = {step for step in range(table.train_steps + 1) if table.propagates(step)}
+    assert found == ({*range(0, table.train_steps, every), table.train_steps} if every else set())
+
+
+@examples
 @given(timetables(), st.data())
 def test_no_step_at_which_something_is_due_is_jumped_over(table, data):
     start = data.draw(st.integers(0, table.train_steps - 1))
     stops = walk(table, start)
     for step in range(start + 1, table.train_steps + 1):
-        if table.logs(step) or table.evaluates(step) or table.saves(step):
-            assert step in stops
+        due = table.logs(step), table.propagates(step), table.evaluates(step), table.saves(step)
+        assert step in stops or not any(due)
     first, last = table.config.profile_steps or (1, 0)
     # A profile starts before its first step and ends after its last.
     for step in (first - 1, last):
@@ -83,8 +92,8 @@ def test_as_many_steps_as_possible_are_taken_at_once(table):
     first, last = table.config.profile_steps or (0, 0)
     start = 0
     for stop in walk(table):
-        due = table.logs(stop) or table.saves(stop) or stop in (first - 1, last)
-        assert due or stop - start == table.config.steps_per_loop
+        due = table.logs(stop), table.propagates(stop), table.saves(stop), stop in (first - 1, last)
+        assert any(due) or stop - start == table.config.steps_per_loop
         start = stop
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from same_runs import saved
 
-from keras_preact.training import TrainConfig, checkpoint, metrics, run
+from keras_preact.training import TrainConfig, checkpoint, metrics, propagation_log, run
 from keras_preact.training.checkpoint_folder import step_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -84,8 +84,9 @@ def newest(folder):
 
 
 def test_two_workers_train_as_one_device_does_and_the_chief_alone_writes(tmp_path):
-    run(TrainConfig(**FLAGS, run_dir=str(tmp_path / "one"), devices="1"))
-    with workers(tmp_path, run_dir=tmp_path / "two") as (processes, logs):
+    records = {"log_propagation_steps": 3}
+    run(TrainConfig(**FLAGS, **records, run_dir=str(tmp_path / "one"), devices="1"))
+    with workers(tmp_path, run_dir=tmp_path / "two", **records) as (processes, logs):
         assert codes(processes) == [0, 0], logs[0].read_text()[-2000:]
     one, two = saved(tmp_path / "one"), saved(tmp_path / "two")
     for name, value in one.items():
@@ -96,6 +97,9 @@ def test_two_workers_train_as_one_device_does_and_the_chief_alone_writes(tmp_pat
     assert second.eval_accuracy == first.eval_accuracy
     for name in ("train_loss", "train_accuracy", "eval_loss"):
         assert getattr(second, name) == pytest.approx(getattr(first, name), rel=1e-3), name
+    left, right = (propagation_log.read(tmp_path / n / "propagation.csv") for n in ("one", "two"))
+    assert left.steps.tolist() == right.steps.tolist() == [0, 3, 6]
+    np.testing.assert_allclose(right.gradient_norm, left.gradient_norm, rtol=1e-3)
     assert "Finished" in logs[0].read_text() and "Finished" not in logs[1].read_text()
     assert len(list((tmp_path / "two" / "tensorboard" / "train").iterdir())) == 1
     decision = json.loads((tmp_path / "two" / "config.json").read_text())["decision"]

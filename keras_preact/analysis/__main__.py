@@ -1,0 +1,21 @@
+"""Measures how signal and gradient propagate, and writes a page of pictures.
+
+python -m keras_preact.analysis [STUDY] [FLAGS]
+"""
+
+from keras_preact.analysis.config import STUDIES, AnalysisConfig
+from keras_preact.analysis.run import run
+from keras_preact.training import program
+
+COMMAND = "-m keras_preact.analysis"
+_STUDIES = "\n".join(f"  {name}: {text}" for name, text in STUDIES.items())
+DESCRIPTION = f"{__doc__}\nstudies:\n{_STUDIES}\n"
+
+
+def main(given: dict) -> None:
+    words = given.pop("words", ())
+    run(AnalysisConfig(**given), words)
+
+
+if __name__ == "__main__":
+    program.start(main, AnalysisConfig, DESCRIPTION, "nothing has been written", COMMAND, "words")

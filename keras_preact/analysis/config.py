@@ -1,0 +1,131 @@
+"""What an analysis is made of: every flag of it, checked in one place."""
+
+import dataclasses
+
+from etils import epath
+
+from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS
+from keras_preact.layers.lookup import one_of
+from keras_preact.models import architectures
+from keras_preact.training.config import CHECKPOINTS, TrainConfig, option
+from keras_preact.training.validation import LARGEST
+
+STUDIES = {
+    "propagation": "signal and gradient in each unit, of new networks or a run (the default)",
+    "initialisation": "gradients of new networks over several draws of the weights and depths",
+    "lesion": "accuracy of a run without one of its units",
+    "compare": "learning curves, final errors and gradients of runs: compare RUN RUN ...",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysisConfig:
+    """One analysis. The fields are its flags; `metadata["help"]` says what they mean.
+
+    Raises:
+        ValueError: if a value is outside its rule, or values contradict each other.
+    """
+
+    run_dir: str | None = option("of what", "folder of a trained run")
+    checkpoint: str = option("of what", "which of its checkpoints", "newest", CHECKPOINTS)
+    depth: tuple[int, ...] = option("of what", "of new networks, separated by commas", (110,))
+    unit: tuple[str, ...] = option(
+        "of what", "orders of BN and ReLU, separated by commas", ("full_preactivation",), ORDERS
+    )
+    shortcut: tuple[str, ...] = option(
+        "of what",
+        "shortcuts, separated by commas, with arguments as in "
+        "identity,constant_scaling:shortcut_scale=0.5:residual_scale=1",
+        ("identity",),
+    )
+    block: str | None = option("of what", "kind of unit; default: by depth", None, BLOCKS)
+    projection: str | None = option(
+        "of what", "where dimensions change; default: the paper's choice", None, PROJECTIONS
+    )
+    stem: str | None = option("of what", "default: by depth", None, architectures.STEMS)
+    width_multiplier: float = option("of what", "multiplies the filters of every convolution", 1.0)
+
+    dataset: str | None = option(
+        "on what", "as in train.py; default: the run's own, synthetic for new networks"
+    )
+    data_dir: str | None = option("on what", "as in train.py")
+    image_size: int | None = option("on what", "as in train.py")
+    images: int | None = option(
+        "on what", "how many; default 64 of the training images, for lesions all evaluation images"
+    )
+    seed: int = option("on what", "decides on initial weights and on the images", 0)
+    draws: int = option("on what", "of initial weights, for the initialisation study", 5)
+
+    output_dir: str | None = option(
+        "output", "where the page goes; default RUN_DIR/analysis/STUDY, or analysis/STUDY"
+    )
+    overwrite: bool = option("output", "replace an earlier analysis there", False)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            choices, value = field.metadata["choices"], getattr(self, field.name)
+            values = value if isinstance(value, tuple) else (value,)
+            for each in values if choices else ():
+                if each is not None:
+                    one_of(field.name, each, choices)
+            if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
+                received = ",".join(map(str, value))
+                raise ValueError(
+                    f"{field.name} must be one or more, each once. "
+                    f"Received: {field.name}={received}"
+                )
+        for name in ("images", "draws", "image_size"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= LARGEST:
+                raise ValueError(
+                    f"{name} must be at least 1 and at most {LARGEST}. Received: {name}={value}"
+                )
+        if not 0 <= self.seed <= LARGEST:
+            raise ValueError(f"seed must be from 0 to {LARGEST}. Received: seed={self.seed}")
+        self.networks()
+
+    def networks(self) -> list[TrainConfig]:
+        """New networks of each depth, unit and shortcut, as the runs that would train them.
+
+        Raises:
+            ValueError: as `TrainConfig` does.
+        """
+        return [
+            self._network(depth, unit, *_split(shortcut))
+            for depth in self.depth
+            for unit in self.unit
+            for shortcut in self.shortcut
+        ]
+
+    def _network(self, depth, unit, shortcut, arguments):
+        return TrainConfig(
+            depth=depth,
+            unit=unit,
+            shortcut=shortcut,
+            shortcut_arguments=arguments,
+            block=self.block,
+            projection=self.projection if shortcut != "none" else None,
+            stem=self.stem,
+            width_multiplier=self.width_multiplier,
+            seed=self.seed,
+            dataset=self.dataset or "synthetic",
+            data_dir=self.data_dir,
+            image_size=self._size(depth),
+        )
+
+    def _size(self, depth):
+        if self.image_size is None and self.dataset is None:
+            plan = architectures.resolve(depth, self.stem, self.block)
+            return plan.default_input_shape[0]
+        return self.image_size
+
+    def folder(self, study: str) -> epath.Path:
+        """Where the page goes."""
+        default = f"{self.run_dir}/analysis/{study}" if self.run_dir else f"analysis/{study}"
+        return epath.Path(self.output_dir or default).expanduser()
+
+
+def _split(shortcut):
+    """(name, arguments as TrainConfig takes them) of NAME:ARGUMENT=VALUE:..."""
+    name, _, arguments = shortcut.partition(":")
+    return name, arguments.replace(":", ",")

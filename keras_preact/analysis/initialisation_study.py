@@ -1,0 +1,93 @@
+"""Gradients of new networks of several depths, as a report."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_preact.analysis import captions, initialisation_plot
+from keras_preact.analysis.config import AnalysisConfig
+from keras_preact.analysis.initialisation import initialisation
+from keras_preact.analysis.page import Table
+from keras_preact.analysis.propagation_study import DEFAULT_IMAGES
+from keras_preact.analysis.report import Report
+from keras_preact.analysis.results import Initialisation
+from keras_preact.analysis.subjects import Subject, describe, kinds, new
+from keras_preact.analysis.tables import csv_bytes
+from keras_preact.data import Dataset
+from keras_preact.training.config import TrainConfig
+from keras_preact.training.progress import say
+
+
+def study(
+    networks: Sequence[TrainConfig], data: Sequence[Dataset], config: AnalysisConfig
+) -> Report:
+    """Measures several draws of each network.
+
+    Args:
+        networks: the configurations of one or more.
+        data: of each.
+        config: of the analysis.
+    """
+    results = []
+    for network, its_data, kind in zip(networks, data, kinds(networks), strict=True):
+        say(f"Measuring {config.draws} draws of {describe(network)}")
+        results.append(_measure(network, its_data, config, kind))
+    names = "; ".join(map(describe, networks))
+    png = initialisation_plot.initialisation(results, "The gradient before training")
+    rows = [(result.label, result.depth, *_ends(result)) for result in results]
+    return Report(
+        title=f"Gradients before training: {names}",
+        facts={"Draws": f"{config.draws} of the initial weights, from seed {config.seed} on"},
+        pictures=[captions.picture("initialisation", png, "", names)],
+        tables=[
+            Table(
+                "At the first unit",
+                (
+                    *("network", "depth", "gradient", "lowest", "highest"),
+                    *("through shortcuts", "equation (8)"),
+                ),
+                rows,
+                "Norm of the gradient at the input of the first unit over that at the output of "
+                "the last one: median, lowest and highest draw; of the part that came through "
+                "shortcuts alone, the median; and the product of the shortcuts' factors.",
+            )
+        ],
+        csv=csv_bytes(map(_part, results)),
+        summary=[
+            f"  {name}, depth {depth}: gradient at the first unit {median} times that at the last, "
+            f"through shortcuts alone {through} times, by equation (8) {product}"
+            for name, depth, median, _, _, through, product in rows
+        ],
+    )
+
+
+def _measure(network, data, config, label):
+    def subject(draw) -> Subject:
+        return new(network.updated(seed=config.seed + draw), data)
+
+    return initialisation(
+        lambda draw: subject(draw).model,
+        *subject(0).training_images(config.images or DEFAULT_IMAGES, config.seed),
+        label=label,
+        depth=network.depth,
+        draws=config.draws,
+    )
+
+
+def _ends(result: Initialisation) -> list[str]:
+    first = result.gradient_norm[:, 0]
+    through = np.median(result.shortcut_norm[:, 0])
+    product = result.shortcut_product[0]
+    figures = np.median(first), first.min(), first.max(), through, product
+    return [f"{figure:.3g}" for figure in figures]
+
+
+def _part(result):
+    columns = {"shortcut_product": result.shortcut_product}
+    for name in ("gradient_norm", "shortcut_norm"):
+        norm = getattr(result, name)
+        columns |= {
+            f"relative_{name}_{word}": function(norm, axis=0)
+            for word, function in (("median", np.median), ("lowest", np.min), ("highest", np.max))
+        }
+    return {"network": result.label, "depth": result.depth}, result.units, columns

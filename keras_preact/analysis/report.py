@@ -1,0 +1,66 @@
+"""What a study hands over, and its folder: a page, its pictures and a CSV."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+
+from keras_preact.analysis import page
+from keras_preact.training.files import MANIFEST, sealed
+
+PAGE = "index.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The outcome of a study.
+
+    Args:
+        title: of the page.
+        facts: what was measured, on what and how, by title.
+        pictures: in order.
+        tables: below them.
+        csv: every figure.
+        summary: lines for the terminal.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    pictures: Sequence[page.Picture]
+    tables: Sequence[page.Table]
+    csv: bytes
+    summary: Sequence[str]
+
+
+def check_folder(folder: epath.Path, overwrite: bool) -> None:
+    """Refuses, before anything is measured, a folder that holds what must not be replaced.
+
+    Raises:
+        ValueError: if the folder is a file, holds an earlier analysis and overwrite is not
+            set, or holds something else.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"output_dir must be a folder. Received: {folder}, which is a file")
+    names = {path.name for path in folder.iterdir()}
+    if names and not {PAGE, MANIFEST} <= names:
+        raise ValueError(
+            "output_dir must be a new or empty folder, or that of an earlier analysis. "
+            f"Received: {folder}, which holds something else (there is no {PAGE})"
+        )
+    if names and not overwrite:
+        raise ValueError(
+            f"{folder} holds an analysis already. Give --overwrite to replace it, or another "
+            "--output_dir."
+        )
+
+
+def write(report: Report, folder: epath.Path, csv_name: str) -> None:
+    """Writes a report to its folder, which takes its name only once it is whole."""
+    with sealed(folder) as unfinished:
+        (unfinished / csv_name).write_bytes(report.csv)
+        for picture in report.pictures:
+            (unfinished / f"{picture.name}.png").write_bytes(picture.png)
+        html = page.html(report.title, report.facts, report.pictures, report.tables)
+        (unfinished / PAGE).write_bytes(html)

@@ -1,0 +1,100 @@
+"""One analysis: what to measure, and where its page goes. The command line calls `run`."""
+
+import datetime
+import shlex
+import sys
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+from etils import epath
+
+from keras_preact.analysis import (
+    compare_study,
+    initialisation_study,
+    lesion_study,
+    propagation_study,
+    report,
+)
+from keras_preact.analysis.config import STUDIES, AnalysisConfig
+from keras_preact.analysis.subjects import new, of_run
+from keras_preact.layers.lookup import one_of
+from keras_preact.training.machine import cores, processor
+from keras_preact.training.progress import say
+from keras_preact.training.run import load_data
+from keras_preact.training.run_folder import RunFolder
+from keras_preact.version import __version__
+
+
+def run(config: AnalysisConfig, words: Sequence[str] = ()) -> epath.Path:
+    """Measures what is asked for and writes a page of it.
+
+    Args:
+        config: of the analysis.
+        words: the study, a key of `STUDIES`, by default propagation; after compare the
+            folders of runs.
+
+    Returns:
+        The folder of the page, which holds the page, its pictures and a CSV.
+
+    Raises:
+        ValueError: if there is no such study or run, or the folder to write to holds
+            something that must not be replaced.
+    """
+    study, *rest = words or ("propagation",)
+    _check(study, rest, config)
+    folder = config.folder(study)
+    report.check_folder(folder, config.overwrite)
+    # Whatever the precision was in training.
+    keras.config.set_dtype_policy("float32")
+    outcome = _measure(study, rest, config)
+    outcome.facts.update(_facts())
+    report.write(outcome, folder, f"{study}.csv")
+    say("\n".join([*outcome.summary, f"  page: {folder / report.PAGE}"]))
+    return folder
+
+
+def _check(study, rest, config):
+    one_of("The study", study, STUDIES)
+    if rest and study != "compare":
+        raise ValueError(f"After {study} come flags alone. Received: {' '.join(rest)}")
+    if study == "compare":
+        compare_study.check(rest)
+    if study == "lesion" and not config.run_dir:
+        raise ValueError(
+            "lesion needs run_dir, the folder of a trained run. Received: run_dir=None"
+        )
+    if study in ("initialisation", "compare") and config.run_dir:
+        what = "new networks" if study == "initialisation" else "the runs after it"
+        raise ValueError(f"{study} is of {what}. Received: run_dir={config.run_dir!r}")
+    if config.run_dir:
+        RunFolder(config.run_dir).read()
+
+
+def _measure(study, rest, config):
+    if study == "compare":
+        return compare_study.study(rest, config)
+    if config.run_dir:
+        subject = of_run(config.run_dir, config.checkpoint, config.data_dir)
+        if study == "lesion":
+            return lesion_study.study(subject, config)
+        return propagation_study.study([subject], config)
+    networks, loaded = config.networks(), {}
+    for network in networks:
+        if network.image_size not in loaded:
+            loaded[network.image_size] = load_data(network)
+    data = [loaded[network.image_size] for network in networks]
+    if study == "initialisation":
+        return initialisation_study.study(networks, data, config)
+    return propagation_study.study(list(map(new, networks, data)), config)
+
+
+def _facts():
+    arguments = sys.argv[1:] if sys.argv[0].endswith("__main__.py") else ()
+    versions = f"keras_preact {__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}"
+    facts = {
+        "Command": shlex.join(["python", "-m", "keras_preact.analysis", *arguments]),
+        "Computed on": f"{processor()}, {cores()} cores; {versions}",
+        "At": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    return facts if arguments else dict(list(facts.items())[1:])

@@ -1,0 +1,61 @@
+"""Signal and gradient in each residual unit of a network in training, measured now and then."""
+
+import keras
+import tensorflow as tf
+
+from keras_preact.data import Dataset
+from keras_preact.propagation import backward_pass, chain, forward_pass
+from keras_preact.training.config import TrainConfig
+from keras_preact.training.feeding import naming_unreadable
+from keras_preact.training.normalization import make_normalizer
+from keras_preact.training.propagation_log import Record
+
+MOST_IMAGES = 32
+
+
+class Probe:
+    """Measures a network as it trains, always on the same images, and leaves all as it is.
+
+    These are the first images of the run, without augmentation, in a batch of their own.
+    What is random in the network, such as dropped residuals, is the same at each record.
+    One process alone may measure: nothing is exchanged with others.
+
+    Args:
+        model: as its builder made it; one that shares traces no longer shows its units.
+        data: that the run trains on.
+        config: of the run.
+
+    Raises:
+        UnreadableError: if one of the images cannot be read.
+    """
+
+    def __init__(self, model: keras.Model, data: Dataset, config: TrainConfig):
+        # Each record, also after a resume, is to be rounded like the others.
+        self._network = chain.take_apart(model, traces_all=True)
+        # Where the network is, or its first replica: other devices may be another's.
+        self._device = model.variables[0].value.device
+        count = min(MOST_IMAGES, config.global_batch_size)
+        batches = data.train(count, seed=config.seed, augmentation="none")
+
+        def indices():
+            return data.train_indices(0, count, seed=config.seed)
+
+        with naming_unreadable(data, "train", indices):
+            images, self._labels = next(batches.as_numpy_iterator())
+        with tf.device(self._device):
+            self._images = make_normalizer(data.info.mean, data.info.std)(images)
+
+    def measure(self, done: int) -> Record:
+        """The signal and the gradient after so many steps.
+
+        The loss is the mean cross-entropy of the images, whatever the run's own.
+
+        Raises:
+            ArithmeticError: as `propagation.backward` does.
+        """
+        with tf.device(self._device):
+            return Record(
+                done,
+                forward_pass.of_chain(self._network, self._images),
+                backward_pass.of_chain(self._network, self._images, self._labels),
+            )
