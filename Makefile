@@ -18,6 +18,7 @@ lint: $(VENV)/.installed-dev
 
 pictures: $(VENV)/.installed
 	$(VENV)/bin/python docs/draw_units.py
+	$(VENV)/bin/python docs/draw_gallery.py
 
 clean:
 	rm -rf $(VENV)

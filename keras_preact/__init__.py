@@ -11,8 +11,8 @@ if keras.backend.backend() != "tensorflow":
         f"imported. Received: KERAS_BACKEND={keras.backend.backend()}"
     )
 
-from keras_preact import layers, models
+from keras_preact import analysis, layers, models
 from keras_preact.models import PlainNet, ResNet, ResNetV2
 from keras_preact.version import __version__
 
-__all__ = ["PlainNet", "ResNet", "ResNetV2", "__version__", "layers", "models"]
+__all__ = ["PlainNet", "ResNet", "ResNetV2", "__version__", "analysis", "layers", "models"]

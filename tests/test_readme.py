@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from keras_preact.analysis.config import AnalysisConfig
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.exporting import ExportConfig
 from keras_preact.training import TrainConfig
@@ -28,6 +29,7 @@ def test_the_table_of_flags_is_complete():
     for program, config in (
         ("export.py", ExportConfig),
         ("keras_preact.benchmark", BenchmarkConfig),
+        ("keras_preact.analysis", AnalysisConfig),
     ):
         assert table_row(program) == [field.name for field in dataclasses.fields(config)]
 

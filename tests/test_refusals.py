@@ -12,23 +12,30 @@ from absl import flags as absl_flags
 import export
 import train
 from keras_preact import ResNetV2
+from keras_preact.analysis import __main__ as analysis
+from keras_preact.analysis.config import AnalysisConfig
 from keras_preact.exporting import ExportConfig
 from keras_preact.training import TrainConfig, flags, program, run
 from keras_preact.training.lock import locked
 
-PROGRAMS = {"train.py": (train.main, TrainConfig), "export.py": (export.main, ExportConfig)}
+# main, its configuration, and under which name it takes words.
+PROGRAMS = {
+    "train.py": (train.main, TrainConfig, None),
+    "export.py": (export.main, ExportConfig, None),
+    "analysis": (analysis.main, AnalysisConfig, "words"),
+}
 DIGITS = ["train.py", "--dataset=digits", "--depth=8", "--train_steps=1", "--run_dir=HERE/new"]
 
 
 def refused(command, capsys):
     """The error with which a program ends that is called in this process."""
     name, *arguments = command
-    main, config_class = PROGRAMS[name]
+    main, config_class, words = PROGRAMS[name]
     values = absl_flags.FlagValues()
     flags.define(config_class, values)
     with pytest.raises(SystemExit) as ended, program.ending(config_class, "nothing is done"):
-        flags.parser("", config_class, values)([name, *arguments])
-        main(flags.given(config_class, values))
+        _, *rest = flags.parser("", config_class, values, bool(words))([name, *arguments])
+        main(flags.given(config_class, values) | ({words: rest} if words else {}))
     error = capsys.readouterr().err
     assert ended.value.code == 2, error
     # absl and Python's own warnings aside, the error is all there is.
@@ -60,6 +67,7 @@ def prepared(tmp_path_factory):
     ResNetV2(8, input_shape=(8, 8, 1), classes=7).save(root / "seven.keras")
     (root / "typo.flags").write_text("# a recipe\n--dataset=digits\n--dpeth=20\n")
     (root / "word.flags").write_text("--depth=20\ndataset=digits\n")
+    (root / "images.flags").write_text("--images=8\n--imagse=8\n")
     (root / "value.flags").write_text(f"--flagfile={root / 'typo.flags'}\n")
     return root
 
@@ -78,6 +86,9 @@ FOLDER = [
 EXPORT = ["export.py", "--run_dir=HERE/run", "--output_dir=HERE/new"]
 MODEL = ["export.py", "--dataset=digits", "--output_dir=HERE/new"]
 AGAIN = ["train.py", "--run_dir=HERE/run", "--resume"]
+NEW_NETS = ["analysis", "--dataset=digits", "--depth=8", "--images=1", "--output_dir=HERE/new"]
+OF_RUN = ["analysis", "--run_dir=HERE/run", "--images=1"]
+RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +155,30 @@ AGAIN = ["train.py", "--run_dir=HERE/run", "--resume"]
         ([*EXPORT, "--float16_tolerance=nan"], ["float16_tolerance must be at least 0", "nan"]),
         ([*EXPORT, "--int8_loss_points=inf"], ["int8_loss_points must be", "finite", "inf"]),
         ([*EXPORT, "--model_name=a/b"], ["model_name must begin with", "'a/b'"]),
+        # What is analysed.
+        (["analysis", "lesoin"], ["propagation, initialisation", "Did you mean 'lesion'?"]),
+        ([*NEW_NETS, "propagation", "again"], ["After propagation come flags alone", "again"]),
+        ([*OF_RUN, "lesion", "HERE/run"], ["After lesion come flags alone", "HERE/run"]),
+        ([*NEW_NETS, "lesion"], ["lesion needs run_dir", "run_dir=None"]),
+        ([*OF_RUN, "initialisation"], ["initialisation is of new networks", "run_dir='HERE/run'"]),
+        ([*RUNS, "HERE/run", "--run_dir=HERE/run"], ["compare is of the runs after it"]),
+        (RUNS, ["compare needs the folders", "Received: none"]),
+        ([*RUNS, "HERE/run", "HERE/run"], ["each once", "Received: HERE/run HERE/run"]),
+        ([*RUNS, "HERE/run", "HERE/thesis"], ["HERE/thesis/config.json"]),
+        (["analysis", "--run_dir=HERE/none"], ["There is no HERE/none/config.json"]),
+        ([*OF_RUN, "--checkpoint=last"], ["newest, best", "'last'"]),
+        ([*NEW_NETS, "--depth=8,21"], ["6n+2", "depth=21"]),
+        ([*NEW_NETS, "--shortcut=identity,idenity"], ["Did you mean 'identity'?"]),
+        ([*NEW_NETS, "--shortcut=dropout:keep=0.5"], ["Dropout takes", "Received: keep"]),
+        ([*NEW_NETS, "--images=0"], ["images must be at least 1", "images=0"]),
+        ([*NEW_NETS, "--dataset=digit"], ["Did you mean 'digits'?"]),
+        ([*NEW_NETS, "--imagse=1"], ["imagse", "images"]),
+        (["analysis", "lesion", "--flagfile=HERE/images.flags"], ["HERE/images.flags, line 2"]),
+        ([*NEW_NETS, "--output_dir=HERE/file"], ["output_dir must be a folder", "HERE/file"]),
+        ([*NEW_NETS, "--output_dir=HERE/file/new"], ["output_dir must be a folder", "HERE/file"]),
+        ([*NEW_NETS, "--output_dir=/proc/new"], ["output_dir must be a folder", "/proc/"]),
+        ([*NEW_NETS, "--output_dir=HERE/thesis"], ["HERE/thesis, which holds something else"]),
+        ([*OF_RUN, "--output_dir=HERE/run"], ["HERE/run, which holds something else"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -209,6 +244,7 @@ def all_damaged(here):
         ),
         (all_damaged, AGAIN, ["All checkpoints in", "step-1"]),
         (all_damaged, ["export.py", "--run_dir=HERE/run"], ["All checkpoints in", "step-1"]),
+        (all_damaged, ["analysis", "--run_dir=HERE/run"], ["All checkpoints in", "step-1"]),
         (of_another_net, AGAIN, ["another architecture", "stage1_unit2", "more"]),
         (
             of_another_net,

@@ -3,6 +3,8 @@
 python -m keras_preact.analysis [STUDY] [FLAGS]
 """
 
+import sys
+
 from keras_preact.analysis.config import STUDIES, AnalysisConfig
 from keras_preact.analysis.run import run
 from keras_preact.training import program
@@ -14,7 +16,7 @@ DESCRIPTION = f"{__doc__}\nstudies:\n{_STUDIES}\n"
 
 def main(given: dict) -> None:
     words = given.pop("words", ())
-    run(AnalysisConfig(**given), words)
+    run(AnalysisConfig(**given), words, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ _TEXTS = {
     ),
     "path_lengths": _Text(
         "How long the paths are that the gradient comes along",
-        "equation (5), expanded",
+        "equation (5)",
         "A net of L units is a sum over 2^L paths. Look whether the gradient lies to the left of "
         "the bulk of the paths: deep nets are trained along short ones (Veit et al., 2016). The "
         "shares add up to 100 %; a negative one works against the gradient.",

@@ -1,5 +1,6 @@
 """The learning curves and final errors of several runs as pictures, as PNG files in memory."""
 
+import textwrap
 from collections.abc import Sequence
 
 from keras_preact.analysis.results import RunCurves
@@ -15,6 +16,8 @@ from keras_preact.propagation.pictures import (
 
 _ERROR_LABEL = "error (%)"
 _HALF_SPLIT = 0.15
+# Longer names at the side are wrapped.
+_LABEL_LETTERS = 36
 
 
 @as_png
@@ -50,7 +53,9 @@ def final_errors(runs: Sequence[RunCurves], title: str) -> bytes:
     """
     if len({run.depth for run in runs}) > 1:
         return _by_depth(runs, title)
-    picture = figure(title, 9, 1.6 + 0.5 * len(runs))
+    names = [textwrap.fill(plain(run.label), _LABEL_LETTERS) for run in runs]
+    lines = 1 + max(name.count("\n") for name in names)
+    picture = figure(title, 9, 1.6 + max(0.5, 0.2 * lines) * len(runs))
     axes = picture.subplots()
     for place, run in enumerate(runs):
         for error, offset, fill in (
@@ -66,7 +71,7 @@ def final_errors(runs: Sequence[RunCurves], title: str) -> bytes:
                 va="center",
                 fontsize="small",
             )
-    axes.set_yticks(range(len(runs)), [plain(run.label) for run in runs])
+    axes.set_yticks(range(len(runs)), names)
     axes.invert_yaxis()
     axes.set_xlabel(_ERROR_LABEL)
     axes.margins(x=0.12)
@@ -96,7 +101,6 @@ def _by_depth(runs, title):
         errors = [100 * run.train_error[-1] for run in of_kind]
         axes.plot(depths, errors, linestyle="--", linewidth=1, **style)
     axes.set(xlabel="depth (weighted layers)", ylabel=_ERROR_LABEL, ylim=(0, None))
-    axes.set_xticks(sorted({run.depth for run in runs}))
     axes.grid(alpha=0.3)
     legend(picture, [*axes.get_lines()[::2], *_splits()])
     return picture

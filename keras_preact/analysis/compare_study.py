@@ -9,7 +9,6 @@ import numpy as np
 from keras_preact.analysis import captions, compare_plots, plots
 from keras_preact.analysis.config import AnalysisConfig
 from keras_preact.analysis.page import Table
-from keras_preact.analysis.propagation_study import DEFAULT_IMAGES
 from keras_preact.analysis.report import Report
 from keras_preact.analysis.results import RunCurves
 from keras_preact.analysis.subjects import describe, kinds, of_run
@@ -22,7 +21,8 @@ from keras_preact.training.run_folder import RunFolder
 
 def check(run_dirs: Sequence[str]) -> None:
     """Raises ValueError if there are no runs, one is given twice, or one has no evaluation."""
-    if not run_dirs or len(set(run_dirs)) < len(run_dirs):
+    paths = {RunFolder(run_dir).path.resolve() for run_dir in run_dirs}
+    if not run_dirs or len(paths) < len(run_dirs):
         raise ValueError(
             "compare needs the folders of one run or more, each once, as in compare runs/a "
             f"runs/b. Received: {' '.join(run_dirs) or 'none'}"
@@ -46,12 +46,13 @@ def study(run_dirs: Sequence[str], config: AnalysisConfig) -> Report:
     """
     rows = {run_dir: metrics.read(RunFolder(run_dir).metrics) for run_dir in run_dirs}
     curves = _curves(run_dirs, rows)
-    gradients = []
+    gradients, measured_on = [], {}
     for run_dir, of_it in zip(run_dirs, curves, strict=True):
         say(f"Measuring {of_it.label}")
         subject = of_run(run_dir, config.checkpoint, config.data_dir)
-        images = subject.training_images(config.images or DEFAULT_IMAGES, config.seed)
+        images = subject.training_images(config.images, config.seed)
         gradients.append((of_it.label, backward(subject.model, *images)))
+        measured_on[subject.describe_images(len(images[0]))] = None
     drawn = {
         "curves": compare_plots.curves(curves, "Learning curves"),
         "final_errors": compare_plots.final_errors(curves, "Final errors"),
@@ -60,7 +61,10 @@ def study(run_dirs: Sequence[str], config: AnalysisConfig) -> Report:
     names = "; ".join(run.label for run in curves)
     return Report(
         title=f"Runs compared: {names}",
-        facts={"Runs": ", ".join(run_dirs), "Gradients of the checkpoint": config.checkpoint},
+        facts={
+            "Runs": ", ".join(run_dirs),
+            "Gradients": f"of the {config.checkpoint} checkpoint, on {'; '.join(measured_on)}",
+        },
         pictures=[captions.picture(name, png, "", names) for name, png in drawn.items()],
         tables=[_final(curves, rows.values())],
         csv=csv_bytes(_parts(curves, rows), "run"),

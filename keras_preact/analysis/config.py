@@ -17,6 +17,8 @@ STUDIES = {
     "compare": "learning curves, final errors and gradients of runs: compare RUN RUN ...",
 }
 
+_OF_NETWORKS = ("depth", "unit", "shortcut", "block", "projection", "stem", "width_multiplier")
+
 
 @dataclasses.dataclass(frozen=True)
 class AnalysisConfig:
@@ -45,13 +47,13 @@ class AnalysisConfig:
     stem: str | None = option("of what", "default: by depth", None, architectures.STEMS)
     width_multiplier: float = option("of what", "multiplies the filters of every convolution", 1.0)
 
-    dataset: str | None = option(
-        "on what", "as in train.py; default: the run's own, synthetic for new networks"
-    )
+    dataset: str | None = option("on what", "for new networks, as in train.py; default synthetic")
     data_dir: str | None = option("on what", "as in train.py")
-    image_size: int | None = option("on what", "as in train.py")
+    image_size: int | None = option("on what", "for new networks, as in train.py")
     images: int | None = option(
-        "on what", "how many; default 64 of the training images, for lesions all evaluation images"
+        "on what",
+        "how many; default 64 training images, or 16 of more than 64x64 pixels; for lesions all "
+        "evaluation images",
     )
     seed: int = option("on what", "decides on initial weights and on the images", 0)
     draws: int = option("on what", "of initial weights, for the initialisation study", 5)
@@ -82,7 +84,22 @@ class AnalysisConfig:
                 )
         if not 0 <= self.seed <= LARGEST:
             raise ValueError(f"seed must be from 0 to {LARGEST}. Received: seed={self.seed}")
+        self._check_run()
         self.networks()
+
+    def _check_run(self):
+        """Raises ValueError where a run and a new network are asked for."""
+        own = ("dataset", "image_size", *_OF_NETWORKS)
+        given = [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name in own and getattr(self, field.name) != field.default
+        ]
+        if self.run_dir and given:
+            raise ValueError(
+                f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for new networks; a run "
+                f"knows its own. Received: run_dir={self.run_dir!r}, too"
+            )
 
     def networks(self) -> list[TrainConfig]:
         """New networks of each depth, unit and shortcut, as the runs that would train them.

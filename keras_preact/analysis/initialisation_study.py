@@ -6,9 +6,8 @@ import numpy as np
 
 from keras_preact.analysis import captions, initialisation_plot
 from keras_preact.analysis.config import AnalysisConfig
-from keras_preact.analysis.initialisation import initialisation
+from keras_preact.analysis.draws import initialisation
 from keras_preact.analysis.page import Table
-from keras_preact.analysis.propagation_study import DEFAULT_IMAGES
 from keras_preact.analysis.report import Report
 from keras_preact.analysis.results import Initialisation
 from keras_preact.analysis.subjects import Subject, describe, kinds, new
@@ -28,16 +27,21 @@ def study(
         data: of each.
         config: of the analysis.
     """
-    results = []
+    results, measured_on = [], {}
     for network, its_data, kind in zip(networks, data, kinds(networks), strict=True):
-        say(f"Measuring {config.draws} draws of {describe(network)}")
-        results.append(_measure(network, its_data, config, kind))
+        say(f"Measuring {describe(network)}, {config.draws} times")
+        result, images = _measure(network, its_data, config, kind)
+        results.append(result)
+        measured_on[images] = None
     names = "; ".join(map(describe, networks))
     png = initialisation_plot.initialisation(results, "The gradient before training")
     rows = [(result.label, result.depth, *_ends(result)) for result in results]
     return Report(
         title=f"Gradients before training: {names}",
-        facts={"Draws": f"{config.draws} of the initial weights, from seed {config.seed} on"},
+        facts={
+            "Measured on": "; ".join(measured_on),
+            "Draws of the weights": f"{config.draws}, from seed {config.seed} on",
+        },
         pictures=[captions.picture("initialisation", png, "", names)],
         tables=[
             Table(
@@ -62,16 +66,22 @@ def study(
 
 
 def _measure(network, data, config, label):
+    """The gradients of a network, and on which images."""
+
     def subject(draw) -> Subject:
         return new(network.updated(seed=config.seed + draw), data)
 
-    return initialisation(
-        lambda draw: subject(draw).model,
-        *subject(0).training_images(config.images or DEFAULT_IMAGES, config.seed),
+    first = subject(0)
+    images, labels = first.training_images(config.images, config.seed)
+    result = initialisation(
+        lambda draw: (subject(draw) if draw else first).model,
+        images,
+        labels,
         label=label,
         depth=network.depth,
         draws=config.draws,
     )
+    return result, first.describe_images(len(images))
 
 
 def _ends(result: Initialisation) -> list[str]:

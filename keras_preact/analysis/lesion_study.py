@@ -7,13 +7,9 @@ import tensorflow as tf
 
 from keras_preact.analysis import captions, study_plots
 from keras_preact.analysis.config import AnalysisConfig
-from keras_preact.analysis.lesion import lesion
+from keras_preact.analysis.lesions import lesion
 from keras_preact.analysis.page import Table
-from keras_preact.analysis.propagation_study import (
-    DEFAULT_IMAGES,
-    MOST_UNITS_FOR_PATHS,
-    paths_picture,
-)
+from keras_preact.analysis.propagation_study import MOST_UNITS_FOR_PATHS, paths_picture
 from keras_preact.analysis.report import Report
 from keras_preact.analysis.subjects import Subject
 from keras_preact.analysis.tables import csv_bytes
@@ -36,7 +32,7 @@ def study(subject: Subject, config: AnalysisConfig) -> Report:
     png = study_plots.lesions(found, f"Lesions: {subject.label}", chance)
     shown = [captions.picture("lesions", png, "", subject.label)]
     if len(found.units) <= MOST_UNITS_FOR_PATHS:
-        images, labels = subject.training_images(DEFAULT_IMAGES, config.seed)
+        images, labels = subject.training_images(seed=config.seed)
         shown.append(paths_picture(subject, images, labels))
     swapped = {tuple(pair): accuracy for pair, accuracy in zip(*_swaps(found), strict=True)}
     with_next = [swapped.get((place, place + 1), np.nan) for place in range(len(found.units))]

@@ -7,7 +7,7 @@ import numpy as np
 from keras_preact.analysis import captions, plots, study_plots
 from keras_preact.analysis.config import AnalysisConfig
 from keras_preact.analysis.page import Picture, Table
-from keras_preact.analysis.path_lengths import path_lengths
+from keras_preact.analysis.paths import path_lengths
 from keras_preact.analysis.report import Report
 from keras_preact.analysis.subjects import Subject
 from keras_preact.analysis.tables import columns, csv_bytes
@@ -15,7 +15,6 @@ from keras_preact.propagation import Backward, Forward, backward, forward, pictu
 from keras_preact.training import propagation_log
 from keras_preact.training.progress import say
 
-DEFAULT_IMAGES = 64
 # The work of `path_lengths` grows with the square of the units.
 MOST_UNITS_FOR_PATHS = 60
 PATH_IMAGES = 16
@@ -28,11 +27,10 @@ def study(subjects: Sequence[Subject], config: AnalysisConfig) -> Report:
         subjects: one or more.
         config: of the analysis.
     """
-    count = config.images or DEFAULT_IMAGES
-    shown, measured = [], []
+    shown, measured, measured_on = [], [], {}
     for number, subject in enumerate(subjects, 1):
         say(f"Measuring {subject.label}")
-        images, labels = subject.training_images(count, config.seed)
+        images, labels = subject.training_images(config.images, config.seed)
         results = forward(subject.model, images), backward(subject.model, images, labels)
         prefix = f"net{number}_" if len(subjects) > 1 else ""
         shown += _pictures(subject, *results, prefix)
@@ -40,6 +38,7 @@ def study(subjects: Sequence[Subject], config: AnalysisConfig) -> Report:
             shown.append(paths_picture(subject, images, labels, prefix))
         shown += _training(subject, prefix)
         measured.append(results)
+        measured_on[subject.describe_images(len(images))] = None
     labels = [subject.label for subject in subjects]
     gradients = [(name, of_net[1]) for name, of_net in zip(labels, measured, strict=True)]
     if len(subjects) > 1:
@@ -51,20 +50,11 @@ def study(subjects: Sequence[Subject], config: AnalysisConfig) -> Report:
     )
     return Report(
         title="Signal propagation: " + "; ".join(labels),
-        facts={"Measured on": _images(subjects[0], count)},
+        facts={"Measured on": "; ".join(measured_on)},
         pictures=shown,
         tables=[_checks(labels, measured)],
         csv=csv_bytes(tables),
         summary=[_line(name, *of_net) for name, of_net in zip(labels, measured, strict=True)],
-    )
-
-
-def _images(subject, count):
-    count = min(count, subject.data.info.train_count)
-    shape = " x ".join(map(str, subject.data.info.image_shape))
-    return (
-        f"{count} training images of {subject.data.info.name} ({shape}), normalized as in "
-        "training, with the batch statistics of BN"
     )
 
 
@@ -130,9 +120,14 @@ def _checks(labels, measured):
 
 
 def _line(name: str, f: Forward, b: Backward) -> str:
-    ratio = b.gradient_norm[0] / b.output_gradient_norm
+    # Of what has exploded nothing can be said.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        whole, through = (
+            norm[0] / np.float64(b.output_gradient_norm)
+            for norm in (b.gradient_norm, b.shortcut_norm)
+        )
     return (
-        f"  {name}: the gradient at the first unit is {ratio:.3g} times that at the last; through "
-        f"shortcuts alone {b.shortcut_norm[0] / b.output_gradient_norm:.3g} times, by equation (8) "
-        f"{b.shortcut_product[0]:.3g}; f truncates up to {np.max(f.truncated_fraction):.1%}"
+        f"  {name}: the gradient at the first unit is {whole:.3g} times that at the last; through "
+        f"shortcuts alone {through:.3g} times, by equation (8) {b.shortcut_product[0]:.3g}; f "
+        f"truncates up to {np.max(f.truncated_fraction):.1%}"
     )

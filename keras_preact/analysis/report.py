@@ -1,6 +1,7 @@
 """What a study hands over, and its folder: a page, its pictures and a CSV."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 
 from etils import epath
@@ -43,17 +44,25 @@ def check_folder(folder: epath.Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise ValueError(f"output_dir must be a folder. Received: {folder}, which is a file")
-    names = {path.name for path in folder.iterdir()}
-    if names and not {PAGE, MANIFEST} <= names:
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if others := names - _written(folder):
         raise ValueError(
             "output_dir must be a new or empty folder, or that of an earlier analysis. "
-            f"Received: {folder}, which holds something else (there is no {PAGE})"
+            f"Received: {folder}, which holds something else: {', '.join(sorted(others)[:3])}"
         )
     if names and not overwrite:
         raise ValueError(
             f"{folder} holds an analysis already. Give --overwrite to replace it, or another "
             "--output_dir."
         )
+
+
+def _written(folder):
+    """The names of the files of an earlier analysis, by its manifest; none without one."""
+    try:
+        return {MANIFEST, *json.loads((folder / MANIFEST).read_text())["files"]}
+    except (KeyError, OSError, TypeError, ValueError):
+        return set()
 
 
 def write(report: Report, folder: epath.Path, csv_name: str) -> None:

@@ -2,7 +2,6 @@
 
 import datetime
 import shlex
-import sys
 from collections.abc import Sequence
 
 import keras
@@ -19,6 +18,7 @@ from keras_preact.analysis import (
 from keras_preact.analysis.config import STUDIES, AnalysisConfig
 from keras_preact.analysis.subjects import new, of_run
 from keras_preact.layers.lookup import one_of
+from keras_preact.training.lock import locked
 from keras_preact.training.machine import cores, processor
 from keras_preact.training.progress import say
 from keras_preact.training.run import load_data
@@ -26,13 +26,16 @@ from keras_preact.training.run_folder import RunFolder
 from keras_preact.version import __version__
 
 
-def run(config: AnalysisConfig, words: Sequence[str] = ()) -> epath.Path:
+def run(
+    config: AnalysisConfig, words: Sequence[str] = (), arguments: Sequence[str] = ()
+) -> epath.Path:
     """Measures what is asked for and writes a page of it.
 
     Args:
         config: of the analysis.
         words: the study, a key of `STUDIES`, by default propagation; after compare the
             folders of runs.
+        arguments: of the command line that asks for it, for the page.
 
     Returns:
         The folder of the page, which holds the page, its pictures and a CSV.
@@ -45,17 +48,18 @@ def run(config: AnalysisConfig, words: Sequence[str] = ()) -> epath.Path:
     _check(study, rest, config)
     folder = config.folder(study)
     report.check_folder(folder, config.overwrite)
-    # Whatever the precision was in training.
-    keras.config.set_dtype_policy("float32")
-    outcome = _measure(study, rest, config)
-    outcome.facts.update(_facts())
-    report.write(outcome, folder, f"{study}.csv")
+    with locked(folder.parent / f".{folder.name}.unfinished", "output_dir"):
+        # Whatever the precision was in training.
+        keras.config.set_dtype_policy("float32")
+        outcome = _measure(study, rest, config)
+        outcome.facts.update(_facts(arguments))
+        report.write(outcome, folder, f"{study}.csv")
     say("\n".join([*outcome.summary, f"  page: {folder / report.PAGE}"]))
     return folder
 
 
 def _check(study, rest, config):
-    one_of("The study", study, STUDIES)
+    one_of("study", study, STUDIES)
     if rest and study != "compare":
         raise ValueError(f"After {study} come flags alone. Received: {' '.join(rest)}")
     if study == "compare":
@@ -67,6 +71,11 @@ def _check(study, rest, config):
     if study in ("initialisation", "compare") and config.run_dir:
         what = "new networks" if study == "initialisation" else "the runs after it"
         raise ValueError(f"{study} is of {what}. Received: run_dir={config.run_dir!r}")
+    if not config.run_dir and study != "compare" and config.checkpoint != "newest":
+        raise ValueError(
+            f"checkpoint is for runs alone. Received: checkpoint={config.checkpoint!r}, and no "
+            "run_dir"
+        )
     if config.run_dir:
         RunFolder(config.run_dir).read()
 
@@ -89,8 +98,7 @@ def _measure(study, rest, config):
     return propagation_study.study(list(map(new, networks, data)), config)
 
 
-def _facts():
-    arguments = sys.argv[1:] if sys.argv[0].endswith("__main__.py") else ()
+def _facts(arguments):
     versions = f"keras_preact {__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}"
     facts = {
         "Command": shlex.join(["python", "-m", "keras_preact.analysis", *arguments]),

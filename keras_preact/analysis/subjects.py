@@ -33,20 +33,31 @@ class Subject:
     data: Dataset
     folder: RunFolder | None = None
 
-    def training_images(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def training_images(
+        self, count: int | None = None, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Training images as they are, not augmented.
 
         Args:
-            count: how many.
+            count: how many; by default 64, or 16 where they have more than 64 x 64 pixels.
             seed: decides on which.
 
         Returns:
             float32 images (batch, height, width, channels) as the model takes them, and
             their labels, int32 (batch,).
         """
-        count = min(count, self.data.info.train_count)
+        info = self.data.info
+        count = min(count or (64 if max(info.image_shape[:2]) <= 64 else 16), info.train_count)
         images, labels = next(iter(self.data.train(count, seed=seed, augmentation="none")))
         return self.normalize(images).numpy(), labels.numpy()
+
+    def describe_images(self, count: int) -> str:
+        """How many training images were measured on, and which, for people."""
+        shape = " x ".join(map(str, self.data.info.image_shape))
+        return (
+            f"{count} training images of {self.data.info.name} ({shape}), normalized as in "
+            "training, with the batch statistics of BN"
+        )
 
     def normalize(self, images):
         """Images in 0 to 255 as the model takes them."""

@@ -60,14 +60,13 @@ def parser(
             print(f"{description}\n{_help(config_class)}")
             sys.exit(0)
         arguments = list(_expand(_Argument(text) for text in argv[1:]))
-        rest, wrong = _parse(values, arguments)
-        if refusal := wrong if words else _refusal(values, arguments):
-            blame = _blame(values, arguments) or refusal
+        if refusal := _refusal(values, arguments, words):
+            blame = _blame(values, arguments, words) or refusal
             raise ValueError(f"{blame}\nAll flags: python {argv[0]} --help")
         # Else checkpoints log how long they took, at every save.
         if "verbosity" not in values or not values["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-        return [argv[0], *rest]
+        return [argv[0], *_parse(values, arguments)[0]]
 
     return parse
 
@@ -143,22 +142,23 @@ def _parse(values, arguments):
     return rest, None
 
 
-def _refusal(values, arguments):
-    """What is wrong with the arguments where only flags are right; None where nothing is."""
+def _refusal(values, arguments, words):
+    """What is wrong with the arguments, where words are allowed or not; None for nothing."""
     rest, refusal = _parse(values, arguments)
+    rest = () if words else rest
     return refusal or (f"Only flags are understood. Received: {' '.join(rest)}" if rest else None)
 
 
-def _blame(values, arguments):
+def _blame(values, arguments, words):
     """The line of a flagfile with which refusals begin; None where it is the command line."""
     for count, argument in enumerate(arguments, start=1):
-        refusal = _refusal(values, arguments[:count])
+        refusal = _refusal(values, arguments[:count], words)
         # A name may stand alone in its line, and its value in the next.
-        if refusal and _refusal(values, arguments[: count + 1]):
+        if refusal and _refusal(values, arguments[: count + 1], words):
             if not argument.text.startswith("-"):
                 refusal = "A line must be a flag, as in --depth=20, or a comment after #."
-            words = refusal.removeprefix(f"flag {argument.text}: ")
-            return argument.place and f"{argument.place}{argument.text}: {words}"
+            reason = refusal.removeprefix(f"flag {argument.text}: ")
+            return argument.place and f"{argument.place}{argument.text}: {reason}"
     return None
 
 
@@ -173,7 +173,7 @@ class _TupleParser(flags.ArgumentParser):
         if isinstance(argument, tuple):
             return argument
         try:
-            return tuple(self.item(part) for part in argument.split(",") if part.strip())
+            return tuple(self.item(part.strip()) for part in argument.split(",") if part.strip())
         except ValueError:
             raise ValueError(f"must be {self.item.__name__} numbers separated by commas") from None
 

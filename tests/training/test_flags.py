@@ -69,6 +69,52 @@ def test_what_cannot_be_parsed_is_one_error_that_names_it(values, argument, word
         parse(values, argument)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "runs/a", "b=1", "--depth=20", "--seed", "7", "--resume"],
+        ["--depth=20", "--seed", "7", "--resume", "compare", "runs/a", "b=1"],
+        ["compare", "--depth=20", "runs/a", "--seed", "7", "b=1", "--resume"],
+        ["compare", "--flagfile=net.flags", "runs/a", "--resume", "b=1"],
+        ["--depth=20", "--seed=7", "--resume", "--", "compare", "runs/a", "b=1"],
+    ],
+)
+def test_where_words_are_allowed_they_stand_before_between_and_after_flags(
+    values, folder, arguments
+):
+    (folder / "net.flags").write_text("--depth=20\n--seed=7\n")
+    parser = config_flags.parser("A description.", TrainConfig, values, words=True)
+    assert parser(["a program", *arguments]) == ["a program", "compare", "runs/a", "b=1"]
+    assert config_flags.given(TrainConfig, values) == {"depth": 20, "seed": 7, "resume": True}
+
+
+def test_there_may_be_no_words_where_they_are_allowed(values):
+    parser = config_flags.parser("A description.", TrainConfig, values, words=True)
+    assert parser(["a program", "--depth=20"]) == ["a program"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "--dpeth=3"], "^Unknown command line flag 'dpeth'. Did you mean: depth"),
+        (["compare", "runs/a", "--depth=x"], "^flag --depth=x: .*'x'"),
+        (["--flagfile=bad.flags", "compare"], "^bad.flags, line 2: --momntum=1: Unknown"),
+        (["compare", "--flagfile=bad.flags"], "^bad.flags, line 2: --momntum=1: Unknown"),
+    ],
+)
+def test_beside_words_what_is_wrong_with_a_flag_is_named(values, folder, arguments, words):
+    (folder / "bad.flags").write_text("--depth=20\n--momntum=1\n")
+    parser = config_flags.parser("A description.", TrainConfig, values, words=True)
+    with pytest.raises(ValueError, match=words):
+        parser(["a program", *arguments])
+
+
+def test_a_word_is_refused_where_only_flags_are_right(values):
+    for arguments in (["compare", "--depth=20"], ["--depth=20", "compare"], ["--", "compare"]):
+        with pytest.raises(ValueError, match=r"^Only flags are understood. Received: compare"):
+            parse(values, *arguments)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import time
 
 import pytest
 import tensorflow as tf
+from absl import flags as absl_flags
 
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.exporting import ExportConfig
@@ -65,6 +67,46 @@ def test_an_error_ends_with_its_code_and_one_message(capsys, error, code):
     assert shown.err.startswith("Error: ") and "Traceback" not in shown.err
     reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
     assert reason.partition(" [Op:")[0] in shown.err
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Starts a program with arguments; returns what its main takes and how it ends."""
+
+    def start(arguments, **options):
+        taken = []
+        values = absl_flags.FlagValues()
+        for name in ("define", "given", "parser", "debugging"):
+            bound = functools.partial(getattr(flags, name), values=values)
+            monkeypatch.setattr(flags, name, bound)
+        # absl's own wants the flags of the whole process.
+        monkeypatch.setattr(
+            program.app, "run", lambda main, argv, flags_parser: sys.exit(main(flags_parser(argv)))
+        )
+        monkeypatch.setattr(sys, "argv", ["program.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            program.start(taken.append, ExportConfig, "", "nothing is done", **options)
+        return taken, ended.value.code
+
+    return start
+
+
+def test_main_takes_the_flags_that_were_given_and_words_under_their_name(started):
+    arguments = ["compare", "--version=3", "runs/a", "runs/b"]
+    taken, _ = started(arguments, words="words")
+    assert taken == [{"version": 3, "words": ("compare", "runs/a", "runs/b")}]
+
+
+def test_where_there_are_no_words_main_takes_none_of_them(started):
+    assert started(["--version=3"], words="words")[0] == [{"version": 3, "words": ()}]
+
+
+def test_a_program_without_words_refuses_them_and_its_main_takes_flags_alone(started, capsys):
+    assert started(["--version=3"])[0] == [{"version": 3}]
+    assert started(["--version=3", "runs/a"], command="-m a.program") == ([], 2)
+    error = capsys.readouterr().err
+    assert "Only flags are understood. Received: runs/a" in error
+    assert "python -m a.program --help" in error
 
 
 @pytest.mark.parametrize("error", [KeyError("depth"), of_tensorflow("x", tf.errors.AbortedError)])

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from toy_units import CLASSES, Toy, chain_of, small_network
 
-from keras_preact.analysis.lesion import lesion
+from keras_preact.analysis.lesions import lesion
 from keras_preact.layers import ResidualUnit
 from keras_preact.models import PlainNet
 

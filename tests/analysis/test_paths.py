@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from toy_units import CLASSES, Toy, chain_of, small_network
 
-from keras_preact.analysis.path_lengths import path_lengths
+from keras_preact.analysis.paths import path_lengths
 from keras_preact.layers import ResidualUnit
 from keras_preact.models import PlainNet
 
