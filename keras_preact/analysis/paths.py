@@ -64,8 +64,8 @@ def path_lengths(
     _, start = of_loss(network, inputs.pop(), labels, loss, training)
     gradient = _Scaled(start.gradient, start.scale)
     by_length = {0: gradient}
-    for unit, gap in zip(network.units[::-1], [(), *network.gaps[:0:-1]], strict=True):
-        layers, x = (unit, *gap), inputs.pop()
+    for layers in network.from_last():
+        x = inputs.pop()
         pulled = network.compute(pull_back, layers, x, gradient.tensor, training)
         gradient = _rescaled(pulled, gradient.scale)
         by_length = _through_unit(network, layers, x, by_length, training)

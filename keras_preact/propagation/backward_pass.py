@@ -66,8 +66,8 @@ def of_chain(
     value, terms = of_loss(network, inputs.pop(), labels, loss or cross_entropy(network), training)
     output_gradient_norm = terms.norms()[0]
     rows = []
-    for unit, gap in zip(network.units[::-1], [(), *network.gaps[:0:-1]], strict=True):
-        layers, x = (unit, *gap), inputs.pop()
+    for layers in network.from_last():
+        x = inputs.pop()
         gradient, *of_shortcut = terms.tensors()
         gradient = network.compute(pull_back, layers, x, gradient, training)
         shortcut, residual, factor, values = network.compute(

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -47,6 +47,13 @@ class Chain:
             for gap, unit in zip(self.gaps, self.units, strict=True)
         ]
         return 1 + np.cumsum([False, *begins[1:]])
+
+    def from_last(self) -> Iterator[tuple[keras.Layer, ...]]:
+        """Each unit with the layers up to the next one, from the last unit to the first."""
+        above = ()
+        for unit, gap in zip(self.units[::-1], self.gaps[::-1], strict=True):
+            yield (unit, *above)
+            above = gap
 
     def inputs(self, images: tf.Tensor, training: bool) -> list[tf.Tensor]:
         """The input x_l of each unit, then what leaves the last one: units + 1 tensors."""

@@ -106,7 +106,7 @@ def test_a_loss_of_ones_own_is_differentiated():
     # dE/dx_L by hand: the kernel's columns, through the mean over pixels and the last BN, ReLU.
     logits, bn = model.get_layer("logits"), model.get_layer("head_bn")
     _, (*_, last) = one_tape(model, images, labels)
-    features = keras.Model(model.inputs, bn.input)
+    features = keras.Model(model.inputs[0], bn.input)
     with tf.GradientTape() as tape:
         tape.watch(x := features(images, training=True))
         pooled = tf.reduce_mean(tf.nn.relu(bn(x, training=True)), axis=(1, 2))

@@ -108,7 +108,7 @@ def test_a_factory_of_other_layers_makes_units_that_are_measured():
     np.testing.assert_allclose(backward.shortcut_factor, 0.5, rtol=1e-6)
     forward = propagation.forward(model, images)
     unit = model.get_layer("stage1_unit1")
-    features = keras.Model(model.inputs, unit.input)(images)
+    features = keras.Model(model.inputs[0], unit.input)(images)
     np.testing.assert_allclose(forward.residual.variance[0], np.var(unit.conv(features)), rtol=1e-4)
 
 
@@ -211,7 +211,7 @@ def test_a_traced_computation_takes_the_weights_of_its_own_unit():
         unit.trainable_variables[-1].assign(unit.trainable_variables[-1] * number)
     images = sample(SHAPE)[0]
     measured = propagation.forward(model, images)
-    outputs = keras.Model(model.inputs, [unit.output for unit in model.layers[1:]])
+    outputs = keras.Model(model.inputs[0], [unit.output for unit in model.layers[1:]])
     expected = [np.var(y) for y in outputs(images, training=True)]
     np.testing.assert_allclose(measured.output.variance, expected, rtol=1e-4)
 
