@@ -179,7 +179,7 @@ def factors(backward: Backward, title: str) -> bytes:
     )
     percents = FuncFormatter(lambda value, _: f"{value:g}")
     picture.colorbar(cells, label="share of the unit's values (%)", format=percents)
-    lines(axes, {"mean": backward.shortcut_factor})
+    lines(axes, {"factor of the unit": backward.shortcut_factor})
     mean = axes.get_lines()[0]
     outline = [withStroke(linewidth=3.5, foreground="white")]
     mean.set(color=COLORS[1], linewidth=1.6, markersize=4, path_effects=outline)

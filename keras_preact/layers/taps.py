@@ -10,8 +10,9 @@ class Factor(NamedTuple):
 
     Args:
         value: a scalar that stands for the whole unit.
-        values: what it is the mean of, of any shape: one for each pixel and channel of
-            a gate, the singular values of a convolution.
+        values: what it stands for, of any shape: those of all pixels and channels of a
+            gate, whose mean it is, or the singular values of a convolution, whose root mean
+            square it is.
     """
 
     value: tf.Tensor | float

@@ -183,7 +183,7 @@ def _split_back(layers, x, shortcut, residual, ratio, training):
 
 
 def _factor(taps):
-    """(the factor of a shortcut, up to MOST_FACTOR_VALUES of the values it is the mean of)."""
+    """(the factor of a shortcut, up to MOST_FACTOR_VALUES of the values it stands for)."""
     if taps.factor is None:
         gain = tf.norm(exact(taps.shortcut)) / tf.norm(exact(taps.x))
         return gain, gain[None]

@@ -79,8 +79,8 @@ class Backward:
         shortcut_factor: lambda_l, the factor of each unit's shortcut; see `Shortcut.factor`.
         shortcut_product: of the factors from unit l to the last one, equation (8).
             Projections are left out, as in the paper.
-        factor_values: of each unit, up to 4,096 of the values that the factor is the mean
-            of: of gates those of pixels and channels, of convolutions the singular values.
+        factor_values: of each unit, up to 4,096 of the values that the factor stands for: of
+            gates those of pixels and channels, of convolutions the singular values.
     """
 
     units: tuple[str, ...]
