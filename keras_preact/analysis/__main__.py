@@ -11,7 +11,7 @@ from keras_preact.training import program
 
 COMMAND = "-m keras_preact.analysis"
 _STUDIES = "\n".join(f"  {name}: {text}" for name, text in STUDIES.items())
-DESCRIPTION = f"{__doc__}\nstudies:\n{_STUDIES}\n"
+DESCRIPTION = f"{__doc__}\nstudies:\n{_STUDIES}"
 
 
 def main(given: dict) -> None:
