@@ -58,11 +58,11 @@ _TEXTS = {
     "shortcut_product": _Text(
         "The product of the shortcuts' factors",
         "equation (8)",
-        "The product of the shortcuts' factors from each unit to the last is computed without any "
-        "gradient. Look how closely the measured shortcut term follows it within a stage; the two "
-        "part where a stage begins, as projections are left out of the product, and at the first "
-        "unit, whose shortcut starts behind its activation. A gate's own derivative is no part of "
-        "the product either. Then look how far the whole gradient stays from both.",
+        "The product of the shortcuts' factors from each unit to the last is computed without "
+        "any gradient. Look how closely the measured shortcut term follows it within a stage; "
+        "the two part where a stage begins, as projections are left out of the product, and at "
+        "the first unit, whose shortcut starts behind its activation. A gate's own derivative is "
+        "no part of the product either. Then look how far the whole gradient stays from both.",
         "Product of the shortcut factors beside the measured shortcut term and gradient",
     ),
     "factors": _Text(
@@ -84,8 +84,9 @@ _TEXTS = {
     "truncation_in_training": _Text(
         "Truncation while training",
         "equation (2)",
-        "The paper saw the activations after the addition become less and less truncated: look "
-        "whether the colours fade from left to right.",
+        "The paper (section 5) says that in its original ResNet-164 training adjusts the weights "
+        "until f seldom truncates, and that with 1001 layers it truncates more often. Look "
+        "whether the units turn darker from left to right.",
         "Share that f truncates, by training step and unit",
     ),
     "gradient_in_training": _Text(
