@@ -223,11 +223,12 @@ def cross_entropy(network: chain.Chain) -> Loss:
         classes = outputs.shape[-1]
         fits = labels.shape == outputs.shape[:1] and np.issubdtype(labels.dtype, np.integer)
         if outputs.shape.rank != 2 or not (fits and 0 <= labels.min() <= labels.max() < classes):
+            span = f", from {labels.min()} to {labels.max()}" if labels.size else ""
             raise ValueError(
                 f"labels must be a whole number from 0 to {classes - 1} for each of the "
                 f"{outputs.shape[0]} images, and the model must return (batch, classes). Received: "
-                f"labels of shape {labels.shape} and type {labels.dtype}, model output of shape "
-                f"{tuple(outputs.shape)}"
+                f"labels of shape {labels.shape} and type {labels.dtype}{span}, model output of "
+                f"shape {tuple(outputs.shape)}"
             )
         if not network.has_softmax:
             options = {"labels": labels, "logits": exact(outputs)}
