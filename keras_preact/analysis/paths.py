@@ -10,12 +10,12 @@ import tensorflow as tf
 from keras_preact.analysis.results import PathLengths
 from keras_preact.propagation import chain
 from keras_preact.propagation.backward_pass import (
-    TOLERANCES,
     Loss,
     cross_entropy,
     of_loss,
     power_of_two,
     pull_back,
+    tolerance,
 )
 from keras_preact.propagation.forward_pass import exact
 
@@ -69,7 +69,7 @@ def path_lengths(
         pulled = network.compute(pull_back, layers, x, gradient.tensor, training)
         gradient = _rescaled(pulled, gradient.scale)
         by_length = _through_unit(network, layers, x, by_length, training)
-    return _collect(network.names, gradient, by_length)
+    return _collect(network, gradient, by_length)
 
 
 class _Scaled(NamedTuple):
@@ -128,32 +128,33 @@ def _add(first, second):
     return _rescaled(tf.add_n(terms), largest)
 
 
-def _collect(names, gradient, by_length):
-    lengths = range(len(names) + 1)
+def _collect(network, gradient, by_length):
+    units = len(network.units)
+    lengths = range(units + 1)
     norms, products = np.zeros((2, len(lengths)))
     total = sum(map(_float64, by_length.values()))
     for length, scaled in by_length.items():
         term = _float64(scaled)
         norms[length] = np.linalg.norm(term)
         products[length] = np.vdot(term, total)
-    _check(gradient, total, norms)
+    _check(network, gradient, total, norms)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = products / np.vdot(total, total)
-    paths = np.array([math.comb(len(names), length) for length in lengths], "float64")
-    return PathLengths(units=names, paths=paths, gradient_norm=norms, share=share)
+    paths = np.array([math.comb(units, length) for length in lengths], "float64")
+    return PathLengths(units=network.names, paths=paths, gradient_norm=norms, share=share)
 
 
 def _float64(scaled):
     return exact(scaled.tensor).numpy().astype("float64") * scaled.scale
 
 
-def _check(gradient, total, sizes):
+def _check(network, gradient, total, sizes):
     """Raises ArithmeticError unless total is the gradient, to the rounding of terms of sizes."""
     error = np.linalg.norm(total - _float64(gradient))
-    dtype = gradient.tensor.dtype.name
-    if error > TOLERANCES[dtype] * np.sum(sizes):
+    most, precision = tolerance(network)
+    if error > most * np.sum(sizes):
         raise ArithmeticError(
             "The gradients of all lengths must add up to that of the network, to rounding: the "
             "taps of a unit must be what it computes. Received: a sum that differs by "
-            f"{error / np.sum(sizes):.1e} of its terms in {dtype}"
+            f"{error / np.sum(sizes):.1e} of its terms in {precision}"
         )

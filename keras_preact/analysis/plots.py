@@ -147,7 +147,7 @@ def shortcut_product(backward: Backward, title: str) -> bytes:
 
 @as_png
 def factors(backward: Backward, title: str) -> bytes:
-    """The values that the factor of each shortcut is the mean of, as a heat map in a PNG file.
+    """The values that the factor of each shortcut stands for, as a heat map in a PNG file.
 
     Args:
         backward: of one unit at least.

@@ -20,7 +20,7 @@ _LOSS_SCALE = 2.0**12
 
 # Most that rounding leaves between the sum of the two terms and the gradient, relative to it:
 # several times what was measured at depths 20, 56 and 1001.
-TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.3, "float16": 0.05}
+_TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.3, "float16": 0.05}
 
 
 def backward(
@@ -196,14 +196,23 @@ def _factor(taps):
     return tf.convert_to_tensor(taps.factor.value), values
 
 
-def _check(network, gradient_norms, errors):
-    """Raises ArithmeticError at the last unit whose terms do not add up."""
+def tolerance(network: chain.Chain) -> tuple[float, str]:
+    """Most that rounding leaves between a gradient and the sum of its parts, relative to them.
+
+    Returns:
+        It, and the precisions that it is due to.
+    """
     dtypes = {unit.compute_dtype for unit in network.units}
     if tf.config.list_physical_devices("GPU"):
         # GPUs may multiply float32 with the 10 bits of float16.
         tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
         dtypes |= {"float16"} if tf32 else set()
-    most = max(TOLERANCES[dtype] for dtype in dtypes)
+    return max(_TOLERANCES[dtype] for dtype in dtypes), ", ".join(sorted(dtypes))
+
+
+def _check(network, gradient_norms, errors):
+    """Raises ArithmeticError at the last unit whose terms do not add up."""
+    most, precision = tolerance(network)
     # What is not finite has no sum: exploded, and shown as it is.
     wrong = np.flatnonzero(np.isfinite(gradient_norms) & ~(errors <= most))
     if wrong.size:
@@ -211,7 +220,7 @@ def _check(network, gradient_norms, errors):
         raise ArithmeticError(
             "The two terms of equation (5) must add up to the gradient, to rounding: the taps of "
             f"a unit must be what it computes. Received: {network.names[last]}, where they differ "
-            f"by {errors[last]:.1e} of the gradient, in {', '.join(sorted(dtypes))}"
+            f"by {errors[last]:.1e} of the gradient, in {precision}"
         )
 
 

@@ -75,7 +75,7 @@ def test_inference_takes_the_gradient_of_the_moving_statistics():
     )
 
 
-# Measured in nets of depth 20 and 56 as well: see TOLERANCES.
+# Measured in nets of depth 20 and 56 as well: see `backward_pass.tolerance`.
 @pytest.mark.parametrize(("dtype", "error"), [("mixed_bfloat16", 0.1), ("mixed_float16", 0.02)])
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 def test_in_half_precision_the_terms_add_up_to_its_rounding(shortcut, dtype, error):
