@@ -2,7 +2,7 @@
 
 python docs/draw_gallery.py
 
-Takes about ten minutes on two cores, most of it to train ResNet-56 and a plain net of the same
+Takes about eight minutes on two cores, most of it to train ResNet-56 and a plain net of the same
 depth on the embedded digits; runs that are there already, in runs/, are taken as they are.
 """
 
