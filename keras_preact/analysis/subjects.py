@@ -86,7 +86,7 @@ def of_run(run_dir: str, which: str = "newest", data_dir: str | None = None) -> 
     checkpoint.find(folder.checkpoints, which, tell=lambda line: None)
     data = restore_data(folder, data_dir)
     # Now: a run that goes on may have deleted an earlier one meanwhile.
-    path = checkpoint.find(folder.checkpoints, which)
+    path = checkpoint.find(folder.checkpoints, which, run=folder.recorded_id())
     model = restore_model(folder, path)
     return Subject(f"{describe(config)}, step {step_of(path):,}", config, model, data, folder)
 

@@ -57,7 +57,7 @@ def _read_run(config):
     folder = RunFolder(config.run_dir)
     data = restore_data(folder, config.data_dir)
     # Now: a run that goes on may have deleted an earlier one meanwhile.
-    path = checkpoint.find(folder.checkpoints, config.checkpoint)
+    path = checkpoint.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
     return Source(restore_model(folder, path), data, f"step {step_of(path):,} of {folder}")
 
 

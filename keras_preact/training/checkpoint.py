@@ -32,6 +32,10 @@ class Checkpoints:
         state: of the run.
         keep: how many of the newest to keep.
         tell: takes a line for the user.
+        run: id of the run, with which checkpoints are stamped; restoring refuses others, and
+            only the run's own are ever deleted. None neither stamps nor refuses.
+        check_own: called before each save; raises SaveError where the folder is no longer
+            the run's.
     """
 
     def __init__(
@@ -40,9 +44,11 @@ class Checkpoints:
         state: TrainState,
         keep: int,
         tell: Callable[[str], None] = print,
+        run: str | None = None,
+        check_own: Callable[[], None] = lambda: None,
     ):
         self._folder, self._state, self._keep = epath.Path(folder), state, keep
-        self._tell = tell
+        self._tell, self._run, self._check_own = tell, run, check_own
         self._saving = Saving(tell)
         self._copies = None
 
@@ -74,8 +80,19 @@ class Checkpoints:
         values = self._values(position)
 
         def job():
-            before()
-            self._write(values, position, best)
+            self._check_own()
+            path = self._folder / f"step-{position.step}"
+            # Its unfinished folder is there from the first file on: it tells a run that was
+            # killed in its first save from one that has lost its checkpoints.
+            with files.sealed(path, self._run) as folder:
+                before()
+                self._copy(values)
+                if best:
+                    self._write_best(path.name)
+                everything = tf.train.Checkpoint(**self._copies, position=position.to_variables())
+                everything.write(str(folder / PREFIX))
+            keep(self._folder, listed(self._folder)[: self._keep], self._run)
+            name_as_latest(path)
             after()
 
         self._saving.start(f"step {position.step:,}", job)
@@ -95,10 +112,11 @@ class Checkpoints:
             tidy: whether to move damaged ones to the subfolder `damaged`.
 
         Raises:
-            ValueError: if all are damaged, or one holds other variables than this run's.
+            ValueError: if all are damaged, or the newest is another run's or holds other
+                variables than this one's.
         """
         self.wait()
-        path = newest_undamaged(self._folder, self._tell, tidy)
+        path = newest_undamaged(self._folder, self._tell, tidy, self._run)
         if path is None:
             return None
         position = Position().to_variables()
@@ -125,37 +143,45 @@ class Checkpoints:
                 begin = end
         return values
 
-    def _write(self, values, position, best):
+    def _copy(self, values):
         if self._copies is None:
             with tf.device("CPU"):
                 self._copies = tf.nest.map_structure(tf.Variable, values)
         else:
             tf.nest.map_structure(lambda copy, value: copy.assign(value), self._copies, values)
-        name = f"step-{position.step}"
-        if best:
-            weights = {group: self._copies[group] for group in self._state.weights_to_save()}
-            with files.sealed(self._folder / "best" / name) as folder:
-                tf.train.Checkpoint(**weights).write(str(folder / PREFIX))
-            # Not the newest, which may be of steps that have been taken again since.
-            keep(self._folder / "best", [str(self._folder / "best" / name)])
-            name_as_latest(self._folder / "best" / name)
-        with files.sealed(self._folder / name) as folder:
-            everything = tf.train.Checkpoint(**self._copies, position=position.to_variables())
-            everything.write(str(folder / PREFIX))
-        keep(self._folder, listed(self._folder)[: self._keep])
-        name_as_latest(self._folder / name)
+
+    def _write_best(self, name):
+        path = self._folder / "best" / name
+        weights = {group: self._copies[group] for group in self._state.weights_to_save()}
+        with files.sealed(path, self._run) as folder:
+            tf.train.Checkpoint(**weights).write(str(folder / PREFIX))
+        # Not the newest, which may be of steps that have been taken again since.
+        keep(path.parent, [str(path)], self._run)
+        name_as_latest(path)
 
 
-def find(folder: epath.PathLike, which: str, tell: Callable[[str], None] = print) -> str:
+def find(
+    folder: epath.PathLike,
+    which: str,
+    tell: Callable[[str], None] = print,
+    run: str | None = None,
+) -> str:
     """Path of the "newest" or the "best" checkpoint of a run's folder of checkpoints.
 
     A damaged one is told of and left out.
 
+    Args:
+        folder: of the checkpoints.
+        which: "newest" or "best".
+        tell: takes a line for the user.
+        run: id of the run that it must be of; None for any.
+
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or it is another run's.
     """
     folder = epath.Path(folder)
-    path = newest_undamaged(folder / "best" if which == "best" else folder, tell, tidy=False)
+    part = folder / "best" if which == "best" else folder
+    path = newest_undamaged(part, tell, tidy=False, run=run)
     if path is None:
         raise ValueError(f"There is no {which} checkpoint in {folder}.")
     return path

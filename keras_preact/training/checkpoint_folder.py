@@ -10,6 +10,8 @@ from keras_preact.training import files
 
 # Of the files of a checkpoint, in its folder.
 PREFIX = "variables"
+# What `files.sealed` was filling, and `files.remove` was deleting.
+_UNFINISHED, _DELETED = (rf"\.step-[0-9]+\.{end}" for end in ("tmp", "deleted"))
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAMED_DIFFERENCES = 5
 
@@ -21,15 +23,32 @@ def step_of(path: str) -> int:
 
 def listed(folder: epath.Path) -> list[str]:
     """The paths of the checkpoints in a folder, newest first."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted(map(str, found), key=step_of, reverse=True)
+    return sorted(map(str, _matching(folder, "step-[0-9]+")), key=step_of, reverse=True)
 
 
-def keep(folder: epath.Path, paths: Sequence[str]) -> None:
-    """Deletes all checkpoints in a folder but these, and what a killed process left of others."""
-    left = [str(path) for path in folder.iterdir() if path.name.startswith(".step-")]
-    for path in (*listed(folder), *left):
-        if path not in paths:
+def unfinished_steps(folder: epath.Path) -> set[int]:
+    """The steps after which a process was killed while it saved."""
+    return {step_of(path.name.removesuffix(".tmp")) for path in _matching(folder, _UNFINISHED)}
+
+
+def _matching(folder, pattern):
+    # Not by glob, which would take brackets in the names of folders above for wildcards.
+    paths = folder.iterdir() if folder.exists() else ()
+    return [path for path in paths if re.fullmatch(pattern, path.name)]
+
+
+def keep(folder: epath.Path, paths: Sequence[str], run: str | None = None) -> None:
+    """Deletes a run's checkpoints in a folder but these, and what a killed process left of others.
+
+    Args:
+        folder: of the checkpoints.
+        paths: of those to keep.
+        run: id of the run; another run's checkpoints stay, as does what has no manifest.
+    """
+    for path in _matching(folder, f"{_UNFINISHED}|{_DELETED}"):
+        files.remove(path)
+    for path in set(listed(folder)) - set(paths):
+        if (epath.Path(path) / files.MANIFEST).exists() and files.run_of(path) in (None, run):
             files.remove(path)
 
 
@@ -39,7 +58,9 @@ def name_as_latest(path: epath.Path) -> None:
     files.write_whole(path.parent / "checkpoint", text.encode())
 
 
-def newest_undamaged(folder: epath.Path, tell: Callable[[str], None], tidy: bool) -> str | None:
+def newest_undamaged(
+    folder: epath.Path, tell: Callable[[str], None], tidy: bool, run: str | None = None
+) -> str | None:
     """The path of the newest checkpoint that is as its manifest says; None where there is none.
 
     Args:
@@ -47,14 +68,16 @@ def newest_undamaged(folder: epath.Path, tell: Callable[[str], None], tidy: bool
         tell: takes a line for the user on each damaged one.
         tidy: whether to move damaged ones to the subfolder `damaged`, where one is left to
             go on from.
+        run: id of the run they must be of; None takes any, as it does those without an id.
 
     Raises:
-        ValueError: if all are damaged.
+        ValueError: if all are damaged, or the newest is another run's.
     """
     damaged = []
     for path in listed(folder):
         what = files.damage(path)
         if what is None:
+            _check_own(path, run)
             # Not before: without any left, the next start would be a new one.
             for each in damaged if tidy else ():
                 _move_to_damaged(epath.Path(each))
@@ -68,6 +91,15 @@ def newest_undamaged(folder: epath.Path, tell: Callable[[str], None], tidy: bool
             "--overwrite or another --run_dir."
         )
     return None
+
+
+def _check_own(path, run):
+    owner = files.run_of(path)
+    if run and owner and owner != run:
+        raise ValueError(
+            f"Every checkpoint in a run's folder must be its own. Received: {path}, saved by run "
+            f"{owner!r:.40}; config.json beside it is of run {run!r}. Move it out of the folder."
+        )
 
 
 def _move_to_damaged(path):

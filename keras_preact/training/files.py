@@ -26,7 +26,7 @@ def write_whole(path: epath.PathLike, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def sealed(path: epath.PathLike) -> Iterator[epath.Path]:
+def sealed(path: epath.PathLike, run: str | None = None) -> Iterator[epath.Path]:
     """A folder to fill with files, which takes its name only once it is whole and on the disk.
 
     It gets a manifest of the size and SHA-256 of each of its files. A folder that had
@@ -34,6 +34,7 @@ def sealed(path: epath.PathLike) -> Iterator[epath.Path]:
 
     Args:
         path: what the folder will be called.
+        run: id of the run that it is a part of, for `run_of`.
 
     Yields:
         The folder, under another name, which begins with a dot.
@@ -45,7 +46,8 @@ def sealed(path: epath.PathLike) -> Iterator[epath.Path]:
         temporary.mkdir(parents=True)
         yield temporary
         manifest = {name: _describe(temporary / name) for name in _files(temporary)}
-        (temporary / MANIFEST).write_text(json.dumps({"files": manifest}, indent=2) + "\n")
+        record = {"files": manifest, **({"run": run} if run else {})}
+        (temporary / MANIFEST).write_text(json.dumps(record, indent=2) + "\n")
         for name in (*manifest, MANIFEST, "."):
             _flush(temporary / name)
         remove(path)
@@ -80,6 +82,14 @@ def damage(path: epath.PathLike) -> str | None:
     return None
 
 
+def run_of(path: epath.PathLike) -> str | None:
+    """The id of the run that a `sealed` folder is a part of; None where it names none."""
+    try:
+        return json.loads((epath.Path(path) / MANIFEST).read_text()).get("run")
+    except (AttributeError, OSError, RecursionError, ValueError):
+        return None
+
+
 def flush_tree(folder: epath.PathLike) -> None:
     """Returns once a folder and all that lies in it are on the disk, and not only in memory."""
     for path in epath.Path(folder).iterdir():
@@ -92,16 +102,22 @@ def sha256(path: epath.PathLike) -> str:
     return _describe(epath.Path(path))["sha256"]
 
 
+def lies_there(path: epath.PathLike) -> bool:
+    """Whether there is a file, a folder or a link, be it one that leads nowhere."""
+    return epath.Path(path).exists() or os.path.islink(path)
+
+
 def remove(path: epath.PathLike) -> None:
-    """Deletes a folder, where there is one, so that it is never seen half-deleted."""
+    """Deletes a folder or a file, where there is one, so that it is never seen half-deleted."""
     path = epath.Path(path)
-    if not path.exists():
+    if not lies_there(path):
         return
     if not path.name.startswith("."):
         hidden = path.parent / f".{path.name}.deleted"
         remove(hidden)
         path = path.rename(hidden)
-    path.rmtree()
+    # What a link leads to was not made here.
+    path.rmtree() if path.is_dir() and not os.path.islink(path) else path.unlink()
 
 
 def _files(folder):

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the end of the time allowed: reasons to save and stop at the next step."""
+"""Ctrl-C, SIGTERM, SIGHUP, the end of the time allowed: reasons to save and stop."""
 
 import collections
 import contextlib
@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A terminal that is closed sends the last.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Programs such as timeout send a signal to the process and to its group at once.
 SAME_SIGNAL_SECONDS = 0.2
 TIME_UP_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: to be started again
@@ -24,7 +25,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """A context in which the first SIGINT or SIGTERM only makes `requested` true.
+    """A context in which the first of `SIGNALS` only makes `requested` true.
 
     It does so at once, whatever the program computes; a second signal ends the process
     at once. Outside the main thread, where Python allows no handlers, signals act as
@@ -88,10 +89,11 @@ class Interruption:
 
 @contextlib.contextmanager
 def heard(first: Callable[[int], None], handler: Callable) -> Iterator[None]:
-    """A context in which SIGINT and SIGTERM are heard at once; the second ends the process.
+    """A context in which `SIGNALS` are heard at once; the second ends the process.
 
-    Python's own handlers wait until TensorFlow returns, a compilation later. To be
-    entered in the main thread.
+    Python's own handlers wait until TensorFlow returns, a compilation later. SIGHUP is no
+    second signal, as a closed terminal sends it more than once, and stays ignored where it
+    was, as under nohup. To be entered in the main thread.
 
     Args:
         first: takes the number of the first signal, in another thread, at once.
@@ -99,7 +101,9 @@ def heard(first: Callable[[int], None], handler: Callable) -> Iterator[None]:
     """
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)
-    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [number for number in SIGNALS if not (nohup and number == signal.SIGHUP)]
+    previous = {number: signal.signal(number, handler) for number in numbers}
     previous_fd = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_listen, args=(ear, first), daemon=True).start()
     try:
@@ -122,5 +126,5 @@ def _listen(ear, first):
             if heard_at is None:
                 heard_at = now
                 first(number)
-            elif now - heard_at > SAME_SIGNAL_SECONDS:
+            elif now - heard_at > SAME_SIGNAL_SECONDS and number != signal.SIGHUP:
                 os._exit(128 + number)

@@ -8,11 +8,14 @@ import os
 import pathlib
 import shlex
 import socket
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 NAME = ".lock"
 
+# How every lock begins.
+_BEGINS = "process "
 # Others may remove the folder, or its lock, between two steps of taking it.
 _ATTEMPTS = 100
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -21,7 +24,7 @@ _FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 @contextlib.contextmanager
-def locked(folder: os.PathLike | str, flag: str = "run_dir") -> Iterator[None]:
+def locked(folder: os.PathLike | str, flag: str = "run_dir") -> Iterator[Callable[[], bool]]:
     """A context that one process at a time can be in, for each folder.
 
     The folder is made, with its parents, and removed again where it is left empty. The
@@ -32,13 +35,18 @@ def locked(folder: os.PathLike | str, flag: str = "run_dir") -> Iterator[None]:
         folder: it need not exist yet.
         flag: by which the user chose it.
 
+    Yields:
+        A function that tells whether the folder still is this process's: it is not where
+        somebody has deleted or moved it, or another process has taken its name since.
+
     Raises:
-        ValueError: if another process is in, or the folder cannot be written to.
+        ValueError: if another process is in, the folder cannot be written to, or what lies
+            there under the name of the lock is no lock.
         OSError: if the storage is full or fails.
     """
     if "://" in os.fspath(folder):
         _say_unlocked(folder, "buckets have no locks")
-        yield
+        yield lambda: True
         return
     folder, made = pathlib.Path(folder), []
     try:
@@ -48,7 +56,7 @@ def locked(folder: os.PathLike | str, flag: str = "run_dir") -> Iterator[None]:
             with _rule(folder, flag):
                 os.ftruncate(file, 0)
                 os.pwrite(file, f"{_this_process()}\n".encode(), 0)
-            yield
+            yield lambda: _lies_at(file, folder / NAME)
         finally:
             _release(file, folder)
     finally:
@@ -76,11 +84,18 @@ def _acquire(folder, flag, made):
     for _ in range(_ATTEMPTS):
         _make(folder, made)
         try:
-            file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+            # Not through a link, whose target would be written over; not waiting for a pipe.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            file = os.open(folder / NAME, flags, 0o666)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise
+            raise _no_lock(folder, flag) from None
         taken = False
         try:
+            _check_is_lock(file, folder, flag)
             _lock(file, folder, flag)
             taken = _lies_at(file, folder / NAME)
         finally:
@@ -97,6 +112,23 @@ def _make(folder, made):
         with contextlib.suppress(FileExistsError):  # another process was faster
             path.mkdir()
             made.append(path)
+
+
+def _check_is_lock(file, folder, flag):
+    """Raises ValueError for a file that no process of this package wrote, as it is written over."""
+    begins = _BEGINS.encode()
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        raise _no_lock(folder, flag)
+    # One that is being written, or was when its process was killed, may be shorter.
+    if not begins.startswith(os.pread(file, len(begins), 0)):
+        raise _no_lock(folder, flag)
+
+
+def _no_lock(folder, flag):
+    return ValueError(
+        f"{NAME} in {flag} must be absent, or the lock of another process of keras_preact. "
+        f"Received: {folder / NAME}, which is something else. Move it, or give another --{flag}."
+    )
 
 
 def _lock(file, folder, flag):
@@ -132,9 +164,8 @@ def _lies_at(file, path):
 def _this_process():
     now = datetime.datetime.now(datetime.UTC)
     command = " ".join(shlex.join(sys.orig_argv).splitlines())
-    return (
-        f"process {os.getpid()} on {socket.gethostname()} since {now:%Y-%m-%d %H:%M} UTC: {command}"
-    )
+    since = f"{now:%Y-%m-%d %H:%M} UTC"
+    return f"{_BEGINS}{os.getpid()} on {socket.gethostname()} since {since}: {command}"
 
 
 def _owner(file):

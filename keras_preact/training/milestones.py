@@ -155,9 +155,14 @@ class Milestones:
         self.restart_clocks()
         return evaluation
 
-    def save(self, done: int) -> None:
-        """Saves after so many steps, in the background."""
-        self._save(done, self.statistics.gather())
+    def save(self, done: int, evaluated: bool = True) -> None:
+        """Saves after so many steps, in the background.
+
+        Args:
+            done: steps taken.
+            evaluated: False where an evaluation is due after them, and has not been made.
+        """
+        self._save(done, self.statistics.gather(), evaluated)
         self.restart_clocks()
 
     def restart_clocks(self) -> None:

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 from absl import app
 
+from keras_preact.support import console
 from keras_preact.training import flags
 from keras_preact.training.errors import SaveError
 from keras_preact.training.interruption import Interrupted, heard
@@ -62,6 +63,7 @@ def start(
         command: how Python is called to run the program; default: the file that runs.
         words: under which main takes the words beside flags; without, there may be none.
     """
+    console.survive()
     flags.define(config_class)
 
     def run(arguments):
@@ -87,7 +89,7 @@ def ending(config_class: type, unfinished: str) -> Iterator[None]:
     | an error with an `exit_code` | that |
     | MemoryError, or TensorFlow's likes of it | 1 |
     | Interrupted: the run has been saved | its own |
-    | SIGINT, SIGTERM | 130, 143 |
+    | SIGINT, SIGTERM, SIGHUP | 130, 143, 129 |
 
     Each of them shows one message; --debug adds the traceback. Other errors pass. After
     the first signal `finally` clauses run; a second one ends the process at once.
@@ -104,7 +106,8 @@ def ending(config_class: type, unfinished: str) -> Iterator[None]:
             print("\n".join([f"Stopped: {interrupted}.", *notes]))
             sys.exit(interrupted.exit_code)
         except _Terminated as error:
-            _fail(error, f"ended by SIGTERM; {unfinished}.", 128 + signal.SIGTERM)
+            name = signal.Signals(error.number).name
+            _fail(error, f"ended by {name}; {unfinished}.", 128 + error.number)
         except KeyboardInterrupt as error:
             _fail(error, f"interrupted; {unfinished}.", 128 + signal.SIGINT)
         except Exception as error:
@@ -114,7 +117,21 @@ def ending(config_class: type, unfinished: str) -> Iterator[None]:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, in the guise that code made to clean up after Ctrl-C knows."""
+    """SIGTERM or SIGHUP, in the guise that code made to clean up after Ctrl-C knows."""
+
+    number = signal.SIGTERM
+
+
+class _HungUp(_Terminated):
+    number = signal.SIGHUP
+
+
+# Without arguments, as a class is all that `_nothing_swallowed` can raise anew.
+_RAISED = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: _Terminated,
+    signal.SIGHUP: _HungUp,
+}
 
 
 @contextlib.contextmanager
@@ -125,7 +142,7 @@ def _signals_raise():
         nonlocal raised
         if not raised:
             raised = True
-            raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+            raise _RAISED[number]
 
     with heard(lambda number: None, act), _nothing_swallowed():
         yield

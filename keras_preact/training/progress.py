@@ -8,13 +8,14 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+from keras_preact.support import console
 from keras_preact.training.reports import Means
 
 
 def say(text: str) -> None:
-    """Prints a line that stays, beside any bar, from any thread."""
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    """Prints a line that stays, beside any bar, from any thread; where it cannot, goes on."""
+    with console.unbreakable():
+        tqdm.write(text, file=sys.stdout)
 
 
 class Progress:

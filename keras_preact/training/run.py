@@ -10,6 +10,7 @@ import keras
 from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
+from keras_preact.support import console
 from keras_preact.training import checkpoint, distribution, metrics, optimizer, propagation_log
 from keras_preact.training.checkpoint_folder import step_of
 from keras_preact.training.cluster import from_environment
@@ -17,8 +18,7 @@ from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation, evaluate, make_eval_step
 from keras_preact.training.feeding import feed_evaluation, naming_unreadable
 from keras_preact.training.flags import this_python
-from keras_preact.training.interruption import Interruption
-from keras_preact.training.lock import locked
+from keras_preact.training.interruption import Interrupted, Interruption
 from keras_preact.training.position import Position
 from keras_preact.training.probe import Probe
 from keras_preact.training.progress import say
@@ -43,7 +43,8 @@ def run(config: TrainConfig) -> Evaluation:
         SaveError: if the run cannot be saved twice in a row.
         WorkerLostError: if another worker of the run has ended or cannot be reached.
     """
-    return _evaluate(config) if config.mode == "evaluate" else _train(config)
+    with console.unbreakable():
+        return _evaluate(config) if config.mode == "evaluate" else _train(config)
 
 
 def _train(config):
@@ -53,7 +54,7 @@ def _train(config):
     cluster = from_environment(os.environ)
     writes = cluster is None or cluster.is_chief
     folder = RunFolder(config.folder)
-    with locked(folder.path) if writes else contextlib.nullcontext():
+    with folder.locked(config.resume) if writes else contextlib.nullcontext():
         folder.check_free(config)
         with distribution.prepared(config, cluster) as (decision, strategy):
             keras.utils.set_random_seed(config.seed)
@@ -61,7 +62,7 @@ def _train(config):
             trainer = _make_trainer(config, data, folder, decision, strategy, writes, interruption)
             position = _start(config, data, folder, trainer)
             _announce(config, data, folder, trainer, decision, position)
-            result = trainer.fit(position)
+            result = _fit(trainer, position, folder)
             trainer.writer.line(
                 f"Finished: evaluation {result}\n"
                 f"  run:    {folder}\n"
@@ -69,6 +70,15 @@ def _train(config):
                 f"  export: {this_python()} export.py --run_dir={shlex.quote(str(folder))}"
             )
             return result
+
+
+def _fit(trainer, position, folder):
+    try:
+        return trainer.fit(position)
+    except Interrupted as interrupted:
+        if folder.aside.exists():
+            interrupted.add_note(f"{folder.kept_aside()} until the new one has been evaluated.")
+        raise
 
 
 def _make_trainer(config, data, folder, decision, strategy, writes, interruption):
@@ -79,7 +89,9 @@ def _make_trainer(config, data, folder, decision, strategy, writes, interruption
         state = make_state(config, model, sgd)
     measures = config.log_propagation_steps and writes
     probe = Probe(model, data, config) if measures else None
-    checkpoints = checkpoint.Checkpoints(folder.checkpoints, state, config.keep_checkpoints, say)
+    checkpoints = checkpoint.Checkpoints(
+        folder.checkpoints, state, config.keep_checkpoints, say, folder.run_id, folder.check_ours
+    )
     title = f"{model.name}, {config.unit}, on {data.info.name}"
     writer = Writer(folder, checkpoints, config, data, title, writes)
     return Trainer(
@@ -93,9 +105,11 @@ def _start(config, data, folder, trainer):
         check_same_data(data.info, folder.read()[1], trained_on=True)
         metrics.read(folder.metrics)
         propagation_log.read(folder.propagation)
+        folder.check_nothing_lost()
         return trainer.restore()
     if folder.holds_a_run() and trainer.writer.writes:
         folder.set_aside()
+        say(f"{folder.kept_aside()} until the new one has been evaluated.")
     return Position(seed=config.seed)
 
 
@@ -123,14 +137,14 @@ def _evaluate(config):
         check_same_data(data.info, info)
         with strategy.scope():
             # Anew: a run that goes on may have deleted it meanwhile.
-            path = checkpoint.find(folder.checkpoints, config.checkpoint)
+            path = checkpoint.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
             model = restore_model(folder, path)
         step = make_eval_step(model, info, strategy)
         batches, steps = feed_evaluation(strategy, data, config.global_batch_size)
         with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
             result = evaluate(step, batches, steps)
         if cluster is None or cluster.is_chief:
-            print(f"{folder} at step {step_of(path):,}: {result}")
+            say(f"{folder} at step {step_of(path):,}: {result}")
         return result
 
 

@@ -1,18 +1,26 @@
 """The folder of a run: what lies where, and who may write there."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import platform
+import shlex
 import sys
+import uuid
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
 
 from keras_preact.data import DatasetInfo
+from keras_preact.training import metrics
+from keras_preact.training.checkpoint_folder import listed, step_of, unfinished_steps
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.decision import Decision
-from keras_preact.training.files import write_whole
+from keras_preact.training.errors import SaveError
+from keras_preact.training.files import lies_there, remove, write_whole
+from keras_preact.training.lock import locked
 from keras_preact.version import __version__
 
 # Fields that may differ when a run is resumed: they change nothing that has been learned.
@@ -46,13 +54,82 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
-        self._aside = self.path / ".overwritten"
+        self.aside = self.path / ".overwritten"
+        self.run_id: str | None = None
+        self._is_ours = lambda: True
 
     def __str__(self) -> str:
         return str(self.path)
 
     def holds_a_run(self) -> bool:
         return self.config.exists()
+
+    @contextlib.contextmanager
+    def locked(self, resume: bool = False) -> Iterator[None]:
+        """A context in which the folder is this process's alone, and `run_id` that of its run.
+
+        Args:
+            resume: whether the run there, if there is one, goes on; else a new one begins.
+
+        Raises:
+            ValueError: as `lock.locked` does, or if the record of the run cannot be read.
+            OSError: if the storage is full or fails.
+        """
+        with locked(self.path) as self._is_ours:
+            goes_on = resume and self.holds_a_run()
+            self.run_id = (goes_on and self.recorded_id()) or uuid.uuid4().hex
+            yield
+
+    def check_ours(self) -> None:
+        """Raises SaveError where the folder, once locked, no longer is this process's."""
+        if not self._is_ours():
+            raise SaveError(
+                f"{self} is no longer the folder of this run: it has been deleted, moved, or taken "
+                "by another process. Training has stopped, and nothing more was written there."
+            )
+
+    def recorded_id(self) -> str | None:
+        """The id with which the checkpoints of the run are stamped; None of an earlier version's.
+
+        Raises:
+            ValueError: if the record cannot be read.
+        """
+        self.read()
+        return json.loads(self.config.read_text()).get("run")
+
+    def check_nothing_lost(self) -> None:
+        """Refuses to begin anew where checkpoints are missing from a run that had saved.
+
+        Raises:
+            ValueError: if there is none to go on from, and metrics, a best or a damaged
+                checkpoint tell of steps taken; or if the folder of checkpoints cannot be read.
+        """
+        try:
+            if lies_there(self.checkpoints):
+                # Also of a link to nothing, as to a disk that is not mounted.
+                next(self.checkpoints.iterdir(), None)
+            lost = () if listed(self.checkpoints) else self._traces()
+        except OSError as error:
+            lost = [f"{self.checkpoints} cannot be read: {error.strerror}"]
+        if lost:
+            raise ValueError(
+                f"{self} has no checkpoint to go on from, and has had one: {', '.join(lost)}. Put "
+                "the checkpoints back (a disk may not be mounted), or give --overwrite to start "
+                "anew, or another --run_dir. The best one, where it is left, can be evaluated and "
+                "exported with --checkpoint=best."
+            )
+
+    def _traces(self):
+        """The signs of earlier checkpoints, in words."""
+        # A run that was killed in its first save had written its row, and perhaps its best.
+        begun = unfinished_steps(self.checkpoints)
+        rows = {row.step for row in metrics.read(self.metrics)} - begun
+        bests = set(map(step_of, listed(self.checkpoints / "best"))) - begun
+        traces = [f"{self.metrics} has the evaluation after step {max(rows):,}"] if rows else []
+        traces += [f"{self.checkpoints / 'best'} has that of step {step:,}" for step in bests]
+        if (damaged := self.checkpoints / "damaged").exists():
+            traces.append(f"there is {damaged}")
+        return traces
 
     def check_free(self, config: TrainConfig) -> None:
         """Refuses a folder that holds another's work, before anything is built.
@@ -81,27 +158,26 @@ class RunFolder:
             )
 
     def set_aside(self) -> None:
-        """Moves what a run wrote, and nothing else, to a hidden folder, for `forget_aside`.
+        """Moves what a run wrote, and nothing else, to the hidden folder `aside`.
 
-        Where one lies there already, the run in the folder has never saved: it is
+        Where one lies there already, the run in the folder has never been evaluated: it is
         deleted, and the earlier one goes on waiting.
         """
-        never_saved = self._aside.exists()
-        self._aside.mkdir(parents=True, exist_ok=True)
+        never_evaluated = self.aside.exists()
+        self.aside.mkdir(parents=True, exist_ok=True)
         figures = (self.metrics, self.propagation, self.curves)
         own = (self.checkpoints, self.tensorboard, *figures, self.labels, self.config)
-        for path in filter(lambda path: path.exists(), own):
-            if not never_saved:
-                path.rename(self._aside / path.name)
-            elif path.is_dir():
-                path.rmtree()
-            else:
-                path.unlink()
+        for path in filter(lies_there, own):
+            remove(path) if never_evaluated else path.rename(self.aside / path.name)
+
+    def kept_aside(self) -> str:
+        """Says which run was set aside, and how to have it back."""
+        there = shlex.quote(str(self.aside))
+        return f"The run that was here is kept (mv {there} NEW_RUN_DIR brings it back)"
 
     def forget_aside(self) -> None:
         """Deletes what was set aside, now that the new run has something to show."""
-        if self._aside.exists():
-            self._aside.rmtree()
+        remove(self.aside)
 
     def begin(
         self, config: TrainConfig, info: DatasetInfo, decision: Decision, step: int = 0
@@ -120,6 +196,7 @@ class RunFolder:
             history = json.loads(self.config.read_text()).get("history", [])
             changes = self._differences(config, _OF_A_CALL)
         record = {
+            "run": self.run_id,
             "config": config.to_json(),
             "dataset": dataclasses.asdict(info),
             "decision": dataclasses.asdict(decision),

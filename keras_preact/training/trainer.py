@@ -78,6 +78,12 @@ class Trainer:
         check_same_start(self.strategy, position.step if position else 0)
         if position is None:
             return Position(seed=self.config.seed)
+        if position.seed != self.config.seed:
+            raise ValueError(
+                f"The checkpoints in {self.writer.folder} must be of its run, whose seed is "
+                f"{self.config.seed}. Received: that of step {position.step:,}, of seed "
+                f"{position.seed}"
+            )
         self.milestones.statistics.scatter(position.replica_statistics)
         return position
 
@@ -137,9 +143,11 @@ class Trainer:
                 warm = True
                 self.milestones.reports.wait()
                 self.milestones.restart_clocks()
-            evaluation = self._do_what_is_due(done)
-            if self._asked_to_stop() and done < self.train_steps:
+            self._stop_requests = self.milestones.check()
+            # First, so that nothing that is shown or measured can keep it from being saved.
+            if self._asked_to_stop():
                 self._save_and_stop(done)
+            evaluation = self._do_what_is_due(done)
         self.checkpoints.wait()
         return evaluation
 
@@ -157,7 +165,6 @@ class Trainer:
 
     def _do_what_is_due(self, done):
         evaluates = self.timetable.evaluates(done)
-        self._stop_requests = self.milestones.check()
         if self.timetable.logs(done):
             self.milestones.log(done, show=not evaluates)
         if self.timetable.propagates(done):
@@ -181,8 +188,7 @@ class Trainer:
         return self.interruption.requested
 
     def _save_and_stop(self, done):
-        if not self.timetable.saves(done):
-            self.milestones.save(done)
+        self.milestones.save(done, evaluated=not self.timetable.evaluates(done))
         self._stop(done)
 
     def _stop(self, done) -> typing.NoReturn:

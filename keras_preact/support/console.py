@@ -1,0 +1,88 @@
+"""Output that cannot end a program: a broken pipe, a full disk or a closed terminal is survived."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+_STREAMS = {1: "stdout", 2: "stderr"}
+
+
+class _Unbreakable:
+    """A text stream that drops what cannot be written.
+
+    Args:
+        stream: the stream beneath; None where the process was started without one.
+    """
+
+    def __init__(self, stream: TextIO | None):
+        # As long as the process lasts.
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
+
+    def write(self, text: str) -> int:
+        """Writes text; characters that the stream's encoding lacks become escapes."""
+        with _survived():
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                encoding = self._stream.encoding
+                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what is buffered."""
+        with _survived():
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether a terminal shows the stream."""
+        with _survived():
+            return self._stream.isatty()
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def unbreakable() -> Iterator[None]:
+    """A context in which printing to sys.stdout and sys.stderr raises no OSError."""
+    before = {name: getattr(sys, name) for name in _STREAMS.values()}
+    for name, stream in before.items():
+        setattr(sys, name, stream if isinstance(stream, _Unbreakable) else _Unbreakable(stream))
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            getattr(sys, name).flush()
+            setattr(sys, name, stream)
+
+
+def survive() -> None:
+    """Makes sys.stdout and sys.stderr unbreakable for the rest of the process.
+
+    Python flushes both as it ends, and would turn a failure into an exit code of its own.
+    File descriptors that the process was started without lead to os.devnull: the next file
+    to be opened, a checkpoint for instance, would take all that is written to them.
+    """
+    for descriptor, name in _STREAMS.items():
+        _open_missing(descriptor)
+        stream = getattr(sys, name)
+        if not isinstance(stream, _Unbreakable):
+            setattr(sys, name, _Unbreakable(stream))
+
+
+def _open_missing(descriptor):
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        opened = os.open(os.devnull, os.O_RDWR)
+        os.dup2(opened, descriptor)
+        if opened != descriptor:
+            os.close(opened)
+
+
+def _survived():
+    # ValueError: the stream has been closed.
+    return contextlib.suppress(OSError, ValueError)
