@@ -45,12 +45,17 @@ class _Unbreakable:
         return getattr(self._stream, name)
 
 
+def stdout() -> TextIO:
+    """sys.stdout as it is now, made unbreakable for one caller."""
+    return _wrapped(sys.stdout)
+
+
 @contextlib.contextmanager
 def unbreakable() -> Iterator[None]:
     """A context in which printing to sys.stdout and sys.stderr raises no OSError."""
     before = {name: getattr(sys, name) for name in _STREAMS.values()}
     for name, stream in before.items():
-        setattr(sys, name, stream if isinstance(stream, _Unbreakable) else _Unbreakable(stream))
+        setattr(sys, name, _wrapped(stream))
     try:
         yield
     finally:
@@ -68,9 +73,11 @@ def survive() -> None:
     """
     for descriptor, name in _STREAMS.items():
         _open_missing(descriptor)
-        stream = getattr(sys, name)
-        if not isinstance(stream, _Unbreakable):
-            setattr(sys, name, _Unbreakable(stream))
+        setattr(sys, name, _wrapped(getattr(sys, name)))
+
+
+def _wrapped(stream):
+    return stream if isinstance(stream, _Unbreakable) else _Unbreakable(stream)
 
 
 def _open_missing(descriptor):

@@ -43,7 +43,9 @@ def sealed(path: epath.PathLike, run: str | None = None) -> Iterator[epath.Path]
     temporary = path.parent / f".{path.name}.tmp"
     remove(temporary)
     try:
-        temporary.mkdir(parents=True)
+        # Not its parents too: a folder that was taken away meanwhile must not come back.
+        temporary.parent.mkdir(exist_ok=True)
+        temporary.mkdir()
         yield temporary
         manifest = {name: _describe(temporary / name) for name in _files(temporary)}
         record = {"files": manifest, **({"run": run} if run else {})}

@@ -14,8 +14,9 @@ from keras_preact.training.reports import Means
 
 def say(text: str) -> None:
     """Prints a line that stays, beside any bar, from any thread; where it cannot, goes on."""
-    with console.unbreakable():
-        tqdm.write(text, file=sys.stdout)
+    stream = console.stdout()
+    tqdm.write(text, file=stream)
+    stream.flush()
 
 
 class Progress:

@@ -76,7 +76,7 @@ def test_what_is_saved_is_the_state_at_that_moment_though_it_changes_meanwhile(
     scramble(state, seed=2)
     may_write.set()
     checkpoints.wait()
-    assert seen == [[], str(tmp_path / "step-5")]
+    assert seen == [[".step-5.tmp"], str(tmp_path / "step-5")]
     assert restore(tmp_path, other).step == 5
     assert_same(values(other), expected)
 

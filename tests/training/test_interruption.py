@@ -70,7 +70,7 @@ def iterations(seconds):
     return round(100_000 * seconds / (time.perf_counter() - begun))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_heard_at_once_while_the_program_computes(number, exits):
     sent, heard, count = [], [], iterations(1.0)
 
@@ -108,6 +108,32 @@ def test_signals_sent_together_count_as_one_and_a_later_one_ends_the_process(exi
         send(signal.SIGINT)
         wait_until(lambda: exits)
     assert exits == [130]
+
+
+def test_a_closed_terminal_is_no_second_signal_however_often_it_says_so(exits, clock):
+    lines = []
+    with Interruption(tell=lines.append) as asked:
+        for _ in range(3):
+            send(signal.SIGHUP)
+            time.sleep(0.1)  # until another thread has heard it
+            clock.go(10)
+        assert exits == [] and len(lines) == 1
+        assert asked.interrupted("").exit_code == 129
+        send(signal.SIGINT)
+        wait_until(lambda: exits)
+    assert exits == [130]
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as asked:
+            send(signal.SIGHUP)
+            time.sleep(0.1)
+            assert not asked.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_ends_a_busy_process_at_once():

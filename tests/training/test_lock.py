@@ -126,6 +126,46 @@ def test_the_lock_of_another_that_took_the_place_is_left_alone(folder):
     assert (folder / lock.NAME).read_text() == "of another"
 
 
+def test_whoever_holds_a_lock_can_ask_whether_the_folder_still_is_its_own(folder):
+    with locked(folder) as is_ours:
+        assert is_ours()
+        moved = folder.rename(folder.parent / "moved")
+        assert not is_ours()
+        with locked(folder) as is_anothers:
+            assert is_anothers() and not is_ours()
+        moved.rename(folder)
+        assert is_ours()
+        (folder / lock.NAME).unlink()
+        assert not is_ours()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path, other: path.symlink_to(other),
+        lambda path, other: path.symlink_to(other.parent / "nowhere"),
+        lambda path, other: path.hardlink_to(other),
+        lambda path, other: path.write_text("my own"),
+        lambda path, other: os.mkfifo(path),
+        lambda path, other: path.mkdir(),
+    ],
+    ids=["link", "dangling link", "hard link", "file", "pipe", "folder"],
+)
+def test_what_is_no_lock_is_refused_and_stays_as_it_is(tmp_path, make):
+    other = tmp_path / "thesis.tex"
+    other.write_text("years of work")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    make(folder / lock.NAME, other)
+    before = os.lstat(folder / lock.NAME)
+    with pytest.raises(ValueError, match=rf"{folder}/\.lock, which is"), locked(folder):
+        pytest.fail("locked")
+    assert os.path.samestat(os.lstat(folder / lock.NAME), before)
+    assert os.lstat(folder / lock.NAME).st_size == before.st_size
+    assert other.read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "thesis.tex"]
+
+
 def test_only_empty_folders_that_it_made_are_removed(folder):
     folder.parent.mkdir()
     with pytest.raises(KeyError), locked(folder):

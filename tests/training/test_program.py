@@ -160,6 +160,7 @@ def test_a_run_that_was_saved_says_so_and_how_to_go_on(capsys):
     [
         (signal.SIGINT, "Error: interrupted; nothing is done.\n"),
         (signal.SIGTERM, "Error: ended by SIGTERM; nothing is done.\n"),
+        (signal.SIGHUP, "Error: ended by SIGHUP; nothing is done.\n"),
     ],
 )
 def test_a_signal_runs_what_cleans_up_and_ends_with_a_line(capsys, number, line):
