@@ -1,4 +1,4 @@
-"""Runs beside others, resumed without their checkpoints, overwritten, and robbed of their folder."""
+"""Runs beside others, without their checkpoints, overwritten, and robbed of their folder."""
 
 import os
 import shutil
