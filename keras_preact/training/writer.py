@@ -7,12 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from keras_preact.data import Dataset
 from keras_preact.propagation import pictures as propagation_pictures
 from keras_preact.training import curves, metrics, pictures, propagation_log
-from keras_preact.training.background import reason
 from keras_preact.training.checkpoint import Checkpoints
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation
@@ -103,9 +101,7 @@ class Writer:
         batches = data.train(pictures.MOST_IMAGES, **options)
         images, labels = next(iter(batches))
         png = pictures.batch(images.numpy(), labels.numpy(), self._info.class_names)
-        self._try(
-            self.folder.tensorboard, self._log.picture, "train", start, "augmented_images", png
-        )
+        self._log.picture("train", start, "augmented_images", png)
 
     def log(
         self,
@@ -121,9 +117,7 @@ class Writer:
         speed, waiting = self._progress.interval(done, means, learning_rate, show)
         if not self.writes:
             return
-        self._try(
-            self.folder.tensorboard,
-            self._log.train,
+        self._log.train(
             done,
             loss=means.loss,
             accuracy=means.accuracy,
@@ -154,7 +148,7 @@ class Writer:
             images_per_second=speed,
             elapsed_seconds=time.perf_counter() - self._started,
         )
-        self._try(self.folder.tensorboard, self._log.add, row)
+        self._log.add(row)
         self.line(
             f"epoch {epoch:.2f}, step {done:,}: training accuracy {means.accuracy:.2%}, "
             f"loss {means.loss:.4f}; evaluation {evaluation}"
@@ -204,12 +198,12 @@ class Writer:
         png = propagation_pictures.gradient(record.backward, title)
         self._log.picture("train", record.step, "propagation/gradient", png)
 
-    def _try(self, path, write, *arguments, **options):
+    def _try(self, path, write, *arguments):
         self.folder.check_ours()
         try:
-            write(*arguments, **options)
-        except (OSError, tf.errors.OpError) as error:
-            self.line(f"Could not write {path}: {reason(error)}")
+            write(*arguments)
+        except OSError as error:
+            self.line(f"Could not write {path}: {error.strerror}")
 
     def confusion(self, done: int, evaluation: Evaluation) -> None:
         """Confusion matrix and accuracy of each class, to TensorBoard."""

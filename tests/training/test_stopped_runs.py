@@ -17,6 +17,8 @@ from small_states import names
 
 from keras_preact.training import Interrupted, SaveError, checkpoint, files, metrics, run
 from keras_preact.training.background import Saving
+from keras_preact.training.probe import Probe
+from keras_preact.training.writer import Writer
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -53,6 +55,31 @@ def test_a_run_stops_when_asked_or_when_its_time_is_up_and_goes_on_later(
     assert re.findall("Continuing after step .*", out) == [
         f"Continuing after step {step}" for step in (1, 3)
     ]
+
+
+def test_a_run_that_is_asked_to_stop_saves_before_it_logs_records_or_evaluates(
+    tmp_path, monkeypatch
+):
+    def ask():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # until another thread has heard it
+
+    def fail(*arguments, **options):
+        raise RuntimeError("of whatever kind")
+
+    # All of them are due after step 12: it completes an epoch.
+    config = small(tmp_path, train_steps=14, log_propagation_steps=12)
+    with monkeypatch.context() as patch:
+        at_step(patch, 12, ask)
+        patch.setattr(Writer, "log", fail)
+        patch.setattr(Writer, "evaluation", fail)
+        patch.setattr(Probe, "measure", lambda self, done: None if done == 0 else fail())
+        patch.setattr(Writer, "propagation", lambda self, record: None)
+        with pytest.raises(Interrupted, match="after step 12, saved as .*step-12"):
+            run(config.updated(log_steps=12))
+    run(config.updated(resume=True))
+    # The evaluation that was due is made, and no second one of the same epoch.
+    assert [row.step for row in metrics.read(tmp_path / "metrics.csv")] == [12, 14]
 
 
 def test_where_nothing_more_can_be_written_the_run_stops_and_keeps_what_was_saved(
