@@ -135,9 +135,7 @@ class Squeezed(keras.layers.Layer):
         super().__init__(**kwargs)
         self.arguments = (filters, strides, first_in_network, data_format)
         options = {"data_format": data_format}
-        self.conv = keras.layers.Conv2D(
-            filters, 3, strides, padding="same", name="conv", **options
-        )
+        self.conv = keras.layers.Conv2D(filters, 3, strides, padding="same", name="conv", **options)
         self.pool = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool", **options)
         self.gate = keras.layers.Dense(filters, activation="sigmoid", name="gate")
 
@@ -164,7 +162,7 @@ def test_units_of_a_factory_that_say_their_format_are_the_same_under_both(factor
 
 
 def test_units_of_a_factory_that_follow_the_global_format_are_refused_and_named():
-    with pytest.raises(ValueError, match="data_format='channels_last'.*Conv2D.*stage1_unit1"):
+    with pytest.raises(ValueError, match=r"data_format='channels_last'.*Conv2D.*stage1_unit1"):
         under("channels_first", ResNetV2, 8, unit=Squeezed, input_shape=(8, 8, 3))
     under("channels_last", ResNetV2, 8, unit=Squeezed, input_shape=(8, 8, 3))
 
