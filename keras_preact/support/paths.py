@@ -8,16 +8,18 @@ import threading
 import tensorflow as tf
 from etils import epath
 
-from keras_preact.support.text import is_printable, shown
+from keras_preact.support.text import is_printable, printable, shown
 
-# In the name of a checkpoint TensorFlow takes them for a pattern, which it may be that another
-# folder fits, or none (tensorflow/core/util/tensor_slice_reader.cc).
+# TensorFlow takes the name of a checkpoint for a pattern, which other folders may fit, or none
+# (tensorflow/core/util/tensor_slice_reader.cc).
 WILDCARDS = "*?[]\\"
 # What Linux allows, less room for names that lie further down.
 MOST_BYTES = 4096 - 256
 MOST_BYTES_OF_A_NAME = 255
 # TensorFlow itself goes on trying for minutes.
 ANSWER_SECONDS = 60
+# Of what a service answers.
+_MOST_LETTERS = 300
 
 # What makes a folder of storages for which tensorflow-io had a plug-in.
 _MOUNT = {
@@ -91,7 +93,7 @@ def _check_wildcards(text, given, refuse):
         where = "" if text == given else f": it lies at {shown(text)}"
         raise refuse(
             f"must not hold {' '.join(found)}, as TensorFlow takes {' '.join(WILDCARDS)} for "
-            f"wildcards and would read checkpoints of other folders there, or find none{where}"
+            f"wildcards and finds no checkpoints there, or those of other folders{where}"
         )
 
 
@@ -187,4 +189,4 @@ def _ask(path):
 
 
 def _one_line(error):
-    return shown(error.message.partition("\n")[0])[1:-1]
+    return printable(" ".join(error.message.split()))[:_MOST_LETTERS]
