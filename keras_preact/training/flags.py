@@ -29,9 +29,12 @@ def define(config_class: type, values: flags.FlagValues = FLAGS) -> None:
             parser = _TupleParser(item)
             serializer = flags.CsvListSerializer(",")
             flags.DEFINE(parser, *arguments, help_text, serializer=serializer, **options)
+        elif kind is str and field.default != "":
+            serializer = flags.ArgumentSerializer()
+            flags.DEFINE(_TextParser(), *arguments, help_text, serializer=serializer, **options)
         else:
-            define_number = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
-            define_number.get(kind, flags.DEFINE_string)(*arguments, help_text, **options)
+            define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+            define.get(kind, flags.DEFINE_string)(*arguments, help_text, **options)
 
 
 def given(config_class: type, values: flags.FlagValues = FLAGS) -> dict:
@@ -160,6 +163,20 @@ def _blame(values, arguments, words):
             reason = refusal.removeprefix(f"flag {argument.text}: ")
             return argument.place and f"{argument.place}{argument.text}: {reason}"
     return None
+
+
+class _TextParser(flags.ArgumentParser):
+    """Text that is not empty, as it is where a shell's variable has not been set."""
+
+    syntactic_help = "a text"
+
+    def parse(self, argument):
+        if argument == "":
+            raise ValueError("must not be empty. Leave the flag out for its default")
+        return argument
+
+    def flag_type(self):
+        return "string"
 
 
 class _TupleParser(flags.ArgumentParser):
