@@ -3,13 +3,11 @@
 Source: He et al., "Identity Mappings in Deep Residual Networks", 2016.
 """
 
-import keras
+from keras_preact.support import backend
 
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "keras_preact needs Keras on TensorFlow: set KERAS_BACKEND=tensorflow before Keras is "
-        f"imported. Received: KERAS_BACKEND={keras.backend.backend()}"
-    )
+# Before anything imports Keras.
+if error := backend.refusal():
+    raise error
 
 from keras_preact import analysis, layers, models
 from keras_preact.models import PlainNet, ResNet, ResNetV2

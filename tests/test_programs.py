@@ -146,3 +146,21 @@ def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
     assert "Traceback" not in output
     assert f"train.py --run_dir={run} --resume" in output
     assert list((run / "checkpoints").glob("step-*"))
+
+
+def test_a_global_channels_first_changes_no_number_of_a_run(tmp_path):
+    numbers = []
+    for name in ("channels_last", "channels_first"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "keras.json").write_text(f'{{"image_data_format": "{name}"}}')
+        run = tmp_path / name / "run"
+        flags = ("--dataset=digits", "--depth=8", "--train_steps=2", "--deterministic")
+        environment = {**os.environ, "KERAS_HOME": str(tmp_path / name)}
+        done = call("train.py", *flags, f"--run_dir={run}", env=environment)
+        assert done.returncode == 0, done.stderr
+        saved = tf.train.load_checkpoint(str(run / "checkpoints/step-2/variables"))
+        names = [name for name in saved.get_variable_to_dtype_map() if "model/" in name]
+        numbers.append({name: saved.get_tensor(name) for name in names})
+    assert len(numbers[0]) > 20
+    for name, value in numbers[0].items():
+        np.testing.assert_array_equal(numbers[1][name], value, err_msg=name)

@@ -258,3 +258,71 @@ def test_what_has_been_damaged_is_named(here, capsys, harm, command, words):
     error = refused([word.replace("HERE", str(here)) for word in command], capsys)
     for word in words:
         assert word.replace("HERE", str(here)) in error
+
+
+TAKE_PATHS = [
+    ([*DIGITS, "--run_dir=PATH"], "run_dir"),
+    (["train.py", "--mode=evaluate", "--run_dir=PATH"], "run_dir"),
+    ([*FOLDER, "--data_dir=PATH"], "data_dir"),
+    (["export.py", "--run_dir=PATH"], "run_dir"),
+    ([*EXPORT, "--output_dir=PATH"], "output_dir"),
+    ([*MODEL, "--model=PATH/net.keras"], "model"),
+    (["analysis", "--run_dir=PATH"], "run_dir"),
+    ([*NEW_NETS, "--output_dir=PATH"], "output_dir"),
+    ([*NEW_NETS, "--data_dir=PATH"], "data_dir"),
+    ([*RUNS, "HERE/run", "PATH"], "RUN"),
+]
+WILD = [("HERE/a*", "must not hold *"), ("HERE/link", "must not hold [ ]")]
+IMPOSSIBLE = [
+    ("HERE/loop", "Too many levels of symbolic links"),
+    (os.fsdecode(b"HERE/\xe9"), "must be UTF-8"),
+    ("HERE/a\nb", "control characters"),
+    (f"HERE/{'x' * 256}", "at most 255 bytes"),
+    ("foo://a", "or gs://BUCKET/PATH"),
+    ("file://HERE/a", "without file://"),
+    ("/a://b", "with :// in no other place"),
+    ("s3://a/b", "Mount it with mountpoint-s3"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "path", "words"),
+    [
+        (command, flag, path, words)
+        for command, flag in TAKE_PATHS
+        # Nothing looks for data by a pattern.
+        for path, words in IMPOSSIBLE + (WILD if flag != "data_dir" else [])
+    ],
+    ids=lambda value: ascii(value)[1:20] if isinstance(value, str) else value[0],
+)
+def test_a_path_that_no_run_can_live_in_is_refused_by_every_program(
+    here, monkeypatch, capsys, command, flag, path, words
+):
+    monkeypatch.chdir(here)
+    (here / "a[1]").mkdir()
+    (here / "link").symlink_to("a[1]")
+    (here / "loop").symlink_to("loop")
+    before = sorted(map(str, here.rglob("*")))
+    arguments = [word.replace("PATH", path).replace("HERE", str(here)) for word in command]
+    error = refused(arguments, capsys)
+    assert error.startswith(f"Error: {flag} must ") and words in error
+    assert f"Received: {flag}=" in error and error.rstrip("\n").isprintable()
+    assert sorted(map(str, here.rglob("*"))) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*DIGITS, "--run_dir="],
+        [*DIGITS, "--data_dir="],
+        [*EXPORT, "--output_dir="],
+        ["export.py", "--model="],
+        [*NEW_NETS, "--output_dir="],
+        [*RUNS, "HERE/run", ""],
+    ],
+)
+def test_a_variable_of_the_shell_that_is_not_set_does_not_stand_for_the_default(
+    here, capsys, command
+):
+    error = refused([word.replace("HERE", str(here)) for word in command], capsys)
+    assert "must not be empty" in error and (command[-1] or "RUN") in error

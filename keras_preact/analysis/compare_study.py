@@ -14,6 +14,7 @@ from keras_preact.analysis.results import RunCurves
 from keras_preact.analysis.subjects import describe, kinds, of_run
 from keras_preact.analysis.tables import csv_bytes
 from keras_preact.propagation import backward
+from keras_preact.support.paths import usable
 from keras_preact.training import metrics
 from keras_preact.training.progress import say
 from keras_preact.training.run_folder import RunFolder
@@ -21,7 +22,7 @@ from keras_preact.training.run_folder import RunFolder
 
 def check(run_dirs: Sequence[str]) -> None:
     """Raises ValueError if there are no runs, one is given twice, or one has no evaluation."""
-    paths = {RunFolder(run_dir).path.resolve() for run_dir in run_dirs}
+    paths = {usable(run_dir, "RUN").resolve() for run_dir in run_dirs}
     if not run_dirs or len(paths) < len(run_dirs):
         raise ValueError(
             "compare needs the folders of one run or more, each once, as in compare runs/a "

@@ -7,6 +7,7 @@ from etils import epath
 from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
+from keras_preact.support.paths import usable
 from keras_preact.training.config import CHECKPOINTS, TrainConfig, option
 from keras_preact.training.validation import LARGEST
 
@@ -137,9 +138,9 @@ class AnalysisConfig:
         return self.image_size
 
     def folder(self, study: str) -> epath.Path:
-        """Where the page goes."""
+        """Where the page goes; raises ValueError where none can; see `paths.usable`."""
         default = f"{self.run_dir}/analysis/{study}" if self.run_dir else f"analysis/{study}"
-        return epath.Path(self.output_dir or default).expanduser()
+        return usable(self.output_dir or default, "output_dir")
 
 
 def _split(shortcut):

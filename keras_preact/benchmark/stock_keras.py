@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "device", "prepare"]
 
+# As ours has it, whatever Keras' global format is.
+_FORMAT = {"data_format": "channels_last"}
+
 
 def prepare(job: "Job") -> Callable[[int], float]:
     """Builds and compiles the network, with jit_compile="auto" as is Keras' default.
@@ -76,13 +79,13 @@ def build(net: "Net", input_shape: tuple[int, int, int]) -> keras.Model:
         # Zeros would win over the negative values of a signal that is not yet rectified.
         padding = ((0, 0), (1, 1), (1, 1), (0, 0))
         x = keras.ops.pad(x, padding, constant_values=float("-inf"))
-        x = layers.MaxPooling2D(3, 2)(x)
+        x = layers.MaxPooling2D(3, 2, **_FORMAT)(x)
     else:
         x = _conv(inputs, net.stem_filters, 3, 1, "stem_conv")
     for unit in net.units:
         x = _unit(x, unit)
     x = _bn_relu(x, "head_bn")
-    x = layers.GlobalAveragePooling2D(dtype="float32")(x)
+    x = layers.GlobalAveragePooling2D(dtype="float32", **_FORMAT)(x)
     return keras.Model(inputs, layers.Dense(net.classes, dtype="float32", name="logits")(x))
 
 
@@ -109,9 +112,9 @@ def _bn_relu(x, name):
 
 
 def _conv(x, filters, kernel_size, strides, name):
-    options = {"use_bias": False, "kernel_initializer": "he_normal", "name": name}
+    options = {"use_bias": False, "kernel_initializer": "he_normal", "name": name, **_FORMAT}
     if strides == 1:
         return layers.Conv2D(filters, kernel_size, padding="same", **options)(x)
     if kernel_size > 1:
-        x = layers.ZeroPadding2D(kernel_size // 2)(x)
+        x = layers.ZeroPadding2D(kernel_size // 2, **_FORMAT)(x)
     return layers.Conv2D(filters, kernel_size, strides, **options)(x)

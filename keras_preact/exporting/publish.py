@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from keras_preact.data import DatasetInfo
+from keras_preact.support.paths import usable
 from keras_preact.training.files import flush_tree, remove, write_whole
 from keras_preact.training.lock import locked
 
@@ -36,11 +37,12 @@ class ExportFolder:
         version: of the export; by default the next free one.
 
     Raises:
-        ValueError: if the folder holds something else, or the version already.
+        ValueError: if the folder holds something else, or the version already, or no export
+            can live there; see `paths.usable`.
     """
 
     def __init__(self, path: epath.PathLike, version: int | None = None):
-        self.path = epath.Path(path).expanduser()
+        self.path = usable(path, "output_dir")
         # Two names of a folder have one place beside it.
         is_local = "://" not in os.fspath(self.path)
         self._real = epath.Path(os.path.realpath(self.path)) if is_local else self.path
@@ -181,8 +183,9 @@ class ExportFolder:
         for path in (ready / SERVING).iterdir():
             if not (self._real / SERVING / path.name).exists():
                 write_whole(_in_folder(self._real / SERVING, path.name), path.read_bytes())
-        for path in ready.glob(f"{REPORT}.*"):
-            write_whole(self._real / path.name, path.read_bytes())
+        for path in ready.iterdir():
+            if path.name.startswith(f"{REPORT}."):
+                write_whole(self._real / path.name, path.read_bytes())
         for name in filter(lambda name: (ready / name).exists(), _VERSIONED):
             for version in (ready / name).iterdir():
                 if not (target := _in_folder(self._real / name, version.name)).exists():

@@ -3,11 +3,11 @@
 import dataclasses
 
 import keras
-from etils import epath
 
 from keras_preact.data import Dataset
 from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.network import CLASSIFIER
+from keras_preact.support.paths import usable
 from keras_preact.training import checkpoint
 from keras_preact.training.checkpoint_folder import step_of
 from keras_preact.training.config import TrainConfig
@@ -37,7 +37,7 @@ def check(config: ExportConfig) -> None:
         folder = RunFolder(config.run_dir)
         folder.read()
         checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
-    elif not (path := epath.Path(config.model).expanduser()).is_file():
+    elif not (path := usable(config.model, "model")).is_file():
         raise ValueError(f"model must be a .keras file. Received: {path}, which is not there")
 
 
@@ -62,7 +62,7 @@ def _read_run(config):
 
 
 def _read_file(config):
-    path = epath.Path(config.model).expanduser()
+    path = usable(config.model, "model")
     try:
         loaded = keras.models.load_model(str(path), compile=False)
     except Exception as error:

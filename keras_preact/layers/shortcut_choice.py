@@ -1,6 +1,7 @@
 """Which shortcut a name stands for."""
 
 import inspect
+from collections.abc import Iterable
 
 import keras
 
@@ -15,6 +16,7 @@ from keras_preact.layers.shortcuts import (
     Shortcut,
     ShortcutOnlyGating,
 )
+from keras_preact.support.text import shown
 
 SHORTCUTS = {
     "identity": Identity,
@@ -25,6 +27,8 @@ SHORTCUTS = {
     "dropout": Dropout,
     "none": NoShortcut,
 }
+
+_OF_ANY_LAYER = inspect.signature(keras.layers.Layer.__init__).parameters
 
 
 def get(identifier: str | Shortcut | dict, **arguments) -> Shortcut:
@@ -56,13 +60,30 @@ def get(identifier: str | Shortcut | dict, **arguments) -> Shortcut:
     )
 
 
+def check_own_arguments(name: str, arguments: Iterable[str]) -> None:
+    """Raises ValueError where an argument is none that this shortcut has of its own.
+
+    Args:
+        name: a key of `SHORTCUTS`.
+        arguments: their names.
+    """
+    shortcut_class = SHORTCUTS[one_of("shortcut", name, SHORTCUTS)]
+    _check(shortcut_class, arguments, _own(shortcut_class))
+
+
 def _check_arguments(shortcut_class: type[Shortcut], arguments: dict) -> None:
-    of_any_layer = inspect.signature(keras.layers.Layer.__init__).parameters
+    _check(shortcut_class, arguments, [*_own(shortcut_class), *_OF_ANY_LAYER])
+
+
+def _own(shortcut_class):
     parameters = inspect.signature(shortcut_class.__init__).parameters
-    own = [name for name in parameters if name not in of_any_layer]
-    unknown = [name for name in arguments if name not in (*own, *of_any_layer)]
+    return [name for name in parameters if name not in _OF_ANY_LAYER]
+
+
+def _check(shortcut_class, arguments, allowed):
+    unknown = [name for name in arguments if name not in allowed]
     if unknown:
+        takes = " and ".join(_own(shortcut_class)) or "no arguments"
         raise ValueError(
-            f"{shortcut_class.__name__} takes {' and '.join(own) or 'no arguments'}. "
-            f"Received: {', '.join(unknown)}"
+            f"{shortcut_class.__name__} takes {takes}. Received: {shown(', '.join(unknown))[1:-1]}"
         )

@@ -1,6 +1,7 @@
 """Depth is a table: how many units of which width a network of a given depth has."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 
 from keras_preact.layers import BLOCKS, PROJECTIONS
@@ -24,6 +25,11 @@ CIFAR_BLOCKS = {
 }
 
 STEMS = ("cifar", "imagenet")
+
+# TensorFlow counts what a tensor has along an axis in 32 bits at many a place.
+MOST_CHANNELS = 2**31 - 1
+# Calls that may lie around a builder, and those around each layer's.
+_OTHER_CALLS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +123,9 @@ def resolve(
 
     Raises:
         ValueError: if a name is unknown, depth is not reachable with this stem and
-            block, fits several blocks and none was given, or width_multiplier is
-            not above 0.
+            block, fits several blocks and none was given, or is deeper than Keras can
+            follow; or if width_multiplier is not above 0, or gives more channels than
+            TensorFlow can count.
     """
     if isinstance(depth, bool) or not isinstance(depth, int):
         raise ValueError(f"depth must be a whole number. Received: depth={depth!r}")
@@ -133,10 +140,29 @@ def resolve(
         one_of("block", block, BLOCKS)
     find = _imagenet_units if stem == "imagenet" else _cifar_units
     block, units = find(depth, block)
+    _check_units(depth, block, units)
     first = 64 if stem == "imagenet" else 16
     widths = [first * 2**stage for stage in range(len(units))]
+    largest = MOST_CHANNELS / (widths[-1] * BLOCKS[block][1])
+    if width_multiplier > largest:
+        raise ValueError(
+            f"width_multiplier must be at most {largest:.0f} with {block} units, or convolutions "
+            f"would have more than {MOST_CHANNELS} channels. "
+            f"Received: width_multiplier={width_multiplier}"
+        )
     stem_filters, *filters = (max(1, round(width * width_multiplier)) for width in [first, *widths])
     return Architecture(depth, stem, block, units, tuple(filters), stem_filters)
+
+
+def _check_units(depth, block, units):
+    """Refuses more units than Keras can follow from the output back to the images."""
+    most = sys.getrecursionlimit() - _OTHER_CALLS
+    if sum(units) > most:
+        raise ValueError(
+            f"depth must be of at most {most} units: Keras follows them by calls inside of calls, "
+            f"of which Python allows sys.getrecursionlimit(), {sys.getrecursionlimit()}. "
+            f"Received: depth={depth}, of {sum(units)} {block} units"
+        )
 
 
 def _imagenet_units(depth, block):

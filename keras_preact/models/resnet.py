@@ -72,8 +72,9 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
         block: "basic", "bottleneck" or "single". By default the depth decides.
         unit: a name in `keras_preact.layers.ORDERS`; an `ActivationOrder`; or a
             factory, called as `unit(filters=, strides=, first_in_network=, name=)`
-            for each unit, that returns a Keras layer. Stem and head then follow the
-            layers' attribute `order`, "full_preactivation" where they have none.
+            for each unit, that returns a Keras layer from and to images (batch, height,
+            width, channels). Stem and head then follow the layers' attribute `order`,
+            "full_preactivation" where they have none.
         shortcut: a name in `keras_preact.layers.SHORTCUTS`, or a `Shortcut`, of which
             each unit gets a copy.
         projection: "convolution" or "zero_pad". By default zero_pad in CIFAR nets of
@@ -103,13 +104,15 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
 
     inputs = _inputs(input_tensor, input_shape or plan.default_input_shape)
     x = _stem(inputs, plan, order)
+    _check_formats(units)
     for layer in units:
         x = layer(x)
+    _check_formats(units)  # of layers that units make when they are built
     x = _run(order.preactivation, "head", x)
     if include_top:
         x = _classify(x, classes, classifier_activation)
     elif pooling:
-        x = POOLING[pooling](name=f"{pooling}_pool", dtype="float32")(x)
+        x = _pool(x, pooling)
 
     model = keras.Model(_source(inputs), x, name=name or f"resnet{depth}")
     if weights is not None:
@@ -180,6 +183,21 @@ def _make_units(plan, unit, shortcut, projection, rate):
     return units, activation_orders.get(getattr(units[0], "order", "full_preactivation"))
 
 
+def _check_formats(units):
+    """Refuses Keras layers inside of units that have taken over a global channels_first."""
+    if keras.config.image_data_format() == "channels_last":
+        return
+    for unit in units:
+        for layer in unit._flatten_layers():
+            if getattr(layer, "data_format", "channels_last") == "channels_first":
+                raise ValueError(
+                    "The layers of a unit factory must have data_format='channels_last', as "
+                    "images are (batch, height, width, channels) here; Keras' global "
+                    "image_data_format is channels_first. Received: data_format="
+                    f"'channels_first' of {type(layer).__name__} {layer.name!r} in {unit.name}"
+                )
+
+
 def _inputs(input_tensor, input_shape):
     if input_tensor is not None:
         return input_tensor
@@ -208,8 +226,14 @@ def _run(operations, prefix, x):
     return x
 
 
+def _pool(x, pooling):
+    # Not Keras' global format, under which the axes of these images would be other ones.
+    options = {"data_format": "channels_last", "dtype": "float32"}
+    return POOLING[pooling](name=f"{pooling}_pool", **options)(x)
+
+
 def _classify(x, classes, classifier_activation):
-    x = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype="float32")(x)
+    x = _pool(x, "avg")
     # U(-1/sqrt(in), 1/sqrt(in)), as in the authors' Torch code.
     initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
     x = keras.layers.Dense(classes, kernel_initializer=initializer, name="logits", dtype="float32")(

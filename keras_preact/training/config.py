@@ -1,6 +1,6 @@
 """What a training run is made of: every flag of train.py, checked in one place."""
 
-import ast
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -8,6 +8,7 @@ from keras_preact.data.augmentation import AUGMENTATIONS
 from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcut_choice
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
+from keras_preact.support.text import shown
 from keras_preact.training import validation
 from keras_preact.training.validation import LARGEST
 
@@ -177,16 +178,14 @@ class TrainConfig:
         arguments = {}
         for part in filter(None, self.shortcut_arguments.split(",")):
             name, _, text = part.partition("=")
-            try:
-                value = ast.literal_eval(text.strip())
-            except (SyntaxError, ValueError):
-                value = None
-            if not (isinstance(value, int | float) and abs(value) <= LARGEST):
+            value = _number(text.strip())
+            if value is None or not abs(value) <= LARGEST:
                 raise ValueError(
                     "shortcut_arguments must be NAME=VALUE,NAME=VALUE, each value a number, True "
-                    f"or False. Received: shortcut_arguments={self.shortcut_arguments!r}"
+                    f"or False. Received: shortcut_arguments={shown(self.shortcut_arguments)}"
                 )
             arguments[name.strip()] = value
+        shortcut_choice.check_own_arguments(self.shortcut, arguments)
         return shortcut_choice.get(self.shortcut, **arguments)
 
     def require(self, *names: str) -> None:
@@ -225,3 +224,13 @@ class TrainConfig:
             raise ValueError(f"Unknown configuration fields: {', '.join(unknown)}")
         tuples = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         return cls(**{**values, **tuples})
+
+
+def _number(text):
+    """The number that a text spells, True and False being such; None where it spells none."""
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return None

@@ -10,8 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import flags, logging
 
+from keras_preact.support.text import printable
+
 FLAGS = flags.FLAGS
 _DEBUG_HELP = "show the full traceback of errors"
+# Of a refusal, and of a number.
+_MOST_LETTERS = 400
+_MOST_DIGITS = 40
 
 
 def define(config_class: type, values: flags.FlagValues = FLAGS) -> None:
@@ -29,9 +34,14 @@ def define(config_class: type, values: flags.FlagValues = FLAGS) -> None:
             parser = _TupleParser(item)
             serializer = flags.CsvListSerializer(",")
             flags.DEFINE(parser, *arguments, help_text, serializer=serializer, **options)
+        elif kind is str and field.default != "":
+            serializer = flags.ArgumentSerializer()
+            flags.DEFINE(_TextParser(), *arguments, help_text, serializer=serializer, **options)
+        elif kind in _NUMBERS:
+            serializer = flags.ArgumentSerializer()
+            flags.DEFINE(_NUMBERS[kind](), *arguments, help_text, serializer=serializer, **options)
         else:
-            define_number = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
-            define_number.get(kind, flags.DEFINE_string)(*arguments, help_text, **options)
+            flags.DEFINE_string(*arguments, help_text, **options)
 
 
 def given(config_class: type, values: flags.FlagValues = FLAGS) -> dict:
@@ -138,15 +148,23 @@ def _parse(values, arguments):
     try:
         _, *rest = values(["", *(argument.text for argument in arguments)])
     except (flags.Error, ValueError) as error:
-        return [], str(error)
+        return [], _in_one_line(str(error))
     return rest, None
+
+
+def _in_one_line(text):
+    """Of what a shell has expanded by mistake, the beginning and the end."""
+    half = _MOST_LETTERS // 2
+    text = text if len(text) <= _MOST_LETTERS else f"{text[:half]}...{text[-half:]}"
+    return printable(text)
 
 
 def _refusal(values, arguments, words):
     """What is wrong with the arguments, where words are allowed or not; None for nothing."""
     rest, refusal = _parse(values, arguments)
     rest = () if words else rest
-    return refusal or (f"Only flags are understood. Received: {' '.join(rest)}" if rest else None)
+    received = _in_one_line(" ".join(rest))
+    return refusal or (f"Only flags are understood. Received: {received}" if rest else None)
 
 
 def _blame(values, arguments, words):
@@ -160,6 +178,45 @@ def _blame(values, arguments, words):
             reason = refusal.removeprefix(f"flag {argument.text}: ")
             return argument.place and f"{argument.place}{argument.text}: {reason}"
     return None
+
+
+class _TextParser(flags.ArgumentParser):
+    """Text that is not empty, as it is where a shell's variable has not been set."""
+
+    syntactic_help = "a text"
+
+    def parse(self, argument):
+        if argument == "":
+            raise ValueError("must not be empty. Leave the flag out for its default")
+        return argument
+
+    def flag_type(self):
+        return "string"
+
+
+class _WholeNumberParser(flags.IntegerParser):
+    def convert(self, argument):
+        try:
+            number = super().convert(argument)
+        except ValueError:
+            number = None
+        # Python itself refuses to read some thousands of digits.
+        if isinstance(argument, str) and len(argument) > _MOST_DIGITS:
+            raise ValueError(f"must be a whole number of at most {_MOST_DIGITS} digits")
+        if number is None:
+            raise ValueError("must be a whole number")
+        return number
+
+
+class _FractionParser(flags.FloatParser):
+    def convert(self, argument):
+        try:
+            return super().convert(argument)
+        except (ValueError, OverflowError):
+            raise ValueError("must be a number") from None
+
+
+_NUMBERS = {int: _WholeNumberParser, float: _FractionParser}
 
 
 class _TupleParser(flags.ArgumentParser):

@@ -11,6 +11,7 @@ from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
 from keras_preact.support import console
+from keras_preact.support.paths import usable
 from keras_preact.training import checkpoint, distribution, metrics, optimizer, propagation_log
 from keras_preact.training.checkpoint_folder import step_of
 from keras_preact.training.cluster import from_environment
@@ -154,6 +155,9 @@ def load_data(config: TrainConfig) -> Dataset:
     Raises:
         ValueError: as `datasets.load` does, or if the augmentation does not fit.
     """
+    if config.data_dir is not None:
+        # Nothing below is looked for by a pattern.
+        usable(config.data_dir, "data_dir", wildcards=True)
     data = datasets.load(
         config.dataset,
         data_dir=config.data_dir,

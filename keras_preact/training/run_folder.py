@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from keras_preact.data import DatasetInfo
+from keras_preact.support.paths import usable
 from keras_preact.training import metrics
 from keras_preact.training.checkpoint_folder import listed, step_of, unfinished_steps
 from keras_preact.training.config import TrainConfig
@@ -43,10 +44,13 @@ class RunFolder:
 
     Args:
         path: the folder; it need not exist yet.
+
+    Raises:
+        ValueError: if no run can live there; see `paths.usable`.
     """
 
     def __init__(self, path: epath.PathLike):
-        self.path = epath.Path(path).expanduser()
+        self.path = usable(path, "run_dir")
         self.config = self.path / "config.json"
         self.labels = self.path / "labels.txt"
         self.metrics = self.path / "metrics.csv"

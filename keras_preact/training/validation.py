@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ def check_numbers(config: Any) -> None:
         if not (large_enough and (value <= LARGEST if counts else math.isfinite(value))):
             least = "above 0" if name in above_zero else "at least 0"
             most = f"at most {LARGEST}" if counts else "finite"
-            raise ValueError(f"{name} must be {least} and {most}. Received: {name}={value}")
+            received = f"{name}={reprlib.repr(value)}"
+            raise ValueError(f"{name} must be {least} and {most}. Received: {received}")
     for name in below_one:
         if getattr(config, name) >= 1:
             raise ValueError(f"{name} must be below 1. Received: {name}={getattr(config, name)}")
@@ -47,7 +49,7 @@ def check_numbers(config: Any) -> None:
     if steps is not None and not (len(steps) == 2 and 0 < steps[0] <= steps[1] <= LARGEST):
         raise ValueError(
             "profile_steps must be the first and the last step, as in 10,20. "
-            f"Received: profile_steps={list(steps)}"
+            f"Received: profile_steps={reprlib.repr(list(steps))}"
         )
     for name in ("drop_steps", "drop_epochs"):
         values = getattr(config, name) or ()
@@ -55,7 +57,7 @@ def check_numbers(config: Any) -> None:
         if not in_range or list(values) != sorted(set(values)):
             raise ValueError(
                 f"{name} must be ascending, above 0 and at most {LARGEST}. "
-                f"Received: {name}={list(values)}"
+                f"Received: {name}={reprlib.repr(list(values))}"
             )
 
 

@@ -118,6 +118,23 @@ def test_pytorch_computes_our_logits_from_our_weights(depth, image_size, trainin
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * np.ptp(expected))
 
 
+@pytest.mark.parametrize(("depth", "image_size"), CASES)
+def test_stock_keras_is_the_same_net_under_a_global_channels_first(depth, image_size):
+    shape = (image_size, image_size, 3)
+    images = np.random.default_rng(1).standard_normal((3, *shape), np.float32)
+
+    def logits(data_format):
+        keras.config.set_image_data_format(data_format)
+        try:
+            keras.utils.set_random_seed(0)
+            stock = stock_keras.build(make_net(depth), shape)
+            return stock(images, training=True)
+        finally:
+            keras.config.set_image_data_format("channels_last")
+
+    np.testing.assert_array_equal(logits("channels_first"), logits("channels_last"))
+
+
 def test_stock_keras_normalizes_with_our_momentum_and_epsilon():
     layers = [
         layer

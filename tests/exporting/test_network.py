@@ -50,6 +50,22 @@ def test_weights_are_the_models_own_by_placeholder():
     assert not held
 
 
+def test_a_graph_is_the_same_under_a_global_channels_first():
+    def trace(data_format):
+        keras.config.set_image_data_format(data_format)
+        try:
+            keras.utils.set_random_seed(0)
+            return network.trace(make_resnet("bottleneck"), SHAPE)
+        finally:
+            keras.config.set_image_data_format("channels_last")
+
+    first, last = trace("channels_first"), trace("channels_last")
+    assert [node.op for node in first.definition.node] == [n.op for n in last.definition.node]
+    assert_same(run(first, normalized_images()), run(last, normalized_images()))
+    for path, value in last.weights.items():
+        np.testing.assert_array_equal(first.weights[path], value)
+
+
 def test_a_frozen_layer_and_layers_of_training_alone_change_nothing():
     model = make_resnet(shortcut="dropout", stochastic_depth_rate=0.5)
     model.get_layer("stage1_unit1").trainable = False

@@ -1,7 +1,10 @@
 """Depth as a table: units, filters, strides, and the errors of a depth that does not fit."""
 
+import sys
+
 import pytest
 
+from keras_preact.models import ResNetV2
 from keras_preact.models.architectures import resolve
 
 PUBLISHED = {
@@ -172,3 +175,43 @@ IMAGENET = "18, 34, 50, 101, 152, 200"
 def test_an_error_states_the_rule_and_what_was_received(arguments, message):
     with pytest.raises(ValueError, match=message):
         resolve(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("block", "depth"), [("single", 902), ("basic", 1802), ("bottleneck", 2702)]
+)
+def test_as_many_units_as_keras_can_follow_are_allowed_and_no_more(block, depth):
+    units = sys.getrecursionlimit() - 100
+    assert units == 900, "the depths above are of Python's default"
+    assert sum(resolve(depth, block=block).stage_units) == units
+    layers = {"single": 1, "basic": 2, "bottleneck": 3}[block]
+    deeper = depth + 3 * layers
+    message = f"at most 900 units.*getrecursionlimit.*depth={deeper}, of 903 {block} units"
+    with pytest.raises(ValueError, match=message):
+        resolve(deeper, block=block)
+
+
+@pytest.fixture
+def calls_allowed():
+    limit = sys.getrecursionlimit()
+    yield sys.setrecursionlimit
+    sys.setrecursionlimit(limit)
+
+
+def test_keras_can_follow_as_many_units_as_are_allowed(calls_allowed):
+    calls_allowed(400)
+    model = ResNetV2(302, block="single", input_shape=(4, 4, 1), width_multiplier=0.01)
+    assert sum("unit" in layer.name for layer in model.layers) == 300
+
+
+def test_who_lets_python_call_deeper_may_have_more_units(calls_allowed):
+    calls_allowed(sys.getrecursionlimit() + 3)
+    assert sum(resolve(905, block="single").stage_units) == 903
+
+
+def test_a_width_that_no_tensor_can_have_is_refused():
+    widest = resolve(11, width_multiplier=2**31 // 256 - 1)
+    assert 4 * widest.stage_filters[-1] < 2**31
+    for multiplier in (2**31 // 256 + 1, 1e308, float("inf")):
+        with pytest.raises(ValueError, match="width_multiplier must be at most 8388608 with"):
+            resolve(11, width_multiplier=multiplier)

@@ -67,6 +67,18 @@ from keras_preact.training import TrainConfig
         ),
         ({"shortcut": "dropout", "shortcut_arguments": "rate='a'"}, ["each value a number"]),
         ({"shortcut": "dropout", "shortcut_arguments": "rate=None"}, ["each value a number"]),
+        ({"shortcut": "dropout", "shortcut_arguments": "rate=1e400"}, ["each value a number"]),
+        ({"shortcut": "dropout", "shortcut_arguments": "rate=nan"}, ["each value a number"]),
+        ({"shortcut": "dropout", "shortcut_arguments": "rate=0.5\0"}, ["each value", r"0.5\x00"]),
+        (
+            {"shortcut": "dropout", "shortcut_arguments": "\0=1"},
+            ["takes rate and rescale", r"\x00"],
+        ),
+        ({"shortcut": "dropout", "shortcut_arguments": "name=1"}, ["takes rate and", "name"]),
+        ({"shortcut": "dropout", "shortcut_arguments": "self=1"}, ["takes rate and", "self"]),
+        ({"depth": 2147483642}, ["at most", "units", "depth=2147483642, of 1073741820 basic"]),
+        ({"depth": 8, "width_multiplier": 1e308}, ["at most 33554432", "width_multiplier=1e+308"]),
+        ({"depth": 8, "width_multiplier": float("inf")}, ["finite", "width_multiplier=inf"]),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_rule_and_what_was_received(values, words):
@@ -74,6 +86,20 @@ def test_a_wrong_value_is_refused_with_the_rule_and_what_was_received(values, wo
         TrainConfig(**values)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["-" * 5000 + "1", "[" * 5000, "9" * 5000, "1+" * 5000])
+def test_long_arguments_of_a_shortcut_are_refused_in_a_short_error(text):
+    with pytest.raises(ValueError, match="each value a number") as error:
+        TrainConfig(shortcut="dropout", shortcut_arguments=f"rate={text}")
+    assert len(str(error.value)) < 500
+
+
+def test_numbers_of_hundreds_of_digits_are_refused_in_a_short_error():
+    for name, value in (("seed", 10**400), ("drop_steps", (10**400,))):
+        with pytest.raises(ValueError, match=f"{name} must be") as error:
+            TrainConfig(**{name: value})
+        assert len(str(error.value)) < 200
 
 
 def test_json_gives_back_the_same_configuration():

@@ -1,0 +1,40 @@
+"""Text of strangers, as names of classes and files are, made safe to show."""
+
+import re
+import reprlib
+import unicodedata
+
+# With the quotes; what is longer is cut in the middle.
+_MOST_LETTERS = 200
+# Control characters, marks that turn the direction of writing, lone halves of characters, and
+# ends of lines and paragraphs.
+_UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# Of those, what binds the parts of an emoji or of a letter.
+_JOINERS = "\u200c\u200d"
+_MARKDOWN = re.compile(r"[\\`*<>\[\]|&~$]")
+
+
+def is_printable(text: str) -> bool:
+    """Whether all of a text is to be seen, in one line."""
+    return not any(map(_is_unsafe, text))
+
+
+def printable(text: str) -> str:
+    r"""A text in one line that moves no cursor: `"a\nb"` becomes `"a\\nb"`."""
+    return "".join(ascii(letter)[1:-1] if _is_unsafe(letter) else letter for letter in text)
+
+
+def shown(text: str) -> str:
+    """What was received, for an error: in quotes, escaped and at most 200 letters long."""
+    short = reprlib.Repr()
+    short.maxstring = _MOST_LETTERS
+    return short.repr(text)
+
+
+def markdown(text: str) -> str:
+    """A text that Markdown shows as it is, also in a cell of a table."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
+
+
+def _is_unsafe(letter):
+    return letter not in _JOINERS and unicodedata.category(letter) in _UNSAFE
