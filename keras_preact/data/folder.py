@@ -142,4 +142,21 @@ def _source(files, image_size):
         why = _why_bad(path)
         return f"{path}: {why}" if why else None
 
-    return Encoded(read, len(files), image_size, problem, lambda index: files[index][0])
+    def listing():
+        with ThreadPoolExecutor() as pool:
+            sizes = pool.map(lambda pair: _size(pair[0]), files)
+            return "".join(
+                f"{label} {size} {epath.Path(path).name}\n"
+                for (path, label), size in zip(files, sizes, strict=True)
+            ).encode(errors="surrogateescape")
+
+    return Encoded(read, len(files), image_size, problem, lambda index: files[index][0], listing)
+
+
+def _size(path):
+    try:
+        return tf.io.gfile.stat(path).length
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"Every image must be readable. Received: {path}: {reason(error)}"
+        ) from error

@@ -227,6 +227,8 @@ def _in_memory(builder, split, keys):
 
 def _encoded(builder, split, keys, image_size):
     records = open_records(builder, split, keys)
-    source = Encoded(records.read, len(records), image_size, records.problem)
+    source = Encoded(
+        records.read, len(records), image_size, records.problem, listing=records.index.listing
+    )
     source.check_readable(spread(len(source), CHECKED_IMAGES))
     return source

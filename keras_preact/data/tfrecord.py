@@ -76,6 +76,12 @@ class TFRecordIndex:
             return reason(error)
         return None
 
+    def listing(self) -> bytes:
+        """The names of the files, and where in them each record lies."""
+        names = "".join(f"{epath.Path(path).name}\n" for path in self.paths)
+        lies = (self.files.astype("<i4"), self.offsets.astype("<i8"), self.lengths.astype("<i8"))
+        return names.encode(errors="surrogateescape") + b"".join(part.tobytes() for part in lies)
+
     def where(self, index: int) -> str:
         """The file of a record, and its number in it, counted from 0."""
         file = self.files[index]

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -12,17 +12,14 @@ from keras_preact.training.config import TrainConfig
 from keras_preact.training.decision import Decision, Machine, decide
 
 
-def make_strategy(
-    decision: Decision, cluster: Cluster | None = None, timeout_seconds: float = 600
-) -> tf.distribute.Strategy:
-    """The strategy decided on; of several workers, waits until all are there.
+def make_strategy(decision: Decision, cluster: Cluster | None = None) -> tf.distribute.Strategy:
+    """The strategy decided on; of several workers, which must have met.
 
     Raises:
-        WorkerLostError: if they are not there in time.
         ValueError: if TensorFlow has started before the CPU could be split.
     """
     if decision.strategy == "multi_worker":
-        return _join(decision, cluster, timeout_seconds)
+        return _join(decision, cluster)
     if len(decision.devices) > 1:
         return _mirrored(decision.devices)
     if decision.devices[0] == "CPU:0" and not tf.config.list_physical_devices("GPU"):
@@ -55,18 +52,19 @@ def _split_cpu(devices):
         ) from None
 
 
-def _join(decision, cluster, timeout_seconds):
+def _join(decision, cluster):
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         chosen = [gpu for gpu in gpus if gpu.name.endswith(decision.devices)]
         tf.config.set_visible_devices(chosen, "GPU")
-    cluster.wait_for_all(timeout_seconds)
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster.resolver())
 
 
 @contextlib.contextmanager
 def prepared(
-    config: TrainConfig, cluster: Cluster | None = None
+    config: TrainConfig,
+    cluster: Cluster | None = None,
+    agree: Callable[[Decision], None] = lambda decision: None,
 ) -> Iterator[tuple[Decision, tf.distribute.Strategy]]:
     """Decides, and sets the precision for as long as the context lasts.
 
@@ -75,16 +73,19 @@ def prepared(
     Args:
         config: of the run.
         cluster: that this process is part of, if it is.
+        agree: takes the decision before the strategy is made; of several workers, returns
+            once all have come to the same.
 
     Yields:
         The decision and its strategy.
 
     Raises:
-        ValueError: if what config wishes cannot be had here.
+        ValueError: if what config wishes cannot be had here; or as agree does.
         WorkerLostError: if another worker is lost while the context lasts.
     """
     decision = decide(config, Machine.here(), cluster)
-    strategy = make_strategy(decision, cluster, config.cluster_timeout_seconds)
+    agree(decision)
+    strategy = make_strategy(decision, cluster)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     before = keras.config.dtype_policy()

@@ -13,6 +13,7 @@ from keras_preact.models import ResNetV2
 from keras_preact.support import console
 from keras_preact.support.paths import usable
 from keras_preact.training import checkpoint, distribution, metrics, optimizer, propagation_log
+from keras_preact.training.agreement import Agreement
 from keras_preact.training.checkpoint_folder import step_of
 from keras_preact.training.cluster import from_environment
 from keras_preact.training.config import TrainConfig
@@ -44,22 +45,24 @@ def run(config: TrainConfig) -> Evaluation:
         SaveError: if the run cannot be saved twice in a row.
         WorkerLostError: if another worker of the run has ended or cannot be reached.
     """
-    with console.unbreakable():
-        return _evaluate(config) if config.mode == "evaluate" else _train(config)
+    cluster = from_environment(os.environ)
+    with console.unbreakable(), Agreement(config, cluster) as agreement:
+        act = _evaluate if config.mode == "evaluate" else _train
+        return act(config, cluster, agreement)
 
 
-def _train(config):
+def _train(config, cluster, agreement):
     config.require("dataset", "depth")
     minutes = config.max_runtime_minutes
     interruption = Interruption(minutes and 60 * minutes, tell=say)
-    cluster = from_environment(os.environ)
     writes = cluster is None or cluster.is_chief
     folder = RunFolder(config.folder)
     with folder.locked(config.resume) if writes else contextlib.nullcontext():
         folder.check_free(config)
-        with distribution.prepared(config, cluster) as (decision, strategy):
+        with distribution.prepared(config, cluster, agreement.on_decision) as (decision, strategy):
             keras.utils.set_random_seed(config.seed)
             data = load_data(config)
+            agreement.on_data(data)
             trainer = _make_trainer(config, data, folder, decision, strategy, writes, interruption)
             position = _start(config, data, folder, trainer)
             _announce(config, data, folder, trainer, decision, position)
@@ -126,19 +129,20 @@ def _announce(config, data, folder, trainer, decision, position):
     )
 
 
-def _evaluate(config):
+def _evaluate(config, cluster, agreement):
     config.require("run_dir")
     folder = RunFolder(config.run_dir)
     folder.check_evaluable(config)
     _, info = folder.read()
     checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
-    cluster = from_environment(os.environ)
-    with distribution.prepared(config, cluster) as (_, strategy):
+    with distribution.prepared(config, cluster, agreement.on_decision) as (_, strategy):
         data = load_data(config)
+        agreement.on_data(data)
         check_same_data(data.info, info)
         with strategy.scope():
             # Anew: a run that goes on may have deleted it meanwhile.
             path = checkpoint.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
+            distribution.check_same_start(strategy, step_of(path))
             model = restore_model(folder, path)
         step = make_eval_step(model, info, strategy)
         batches, steps = feed_evaluation(strategy, data, config.global_batch_size)

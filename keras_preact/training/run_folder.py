@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from keras_preact.data import DatasetInfo
+from keras_preact.support.aligned import aligned
 from keras_preact.support.paths import usable
 from keras_preact.training import metrics
 from keras_preact.training.checkpoint_folder import listed, step_of, unfinished_steps
@@ -246,7 +247,7 @@ class RunFolder:
             raise ValueError(
                 f"{self} is a run of another configuration. These flags change what is learned, "
                 "and must be as they were:\n"
-                + _table(("flag", "in the run", "now"), differing)
+                + aligned(("flag", "in the run", "now"), differing)
                 + "\nLeave them out, or give another --run_dir."
             )
 
@@ -259,16 +260,6 @@ class RunFolder:
             if field.name not in free
         }
         return [(name, was, now) for name, (was, now) in values.items() if was != now]
-
-
-def _table(head, rows):
-    rows = [[str(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 
 def configure(given: dict) -> TrainConfig:
@@ -315,7 +306,7 @@ def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool =
     if differing:
         raise ValueError(
             "The data must be those of the run. These differ:\n"
-            + _table(("", "in the run", "now"), differing)
+            + aligned(("", "in the run", "now"), differing)
         )
 
 

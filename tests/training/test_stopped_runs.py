@@ -75,7 +75,7 @@ def test_a_run_that_is_asked_to_stop_saves_before_it_logs_records_or_evaluates(
         patch.setattr(Writer, "evaluation", fail)
         patch.setattr(Probe, "measure", lambda self, done: None if done == 0 else fail())
         patch.setattr(Writer, "propagation", lambda self, record: None)
-        with pytest.raises(Interrupted, match="after step 12, saved as .*step-12"):
+        with pytest.raises(Interrupted, match=r"after step 12, saved as .*step-12"):
             run(config.updated(log_steps=12))
     run(config.updated(resume=True))
     # The evaluation that was due is made, and no second one of the same epoch.
