@@ -9,14 +9,23 @@ import time
 
 import numpy as np
 import pytest
+from etils import epath
 from fork_server import ROOT, ForkServer
 from same_runs import saved
 from small_runs import at_step, small
 
 from keras_preact.training import Interrupted, SaveError, metrics, run
+from keras_preact.training.checkpoint_folder import keep, listed
 from keras_preact.training.run_folder import RunFolder
 
 TIMEOUT_SECONDS = 180
+TRAIN = ("--dataset=digits", "--depth=8", "--global_batch_size=128", "--log_steps=1")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ForkServer(tmp_path_factory.mktemp("output")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +124,32 @@ def test_a_run_that_was_killed_in_its_first_save_begins_anew(folder):
 @pytest.mark.parametrize("name", ["net*", "net?", "net[12]"])
 def test_keeping_few_checkpoints_deletes_none_of_other_runs(tmp_path, finished, name):
     """Of the library: the programs refuse such names, as TensorFlow cannot read them back."""
-    from keras_preact.training.checkpoint_folder import keep, listed
-
     for other in ("net1", "net2", name):
         shutil.copytree(finished / "checkpoints", tmp_path / other)
     before = [files_of(tmp_path / other) for other in ("net1", "net2")]
-    folder = RunFolder(tmp_path / name).path
+    folder = epath.Path(tmp_path / name)
     assert listed(folder) == [str(folder / f"step-{step}") for step in (6, 4)]
     keep(folder, listed(folder)[:1], RunFolder(finished).recorded_id())
     assert steps(tmp_path / name) == ["step-6"]
     assert [files_of(tmp_path / other) for other in ("net1", "net2")] == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--run_dir=runs/net*", "--keep_checkpoints=1", "--overwrite"],
+        ["--run_dir=runs/net[12]", "--resume"],
+        ["--run_dir=runs/link", "--overwrite"],
+    ],
+)
+def test_train_py_refuses_a_name_that_other_runs_fit(tmp_path, finished, server, command):
+    for other in ("net1", "net2", "net*"):
+        shutil.copytree(finished, tmp_path / "runs" / other)
+    (tmp_path / "runs" / "link").symlink_to("net*")
+    before = files_of(tmp_path)
+    code, _, errors = server.call("train.py", *TRAIN, "--train_steps=1", *command, cwd=tmp_path)
+    assert code == 2 and errors.startswith("Error: run_dir must not hold")
+    assert files_of(tmp_path) == before
 
 
 def test_only_what_the_run_itself_saved_is_deleted(folder, finished):
@@ -209,13 +234,10 @@ def test_a_run_whose_folder_is_taken_away_writes_nothing_more(tmp_path, monkeypa
     assert steps(moved / "checkpoints") == ["step-1", "step-2"]
 
 
-TRAIN = ("--dataset=digits", "--depth=8", "--global_batch_size=128", "--log_steps=1")
-
-
 KERNEL = "model/logits.Skernel/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def test_two_processes_never_train_in_one_folder(tmp_path):
+def test_two_processes_never_train_in_one_folder(tmp_path, server):
     """As where somebody deletes the folder of a run that still goes on, and starts another."""
     folder = tmp_path / "run"
     flags = [*TRAIN, f"--run_dir={folder}", "--eval_epochs=1000", "--checkpoint_steps=40"]
@@ -226,7 +248,7 @@ def test_two_processes_never_train_in_one_folder(tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    with first, ForkServer(tmp_path) as server:
+    with first:
         for line in first.stdout:
             if line.startswith("step 1 "):
                 break
