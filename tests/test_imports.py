@@ -16,14 +16,15 @@ PACKAGE = ROOT / "keras_preact"
 
 # Each room may import itself and some of those before it.
 MAY_IMPORT = {
-    "layers": set(),
-    "models": {"layers"},
-    "data": {"layers"},
-    "propagation": {"layers", "models"},
-    "training": {"layers", "models", "data", "propagation"},
-    "analysis": {"layers", "models", "data", "propagation", "training"},
-    "exporting": {"layers", "models", "data", "training"},
-    "benchmark": {"layers", "models", "data", "training", "exporting"},
+    "support": set(),
+    "layers": {"support"},
+    "models": {"support", "layers"},
+    "data": {"support", "layers"},
+    "propagation": {"support", "layers", "models"},
+    "training": {"support", "layers", "models", "data", "propagation"},
+    "analysis": {"support", "layers", "models", "data", "propagation", "training"},
+    "exporting": {"support", "layers", "models", "data", "training"},
+    "benchmark": {"support", "layers", "models", "data", "training", "exporting"},
 }
 
 
