@@ -93,6 +93,7 @@ def _start(config, data, folder, trainer):
         check_same_data(data.info, folder.read()[1], trained_on=True)
         metrics.read(folder.metrics)
         propagation_log.read(folder.propagation)
+        metrics.check_writable(folder.tensorboard)
         return trainer.restore()
     if folder.holds_a_run() and trainer.writer.writes:
         folder.set_aside()
