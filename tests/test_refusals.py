@@ -15,7 +15,7 @@ from keras_preact import ResNetV2
 from keras_preact.analysis import __main__ as analysis
 from keras_preact.analysis.config import AnalysisConfig
 from keras_preact.exporting import ExportConfig
-from keras_preact.training import TrainConfig, flags, program, run
+from keras_preact.training import TrainConfig, flags, program, propagation_log, run
 from keras_preact.training.lock import locked
 
 # main, its configuration, and under which name it takes words.
@@ -218,9 +218,133 @@ def all_damaged(here):
         cut(path)
 
 
+EVALUATE = ["train.py", "--mode=evaluate", "--run_dir=HERE/run"]
+COMPARE = ["analysis", "compare", "HERE/run", "--images=1", "--output_dir=HERE/new"]
+# Each reads config.json.
+READERS = (AGAIN, EVALUATE, EXPORT, [*OF_RUN, "--output_dir=HERE/new"], COMPARE)
+
+
+def with_record(place, value):
+    """Gives a field of the run's config.json another value."""
+
+    def harm(here):
+        path = here / "run" / "config.json"
+        record = part = json.loads(path.read_text())
+        *parents, name = place.split(".")
+        for parent in parents:
+            part = part[parent]
+        part[name] = value
+        path.write_text(json.dumps(record).replace('"DEEP"', "[" * 900 + "]" * 900))
+
+    return harm
+
+
+def with_file(name, data):
+    """Gives a file, or all of a pattern, other contents."""
+
+    def harm(here):
+        for path in list(here.glob(name)) or [here / name]:
+            path.write_bytes(data)
+
+    return harm
+
+
+def with_line(name, line):
+    """Adds a line to a file of the run, which may not be there yet."""
+
+    def harm(here):
+        path = here / "run" / name
+        if not path.exists():
+            path.write_text(",".join(propagation_log.COLUMNS) + "\n")
+        path.write_bytes(path.read_bytes() + line + b"\n")
+
+    return harm
+
+
+def as_file(name):
+    def harm(here):
+        shutil.rmtree(here / "run" / name)
+        (here / "run" / name).write_text("not the events")
+
+    return harm
+
+
+# A record, and what its error says.
+NO_RECORDS = [
+    (with_record("config.devices", 1), "config.devices must be a string or null. Received: 1"),
+    (with_record("config.devices", ["cpu"]), "config.devices must be a string or null"),
+    (with_record("config.deterministic", "false"), 'must be true or false. Received: "false"'),
+    (with_record("config.new", 1), 'Unknown configuration fields: "new"'),
+    (with_record("config", "DEEP"), "it must be nested at most 64 deep"),
+    (with_record("dataset", 5), "dataset must be an object. Received: 5"),
+    (with_record("dataset.mean", ["a"]), 'dataset.mean[0] must be a number. Received: "a"'),
+    (with_record("dataset.mean", None), "dataset.mean must be a list. Received: null"),
+    (with_record("history", 5), "history must be a list. Received: 5"),
+    (with_record("history", None), "history must be a list. Received: null"),
+    (with_record("history", "DEEP"), "it must be nested at most 64 deep"),
+    (with_file("run/config.json", b"{}"), "config must be given"),
+    (with_file("run/config.json", b"\xff"), "it must be UTF-8"),
+]
+# Of tables: what --resume, and what an analysis says.
+NO_METRICS = [
+    (with_line("metrics.csv", b"2," + b"9" * 200_000), "metrics.csv", "field limit (131072)"),
+    (with_line("metrics.csv", b"\x89PNG\xff"), "metrics.csv", "it must be UTF-8"),
+    (with_line("metrics.csv", b"2,\0"), "metrics.csv", "a NUL byte"),
+    (with_line("metrics.csv", b"2,1,1,1,inf,1,1,1,1"), "metrics.csv", "line 3"),
+    (with_file("run/metrics.csv", b"step,loss\n"), "metrics.csv", 'line 1: ["step", "loss"]'),
+]
+NO_PROPAGATION = [
+    (with_line("propagation.csv", b"2," + b"9" * 200_000), "propagation.csv", "(131072)"),
+    (with_line("propagation.csv", b"\x89PNG\xff"), "propagation.csv", "it must be UTF-8"),
+    (with_line("propagation.csv", b"2,unit,1,2,3,4,5,6,x"), "propagation.csv", "line 2"),
+]
+
+
 @pytest.mark.parametrize(
     ("harm", "command", "words"),
     [
+        *(
+            (harm, command, ["HERE/run/config.json is not the record of a run", words])
+            for place, (harm, words) in enumerate(NO_RECORDS)
+            # Each program meets some of them, one meets all: they read it in one way.
+            for command in (READERS if place in (0, 8) else READERS[place % 5 : place % 5 + 1])
+        ),
+        *(
+            (harm, command, [f"HERE/run/{name}", words])
+            for harm, name, words in NO_METRICS
+            for command in (AGAIN, COMPARE)
+        ),
+        *(
+            (harm, command, [f"HERE/run/{name}", words])
+            for harm, name, words in NO_PROPAGATION
+            for command in (AGAIN, [*OF_RUN, "--output_dir=HERE/new"])
+        ),
+        *(
+            (
+                with_file("run/checkpoints/**/manifest.json", text),
+                command,
+                ["All checkpoints in HERE/run", "are damaged"],
+            )
+            for text in (b"[" * 5000, b'{"files": {"../../config.json": null}}')
+            for command in (AGAIN, EXPORT)
+        ),
+        *(
+            (
+                with_file("exports/report.json", text),
+                [*EXPORT, "--output_dir=HERE/exports"],
+                ["HERE/exports/report.json is not the report of an export", words],
+            )
+            for text, words in (
+                (b"[" * 5000, "nested at most 64 deep"),
+                (b'{"data": [], "model_name": "n"}', "data must be an object"),
+                (b'{"data": {"class_names": ["a"], "image_shape": null}}', "data.image_shape"),
+            )
+        ),
+        (
+            as_file("tensorboard"),
+            AGAIN,
+            ["HERE/run/tensorboard must be a folder, or not there", "Move it away"],
+        ),
         (without_class, FOLDER, ["must hold the same class folders", "val", "bee"]),
         (
             lambda here: (here / "images" / "train" / "bee" / "1.png").unlink(),
@@ -238,9 +362,9 @@ def all_damaged(here):
             ["HERE/run/config.json is not the record of a run"],
         ),
         (
-            lambda here: (here / "run" / "metrics.csv").write_text("step\nfirst\n"),
+            with_line("metrics.csv", b"first"),
             AGAIN,
-            ["HERE/run/metrics.csv", "line 2", "first"],
+            ["HERE/run/metrics.csv", "line 3", "first"],
         ),
         (all_damaged, AGAIN, ["All checkpoints in", "step-1"]),
         (all_damaged, ["export.py", "--run_dir=HERE/run"], ["All checkpoints in", "step-1"]),
@@ -255,9 +379,60 @@ def all_damaged(here):
 )
 def test_what_has_been_damaged_is_named(here, capsys, harm, command, words):
     harm(here)
+    before = contents(here)
     error = refused([word.replace("HERE", str(here)) for word in command], capsys)
     for word in words:
         assert word.replace("HERE", str(here)) in error
+    assert contents(here) == before
+
+
+def contents(folder):
+    """The files in a folder with what they hold, but for locks."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: path.read_bytes() for path in paths}
+
+
+def of_task(index):
+    cluster = '{"worker": ["a:1", "b:1"]}'
+    return f'{{"cluster": {cluster}, "task": {{"type": "worker", "index": {index}}}}}'
+
+
+@pytest.mark.parametrize("command", [DIGITS, AGAIN, EVALUATE], ids=["new", "resume", "evaluate"])
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"TF_CONFIG": "[" * 5000}, ["TF_CONFIG must be like", "nested at most 64 deep"]),
+        ({"TF_CONFIG": "null"}, ["TF_CONFIG must be like", "it must be an object. Received: null"]),
+        ({"TF_CONFIG": of_task("Infinity")}, ["task.index must be a whole number"]),
+        (
+            {"TF_CONFIG": of_task("0").replace('"worker", "index"', '5, "index"')},
+            ["task.type must"],
+        ),
+        ({"TF_CONFIG": of_task("0").replace("a:1", "a:99999")}, ["with a port of 1 to 65535"]),
+        ({"SLURM_STEP_NUM_TASKS": "abc"}, ["SLURM_STEP_NUM_TASKS must be a whole number"]),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "x"}, ["SLURM_PROCID must be a whole"]),
+        (
+            {
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_PROCID": "0",
+                "SLURM_STEP_TASKS_PER_NODE": "1(x99999999)",
+                "SLURM_STEP_NODELIST": "a",
+            },
+            ["SLURM_STEP_TASKS_PER_NODE must have at most"],
+        ),
+    ],
+    ids=range(8),
+)
+def test_an_environment_that_cannot_be_is_refused_before_anything_is_written(
+    prepared, capsys, monkeypatch, command, variables, words
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    before = contents(prepared)
+    error = refused([word.replace("HERE", str(prepared)) for word in command], capsys)
+    for word in words:
+        assert word in error
+    assert contents(prepared) == before and not (prepared / "new").exists()
 
 
 TAKE_PATHS = [

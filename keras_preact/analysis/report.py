@@ -1,12 +1,12 @@
 """What a study hands over, and its folder: a page, its pictures and a CSV."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 
 from etils import epath
 
 from keras_preact.analysis import page
+from keras_preact.training import manifest
 from keras_preact.training.files import MANIFEST, sealed
 
 PAGE = "index.html"
@@ -60,8 +60,8 @@ def check_folder(folder: epath.Path, overwrite: bool) -> None:
 def _written(folder):
     """The names of the files of an earlier analysis, by its manifest; none without one."""
     try:
-        return {MANIFEST, *json.loads((folder / MANIFEST).read_text())["files"]}
-    except (KeyError, OSError, TypeError, ValueError):
+        return {MANIFEST, *manifest.read(folder / MANIFEST).files}
+    except (OSError, ValueError):
         return set()
 
 

@@ -18,6 +18,7 @@ from keras_preact.analysis import (
 from keras_preact.analysis.config import STUDIES, AnalysisConfig
 from keras_preact.analysis.subjects import new, of_run
 from keras_preact.layers.lookup import one_of
+from keras_preact.training import propagation_log
 from keras_preact.training.lock import locked
 from keras_preact.training.machine import cores, processor
 from keras_preact.training.progress import say
@@ -77,7 +78,10 @@ def _check(study, rest, config):
             "run_dir"
         )
     if config.run_dir:
-        RunFolder(config.run_dir).read()
+        folder = RunFolder(config.run_dir)
+        folder.read()
+        if study == "propagation":
+            propagation_log.read(folder.propagation)
 
 
 def _measure(study, rest, config):

@@ -1,7 +1,7 @@
 """The folder of an export: built under another name, seen only once all of it is proven."""
 
 import contextlib
-import json
+import dataclasses
 import os
 import re
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from keras_preact.data import DatasetInfo
+from keras_preact.support import records
 from keras_preact.support.paths import usable
 from keras_preact.training.files import flush_tree, remove, write_whole
 from keras_preact.training.lock import locked
@@ -19,6 +20,20 @@ REPORT = "report"
 _VERSIONED = (TFLITE, REPORTS, SAVED_MODEL)
 # Fields of `DatasetInfo` that all versions share.
 _SAME = ("class_names", "image_shape")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """What all versions share, as report.json has it beside their figures."""
+
+    data: _Data
+    model_name: str
 
 
 class ExportFolder:
@@ -86,7 +101,7 @@ class ExportFolder:
         A server hands requests to the newest version, whatever they were made for.
         """
         for name in _SAME if (record := self._read_record()) else ():
-            was, now = record[name], list(getattr(info, name))
+            was, now = list(getattr(record.data, name)), list(getattr(info, name))
             if was != now:
                 raise ValueError(
                     f"All versions in {self.path} must be of one {name}, as they take each "
@@ -105,7 +120,7 @@ class ExportFolder:
             ValueError: if the user wants another one than that of the earlier versions.
         """
         record = self._read_record()
-        served = record["model_name"] if record else None
+        served = record.model_name if record else None
         if wanted and served and wanted != served:
             raise ValueError(
                 f"model_name must be that of the versions in {self.path}, {served!r}, by which "
@@ -115,16 +130,11 @@ class ExportFolder:
         return wanted or served or default
 
     def _read_record(self):
-        """What all versions share, as report.json has it; None where there is none."""
+        """What report.json says; None where there is none."""
         report = self.path / f"{REPORT}.json"
         if not report.exists():
             return None
-        try:
-            record = json.loads(report.read_text())
-            shared = {name: list(record["data"][name]) for name in _SAME}
-            return {**shared, "model_name": str(record["model_name"])}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{report} is not the report of an export: {error!r}") from error
+        return records.read_json(report, _Record, "the report of an export")
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[epath.Path]:

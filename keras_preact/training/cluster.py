@@ -2,20 +2,24 @@
 
 import dataclasses
 import itertools
-import json
 import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
+from keras_preact.support import records, tables
 from keras_preact.training.errors import RunError
 
 # Of the first process on a SLURM node; the others count up from it.
 SLURM_PORT = 8888
+LAST_PORT = 2**16 - 1
+MOST_TASKS = 10_000
+SCONTROL_SECONDS = 60
 CONNECT_SECONDS = 2
 RETRY_SECONDS = 0.2
 
@@ -101,30 +105,43 @@ def from_environment(environment: Mapping[str, str]) -> Cluster | None:
     """
     if environment.get("TF_CONFIG"):
         cluster = _from_tf_config(environment["TF_CONFIG"])
-    elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    elif "SLURM_STEP_NUM_TASKS" in environment and _whole(environment, "SLURM_STEP_NUM_TASKS") > 1:
         cluster = _from_slurm(environment)
     else:
         return None
     return cluster if len(cluster.addresses) > 1 else None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    type: str
+    # Some schedulers write it as a string.
+    index: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _TfConfig:
+    """What is read of TF_CONFIG; clouds add fields of their own."""
+
+    cluster: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    task: _Task = _Task("worker", 0)
+
+
 def _from_tf_config(text):
     try:
-        value = json.loads(text)
-        jobs = {job: list(tasks) for job, tasks in value.get("cluster", {}).items()}
-        task = value.get("task", {"type": "worker", "index": 0})
-        kind, index = task["type"], int(task["index"])
-        if not all(re.fullmatch(r".+:\d+", address) for address in itertools.chain(*jobs.values())):
-            raise ValueError("not all are addresses")
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ValueError(f"TF_CONFIG must be like {EXAMPLE}. Received: {text}") from None
+        value = records.typed(records.parse_json(text), _TfConfig)
+        jobs, kind, index = value.cluster, value.task.type, _index(value.task.index)
+        for address in itertools.chain(*jobs.values()):
+            _check_address(address)
+    except ValueError as error:
+        raise ValueError(f"TF_CONFIG must be like {EXAMPLE}: {error}") from None
     if not jobs:
         return Cluster(("localhost:0",), 0)
     unknown = sorted({*jobs, kind} - {"chief", "worker"})
     if unknown:
         raise ValueError(
             "TF_CONFIG may have jobs named chief and worker: every process trains. "
-            f"Received: {', '.join(unknown)}"
+            f"Received: {records.plain(', '.join(unknown))}"
         )
     if not 0 <= index < len(jobs.get(kind, [])):
         raise ValueError(
@@ -133,15 +150,42 @@ def _from_tf_config(text):
         )
     addresses = (*jobs.get("chief", []), *jobs.get("worker", []))
     if len(set(addresses)) < len(addresses):
-        raise ValueError(
-            f"The addresses in TF_CONFIG must differ. Received: {', '.join(addresses)}"
-        )
+        received = records.plain(", ".join(addresses))
+        raise ValueError(f"The addresses in TF_CONFIG must differ. Received: {received}")
     return Cluster(addresses, index + (len(jobs.get("chief", [])) if kind == "worker" else 0))
+
+
+def _index(value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    return records.typed(value, int, "task.index")
+
+
+def _check_address(address):
+    host, _, port = address.rpartition(":")
+    try:
+        # As the socket will have it: labels of 1 to 63 letters.
+        host.encode("idna")
+        named = re.fullmatch(r"[^\s\x00-\x1f]+", host)
+    except UnicodeError:
+        named = False
+    if not named or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= LAST_PORT:
+        raise ValueError(
+            f"the addresses of cluster must be HOST:PORT, with a port of 1 to {LAST_PORT}. "
+            f"Received: {records.short(address)}"
+        )
+
+
+def _whole(environment, name):
+    try:
+        return tables.whole(environment[name])
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
 
 
 def _from_slurm(environment):
     try:
-        index = int(environment["SLURM_PROCID"])
+        index = _whole(environment, "SLURM_PROCID")
         tasks = _expand(environment["SLURM_STEP_TASKS_PER_NODE"])
         nodes = environment["SLURM_STEP_NODELIST"]
     except KeyError as error:
@@ -149,23 +193,18 @@ def _from_slurm(environment):
             f"SLURM_STEP_NUM_TASKS is set, but {error.args[0]} is not. Start the processes with "
             "srun, as configs/cluster/slurm.sbatch does."
         ) from None
-    if shutil.which("scontrol") is None:
-        raise ValueError("SLURM's command scontrol is needed to read SLURM_STEP_NODELIST.")
-    scontrol = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True
-    )
-    if scontrol.returncode:
-        raise ValueError(
-            "SLURM_STEP_NODELIST must be what `scontrol show hostnames` understands. "
-            f"Received: {nodes}; it says: {scontrol.stderr.strip()}"
-        )
-    hosts = scontrol.stdout.split()
+    hosts = _hosts(nodes)
     if len(hosts) != len(tasks):
         raise ValueError(
             "SLURM_STEP_TASKS_PER_NODE must have an entry for each node of SLURM_STEP_NODELIST. "
             f"Received: {len(tasks)} for {len(hosts)} nodes"
         )
     places = [(host, n) for host, count in zip(hosts, tasks, strict=True) for n in range(count)]
+    if index >= len(places):
+        raise ValueError(
+            "SLURM_PROCID must be below the number of tasks in SLURM_STEP_TASKS_PER_NODE, "
+            f"{len(places)}. Received: SLURM_PROCID={index}"
+        )
     here = environment.get("SLURMD_NODENAME", places[index][0])
     if places[index][0] != here:
         raise ValueError(
@@ -175,17 +214,52 @@ def _from_slurm(environment):
     return Cluster(tuple(f"{host}:{SLURM_PORT + n}" for host, n in places), index)
 
 
+def _hosts(nodes):
+    """The names of the nodes that SLURM's "node[9-11]" stands for."""
+    if shutil.which("scontrol") is None:
+        raise ValueError("SLURM's command scontrol is needed to read SLURM_STEP_NODELIST.")
+    try:
+        scontrol = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes],
+            capture_output=True,
+            timeout=SCONTROL_SECONDS,
+            text=True,
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"`scontrol show hostnames` must answer within {SCONTROL_SECONDS:g} seconds. "
+            f"Received: nothing, for SLURM_STEP_NODELIST={records.short(nodes)}"
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            "SLURM's command scontrol is needed to read SLURM_STEP_NODELIST. "
+            f"Received: {error.strerror}"
+        ) from None
+    if scontrol.returncode:
+        raise ValueError(
+            "SLURM_STEP_NODELIST must be what `scontrol show hostnames` understands. "
+            f"Received: {records.short(nodes)}; it says: {records.short(scontrol.stderr.strip())}"
+        )
+    return scontrol.stdout.split()
+
+
 def _expand(tasks_per_node):
     """[2, 2, 1] of SLURM's "2(x2),1"."""
-    tasks = []
-    for part in tasks_per_node.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
-        if not match:
-            raise ValueError(
-                f"SLURM_STEP_TASKS_PER_NODE must be like 2(x2),1. Received: {tasks_per_node}"
-            )
-        tasks += [int(match[1])] * int(match[2] or 1)
-    return tasks
+    parts = tasks_per_node.split(",")
+    found = [re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?", part) for part in parts]
+    if not all(found):
+        raise ValueError(
+            "SLURM_STEP_TASKS_PER_NODE must be like 2(x2),1. "
+            f"Received: {records.short(tasks_per_node)}"
+        )
+    counts = [(int(match[1]), int(match[2] or 1)) for match in found]
+    if sum(max(count, 1) * nodes for count, nodes in counts) > MOST_TASKS:
+        raise ValueError(
+            f"SLURM_STEP_TASKS_PER_NODE must have at most {MOST_TASKS} tasks and nodes. "
+            f"Received: {records.short(tasks_per_node)}"
+        )
+    return [count for count, nodes in counts for _ in range(nodes)]
 
 
 def _accepts(address):

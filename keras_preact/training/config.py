@@ -8,6 +8,7 @@ from keras_preact.data.augmentation import AUGMENTATIONS
 from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcut_choice
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
+from keras_preact.support import records
 from keras_preact.support.text import shown
 from keras_preact.training import validation
 from keras_preact.training.validation import LARGEST
@@ -212,18 +213,23 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict) -> "TrainConfig":
+    def from_json(cls, values: Any, where: str = "") -> "TrainConfig":
         """The configuration that `to_json` gave, read back from a file.
 
+        Args:
+            values: as JSON gives them.
+            where: they lie in the file, for the error.
+
         Raises:
-            ValueError: if a field is unknown, as after a change of version.
+            ValueError: if a field is unknown, as after a change of version, or its value is of
+                another type.
         """
+        values = records.typed(values, dict, where)
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"Unknown configuration fields: {', '.join(unknown)}")
-        tuples = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
-        return cls(**{**values, **tuples})
+        if unknown := sorted(values.keys() - known):
+            names = ", ".join(map(records.short, unknown[:5]))
+            raise ValueError(f"Unknown configuration fields: {names}")
+        return records.typed(values, cls, where)
 
 
 def _number(text):

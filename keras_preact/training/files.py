@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from keras_preact.training.manifest import read as read_manifest
+
 MANIFEST = "manifest.json"
 
 
@@ -66,20 +68,21 @@ def damage(path: epath.PathLike) -> str | None:
     """What a `sealed` folder lacks, or which of its files has been changed; None for nothing."""
     path = epath.Path(path)
     try:
-        expected = json.loads((path / MANIFEST).read_text())["files"]
-        sizes = {name: (entry["bytes"], entry["sha256"]) for name, entry in expected.items()}
+        expected = read_manifest(path / MANIFEST).files
     except FileNotFoundError:
         return f"it has no {MANIFEST}"
-    except (AttributeError, KeyError, OSError, TypeError, ValueError):
-        return f"its {MANIFEST} cannot be read"
-    for name, (size, checksum) in sizes.items():
+    except OSError as error:
+        return f"its {MANIFEST} cannot be read: {error.strerror}"
+    except ValueError as error:
+        return f"its {MANIFEST} cannot be read: {error}"
+    for name, entry in expected.items():
         try:
             found = _describe(path / name)
         except OSError as error:
             return f"its {name} cannot be read: {error.strerror}"
-        if found["bytes"] != size:
-            return f"its {name} has {found['bytes']:,} bytes in place of {size:,}"
-        if found["sha256"] != checksum:
+        if found["bytes"] != entry.bytes:
+            return f"its {name} has {found['bytes']:,} bytes in place of {entry.bytes:,}"
+        if found["sha256"] != entry.sha256:
             return f"its {name} has been changed: its SHA-256 is another"
     return None
 
@@ -87,8 +90,8 @@ def damage(path: epath.PathLike) -> str | None:
 def run_of(path: epath.PathLike) -> str | None:
     """The id of the run that a `sealed` folder is a part of; None where it names none."""
     try:
-        return json.loads((epath.Path(path) / MANIFEST).read_text()).get("run")
-    except (AttributeError, OSError, RecursionError, ValueError):
+        return read_manifest(epath.Path(path) / MANIFEST).run
+    except (OSError, ValueError):
         return None
 
 

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import io
+import math
+import os
 import time
 
 import numpy as np
@@ -10,6 +12,7 @@ import tensorflow as tf
 from etils import epath
 from tensorboard.compat.proto import event_pb2
 
+from keras_preact.support import tables
 from keras_preact.training.files import write_whole
 
 
@@ -41,27 +44,46 @@ class Row:
 
 
 COLUMNS = [field.name for field in dataclasses.fields(Row)]
+SPLITS = ("train", "eval")
+_TABLE = tables.Table(COLUMNS, f"a line of {len(COLUMNS)} numbers for each evaluation")
 
 
 def read(path: epath.PathLike) -> list[Row]:
     """The rows of a metrics.csv; none where there is no such file.
 
     Raises:
-        ValueError: if a line is not a row.
+        ValueError: if it is no such table; it names the file and the line.
     """
     path = epath.Path(path)
     if not path.exists():
         return []
     rows = []
-    for values in csv.DictReader(io.StringIO(path.read_text())):
+    for line, cells in _TABLE.rows(path):
         try:
-            rows.append(Row(**{k: int(v) if k == "step" else float(v) for k, v in values.items()}))
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"{path} must have a line of {len(COLUMNS)} numbers for each evaluation. "
-                f"Received: line {len(rows) + 2}: {list(values.values())}"
-            ) from None
+            rows.append(Row(*map(_number, COLUMNS, cells)))
+        except ValueError:
+            raise _TABLE.damaged(path, line, cells) from None
     return rows
+
+
+def _number(column, cell):
+    if column == "step":
+        return tables.whole(cell)
+    if column in ("train_loss", "train_accuracy") and cell == "nan":
+        return math.nan  # every step since the last evaluation overflowed in float16
+    return tables.finite(cell)
+
+
+def check_writable(tensorboard_dir: epath.PathLike) -> None:
+    """Raises ValueError where something else lies where a folder of TensorBoard's must."""
+    folder = epath.Path(tensorboard_dir)
+    for path in (folder, *(folder / split for split in SPLITS)):
+        # Of links to nothing, too, TensorFlow makes no folder.
+        if os.path.lexists(path) and not path.is_dir():
+            raise ValueError(
+                f"{path} must be a folder, or not there, for the events of TensorBoard. Received: "
+                "a file or a link to nothing. Move it away"
+            )
 
 
 class MetricsLog:
@@ -79,7 +101,7 @@ class MetricsLog:
         self._path = epath.Path(csv_path)
         self.rows = [row for row in read(csv_path) if row.step <= start_step]
         self._writers = {}
-        for split in ("train", "eval"):
+        for split in SPLITS:
             folder = epath.Path(tensorboard_dir) / split
             self._writers[split] = tf.summary.create_file_writer(str(folder))
             _begin_session(self._writers[split], start_step)

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from keras_preact.propagation import Backward, Forward
+from keras_preact.support import tables
 from keras_preact.training.files import write_whole
 
 
@@ -51,27 +52,25 @@ class PropagationLog:
 
 FIGURES = [field.name for field in dataclasses.fields(PropagationLog)][2:]
 COLUMNS = ["step", "unit", *FIGURES]
+_TABLE = tables.Table(COLUMNS, "a line for each unit of each record, one record after the other")
 
 
 def read(path: epath.PathLike) -> PropagationLog | None:
     """What a propagation.csv holds; None where there is no such file, or no record in it.
 
     Raises:
-        ValueError: if a line is not what it must be.
+        ValueError: if it is no such table; it names the file and the line.
     """
     path = epath.Path(path)
     if not path.exists():
         return None
-    head, *lines = list(csv.reader(io.StringIO(path.read_text()))) or [[]]
-    if head != COLUMNS:
-        raise _damaged(path, -1, head)
-    rows = []
-    for line in lines:
+    rows, numbers = [], []
+    for number, (step, unit, *cells) in _TABLE.rows(path):
         try:
-            step, unit, *values = line
-            rows.append((int(step), unit, np.array(values, np.float64)))
+            rows.append((tables.whole(step), unit, np.array(cells, np.float64)))
         except ValueError:
-            raise _damaged(path, len(rows), line) from None
+            raise _TABLE.damaged(path, number, [step, unit, *cells]) from None
+        numbers.append(number)
     if not rows:
         return None
     # The first record says which units there are.
@@ -79,19 +78,13 @@ def read(path: epath.PathLike) -> PropagationLog | None:
     units = tuple(unit for _, unit, _ in first)
     steps = sorted({step for step, _, _ in rows})
     expected = itertools.product(steps, units)
-    for place, (row, pair) in enumerate(itertools.zip_longest(rows, expected)):
-        if row is None or row[:2] != pair or row[2].shape != (len(FIGURES),):
-            raise _damaged(path, place, lines[place] if row else "nothing")
+    for number, row, pair in itertools.zip_longest(numbers, rows, expected):
+        if row is None or row[:2] != pair:
+            received = [*row[:2], *row[2].tolist()] if row else "nothing"
+            raise _TABLE.damaged(path, number or numbers[-1] + 1, received)
     figures = np.array([values for _, _, values in rows])
     figures = figures.reshape(len(steps), len(units), len(FIGURES))
     return PropagationLog(np.array(steps), units, *np.moveaxis(figures, -1, 0))
-
-
-def _damaged(path, place, line):
-    return ValueError(
-        f"{path} must have a line for each unit of each record, one record after the other, under "
-        f"the names {', '.join(COLUMNS)}. Received: line {place + 2}: {line}"
-    )
 
 
 class PropagationWriter:

@@ -110,6 +110,7 @@ def _start(config, data, folder, trainer):
         metrics.read(folder.metrics)
         propagation_log.read(folder.propagation)
         folder.check_nothing_lost()
+        metrics.check_writable(folder.tensorboard)
         return trainer.restore()
     if folder.holds_a_run() and trainer.writer.writes:
         folder.set_aside()

@@ -16,7 +16,7 @@ from etils import epath
 from keras_preact.data import DatasetInfo
 from keras_preact.support.aligned import aligned
 from keras_preact.support.paths import usable
-from keras_preact.training import metrics
+from keras_preact.training import metrics, run_record
 from keras_preact.training.checkpoint_folder import listed, step_of, unfinished_steps
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.decision import Decision
@@ -99,8 +99,7 @@ class RunFolder:
         Raises:
             ValueError: if the record cannot be read.
         """
-        self.read()
-        return json.loads(self.config.read_text()).get("run")
+        return run_record.read(self.config).run
 
     def check_nothing_lost(self) -> None:
         """Refuses to begin anew where checkpoints are missing from a run that had saved.
@@ -198,7 +197,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         history, changes = [], []
         if self.holds_a_run():
-            history = json.loads(self.config.read_text()).get("history", [])
+            history = run_record.read(self.config).history
             changes = self._differences(config, _OF_A_CALL)
         record = {
             "run": self.run_id,
@@ -226,13 +225,8 @@ class RunFolder:
         """
         if not self.holds_a_run():
             raise ValueError(f"run_dir must be the folder of a run. There is no {self.config}")
-        try:
-            record = json.loads(self.config.read_text())
-            lists = {k: tuple(v) for k, v in record["dataset"].items() if isinstance(v, list)}
-            info = DatasetInfo(**{**record["dataset"], **lists})
-            return TrainConfig.from_json(record["config"]), info
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.config} is not the record of a run: {error}") from error
+        record = run_record.read(self.config)
+        return record.config, record.dataset
 
     def check_evaluable(self, config: TrainConfig) -> None:
         """Raises ValueError if config is not that of the run in this folder."""

@@ -136,6 +136,24 @@ def test_a_folder_of_something_else_is_refused_even_to_overwrite(tmp_path, names
         check_folder(epath.Path(tmp_path), overwrite)
 
 
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        *("[" * 5000, '{"files": null}', '{"files": 5}', '{"files": ["notes.txt"]}', "\0"),
+        # A name alone is no entry; and a name that leads elsewhere spoils the others.
+        '{"files": {"notes.txt": null}}',
+        '{"files": {"notes.txt": {"bytes": null, "sha256": ""}}}',
+        '{"files": {"notes.txt": {"bytes": 1, "sha256": ""}, "../notes.txt": {}}}',
+    ],
+    ids=range(8),
+)
+def test_a_manifest_that_is_none_names_no_file_to_replace(tmp_path, manifest):
+    (tmp_path / "notes.txt").write_text("years of work")
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(ValueError, match=f"Received: {tmp_path}, which holds something else"):
+        check_folder(epath.Path(tmp_path), overwrite=True)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_a_user_has_put_beside_a_page_is_never_deleted(folder, overwrite):
     write(a_report(), folder, "propagation.csv")

@@ -37,12 +37,27 @@ def test_a_folder_that_holds_something_else_is_refused(new, names):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"data": 3}', json.dumps({"data": SHARED}), "\ud800"]
+    "text",
+    [
+        *("", "[]", "{}", '{"data": 3}', json.dumps({"data": SHARED}), "\ud800", "[" * 5000),
+        json.dumps({"data": SHARED, "model_name": 5}),
+        json.dumps({"data": SHARED, "model_name": "net"}).replace("8, 8, 1", '"8", 8, 1'),
+        json.dumps({"data": SHARED, "model_name": "net"}).replace('["ant", "bee"]', '"ab"'),
+        json.dumps({"data": SHARED, "model_name": "net"}).replace('"ant", "bee"', "null"),
+        json.dumps({"data": SHARED, "model_name": "net"}).replace("8, 8", "[" * 5000),
+    ],
+    ids=range(12),
 )
 def test_a_report_of_something_else_is_refused(first, text):
     (first / "report.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(ValueError, match=r"report\.json is not the report of an export"):
         ExportFolder(first).name_to_serve(None, "net")
+
+
+def test_what_is_not_shared_by_versions_may_be_anything_in_a_report(first):
+    record = {"data": {**SHARED, "new": 1}, "model_name": "net", "artifacts": [{"drop": "NaN"}]}
+    (first / "report.json").write_text(json.dumps(record).replace('"NaN"', "NaN"))
+    assert ExportFolder(first).name_to_serve(None, "other") == "net"
 
 
 def test_versions_are_of_one_set_of_classes_and_one_size_of_images(first, new):

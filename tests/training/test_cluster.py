@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from keras_preact.training import cluster
 from keras_preact.training.cluster import Cluster, from_environment
 
 
@@ -64,33 +65,70 @@ def test_without_a_task_the_process_is_the_first_worker():
     assert found == Cluster(tuple(WORKERS["worker"]), 0)
 
 
+def of_workers(addresses):
+    return f'{{"cluster": {{"worker": {addresses}}}}}'
+
+
+def of_task(task):
+    return f'{{"cluster": {{"worker": ["a:1000", "b:1000"]}}, "task": {task}}}'
+
+
+def of_index(index):
+    return of_task(f'{{"type": "worker", "index": {index}}}')
+
+
+OF_AN_ADDRESS = "addresses of cluster must be HOST:PORT, with a port of 1 to 65535. Received: "
+OF_AN_INDEX = "task.index must be a whole number. Received: "
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "end"),
     [
-        "{",
-        "null",
-        "[]",
-        '"a:1000"',
-        '{"cluster": ["a:1000", "b:1000"]}',
-        '{"cluster": {"worker": 2}}',
-        # Letters in place of addresses; addresses without a port, or of another kind.
-        '{"cluster": {"worker": "ab"}}',
-        '{"cluster": {"worker": ["a", "b"]}}',
-        '{"cluster": {"worker": ["a:", "b:1000"]}}',
-        '{"cluster": {"worker": [1, 2]}}',
-        '{"cluster": {"worker": [["a:1000"], ["b:1000"]]}}',
-        '{"cluster": {"worker": ["a:1000", "b:1000"]}, "task": 0}',
-        '{"cluster": {"worker": ["a:1000", "b:1000"]}, "task": {"index": 0}}',
-        '{"cluster": {"worker": ["a:1000", "b:1000"]}, "task": {"type": "worker"}}',
-        '{"cluster": {"worker": ["a:1000", "b:1000"]}, "task": {"type": "worker", "index": "x"}}',
+        ("{", "line 1 column 2 (char 1)"),
+        ('{"task" 0}', "line 1 column 9 (char 8)"),
+        ("null", "it must be an object. Received: null"),
+        ("5", "it must be an object. Received: 5"),
+        ("[]", "it must be an object. Received: []"),
+        ('"a:1000"', 'it must be an object. Received: "a:1000"'),
+        ("[" * 5000 + "]" * 5000, "it must be nested at most 64 deep. Received: more"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "it must be nested at most 64 deep. Received: more"),
+        ('{"cluster": {}, "cluster": {}}', 'each name once in an object. Received: "cluster"'),
+        ('{"cluster": null}', "cluster must be an object. Received: null"),
+        ('{"cluster": ["a:1000"]}', 'cluster must be an object. Received: ["a:1000"]'),
+        (of_workers("2"), "cluster.worker must be a list. Received: 2"),
+        (of_workers('"ab"'), 'cluster.worker must be a list. Received: "ab"'),
+        (of_workers("[1, 2]"), "cluster.worker[0] must be a string. Received: 1"),
+        (of_workers('["a:1000", null]'), "cluster.worker[1] must be a string. Received: null"),
+        (of_workers('[["a:1000"]]'), 'cluster.worker[0] must be a string. Received: ["a:1000"]'),
+        (of_workers('["a", "b"]'), f'{OF_AN_ADDRESS}"a"'),
+        (of_workers('["a:", "b:1000"]'), f'{OF_AN_ADDRESS}"a:"'),
+        (of_workers('["a:1000", ":1000"]'), f'{OF_AN_ADDRESS}":1000"'),
+        (of_workers('["a:1000", "b:99999"]'), f'{OF_AN_ADDRESS}"b:99999"'),
+        (of_workers('["a:1000", "b:0"]'), f'{OF_AN_ADDRESS}"b:0"'),
+        # The name service takes no such names, and says so with errors of other kinds.
+        (of_workers('["a..b:1"]'), f'{OF_AN_ADDRESS}"a..b:1"'),
+        (of_workers('["a\\u0000b:1"]'), f'{OF_AN_ADDRESS}"a\\u0000b:1"'),
+        (of_workers(f'["{64 * "a"}:1"]'), f'{OF_AN_ADDRESS}"{64 * "a"}:1"'),
+        (of_task("0"), "task must be an object. Received: 0"),
+        (of_task('{"index": 0}'), "task.type must be given. Received: nothing"),
+        (of_task('{"type": 5, "index": 0}'), "task.type must be a string. Received: 5"),
+        (of_task('{"type": "worker"}'), "task.index must be given. Received: nothing"),
+        (of_index('"x"'), f'{OF_AN_INDEX}"x"'),
+        (of_index("null"), f"{OF_AN_INDEX}null"),
+        (of_index("Infinity"), f"{OF_AN_INDEX}Infinity"),
+        (of_index("1e999"), f"{OF_AN_INDEX}Infinity"),
+        (of_index("1.5"), f"{OF_AN_INDEX}1.5"),
+        (of_index("true"), f"{OF_AN_INDEX}true"),
+        (of_index("9" * 5000), "integers must have at most 40 digits. Received: one of 5000"),
     ],
+    ids=range(35),
 )
-def test_a_malformed_tf_config_is_refused_with_one_that_is_not(text):
+def test_a_malformed_tf_config_is_refused_with_one_that_is_not(text, end):
     with pytest.raises(ValueError) as error:
         from_environment({"TF_CONFIG": text})
     message = str(error.value)
-    assert message.endswith(f"Received: {text}")
-    example = message.partition("'")[2].rpartition("'")[0]
+    assert message.endswith(end) and "\n" not in message
+    example = message.partition("'")[2].partition("'")[0]
     assert from_environment({"TF_CONFIG": example}) == Cluster(("host1:2222", "host2:2222"), 0)
 
 
@@ -105,6 +143,8 @@ def test_a_malformed_tf_config_is_refused_with_one_that_is_not(text):
         (CHIEF, "worker", 2, "one of its cluster's. Received: worker 2 of 2"),
         ({"worker": ["a:1", "b:1", "a:1"]}, "worker", 0, "must differ. Received: a:1, b:1, a:1"),
         ({"worker": ["a:1"], "chief": ["a:1"]}, "worker", 0, "must differ. Received: a:1, a:1"),
+        ({"worker": []}, "worker", 0, "one of its cluster's. Received: worker 0 of 0"),
+        (WORKERS, "\x1b[31m\n", 0, r"named chief and worker: .* Received: \\x1b\[31m\\n$"),
     ],
 )
 def test_a_cluster_that_cannot_be_is_refused(cluster, kind, index, words):
@@ -187,6 +227,49 @@ def test_another_order_of_the_tasks_is_refused_with_the_option_that_mends_it(sco
     words = r"--distribution=block\. Received: task 3 on node9 in place of node10"
     with pytest.raises(ValueError, match=words):
         from_environment({**SLURM, "SLURMD_NODENAME": "node9"})
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "abc"}, 'NUM_TASKS must be a whole number. Received: "abc"'),
+        ({"SLURM_STEP_NUM_TASKS": ""}, 'NUM_TASKS must be a whole number. Received: ""'),
+        ({"SLURM_STEP_NUM_TASKS": "9" * 5000}, 'NUM_TASKS must be a whole number. Received: "999'),
+        ({"SLURM_PROCID": "-1"}, 'SLURM_PROCID must be a whole number. Received: "-1"'),
+        ({"SLURM_PROCID": "x\n"}, r'PROCID must be a whole number. Received: "x\\n"$'),
+        ({"SLURM_PROCID": "7"}, "below the number of tasks .*, 5. Received: SLURM_PROCID=7"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2"}, r'like 2\(x2\),1. Received: "2\(x2"'),
+        ({"SLURM_STEP_TASKS_PER_NODE": ""}, r'like 2\(x2\),1. Received: ""'),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x99999999)"}, r"at most 10000 .*1\(x99999999\)"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "0(x99999999)"}, r"at most 10000 .*0\(x99999999\)"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "99999999"}, "at most 10000 .*99999999"),
+        ({"SLURM_STEP_NODELIST": "x\x1b[0m"}, r"what `scontrol .* understands.*x\\u001b\[0m"),
+    ],
+    ids=range(12),
+)
+def test_a_variable_of_slurm_that_cannot_be_is_named(scontrol, variables, words):
+    with pytest.raises(ValueError, match=words) as error:
+        from_environment({**SLURM, **variables})
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+
+
+def test_what_scontrol_says_when_it_fails_is_passed_on_in_one_line(scontrol):
+    scontrol.write_text("#!/bin/sh\necho no controller >&2\necho reached >&2\nexit 1\n")
+    with pytest.raises(ValueError, match=r'it says: "no controller\\nreached"$'):
+        from_environment(SLURM)
+
+
+def test_a_scontrol_that_never_answers_is_not_waited_for(scontrol, monkeypatch):
+    scontrol.write_text("#!/bin/sh\nexec /bin/sleep 30\n")
+    monkeypatch.setattr(cluster, "SCONTROL_SECONDS", 0.2)
+    with pytest.raises(ValueError, match=r"must answer within 0\.2 seconds"):
+        from_environment(SLURM)
+
+
+def test_a_scontrol_that_cannot_be_run_is_named(scontrol):
+    scontrol.write_bytes(b"\x7fELF, but no more")
+    with pytest.raises(ValueError, match=r"scontrol is needed .* Exec format error"):
+        from_environment(SLURM)
 
 
 def test_without_scontrol_the_nodes_cannot_be_told(tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ import os
 import subprocess
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_preact.training import files
 
@@ -80,6 +82,21 @@ def test_a_folder_takes_the_place_of_one_of_its_name_and_of_what_a_killed_proces
     assert names(tmp_path / "it") == ["data", "manifest.json"]
 
 
+ENTRY = '{"bytes": 3, "sha256": "ba78"}'
+
+
+def with_manifest(text):
+    return lambda it: (it / "manifest.json").write_text(text)
+
+
+def of_data(size, checksum):
+    return with_manifest(f'{{"files": {{"data": {{"bytes": {size}, "sha256": {checksum}}}}}}}')
+
+
+def named_in_manifest(name):
+    return with_manifest(f'{{"files": {{"{name}": {ENTRY}}}}}')
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -90,12 +107,56 @@ def test_a_folder_takes_the_place_of_one_of_its_name_and_of_what_a_killed_proces
         (lambda it: (it / "manifest.json").write_bytes(b'{"files"'), "cannot be read"),
         (lambda it: (it / "manifest.json").write_bytes(b"\xff\xfe"), "cannot be read"),
         (lambda it: (it / "manifest.json").write_bytes(b'{"files": {"data": 3}}'), "cannot be"),
+        (of_data("null", '"ba78"'), "files.data.bytes must be a whole number. Received: null"),
+        (of_data("true", '"ba78"'), "files.data.bytes must be a whole number. Received: true"),
+        (of_data("3", "5"), "files.data.sha256 must be a string. Received: 5"),
+        (with_manifest('{"files": ["data"]}'), 'files must be an object. Received: ["data"]'),
+        (with_manifest('{"files": {}}'), "files must name a file"),
+        (with_manifest('{"files": ' + "[" * 5000), "must be nested at most 64 deep"),
+        (with_manifest('{"files": {"data": ' + '{"a": ' * 5000), "nested at most 64 deep"),
+        *(
+            (named_in_manifest(name), f"as they are called in the folder. Received: {shown}")
+            for name, shown in (
+                ("../data", '"../data"'),
+                ("/etc/passwd", '"/etc/passwd"'),
+                ("a/data", '"a/data"'),
+                ("..", '".."'),
+                (".", '"."'),
+                ("", '""'),
+                ("a\\\\b", '"a\\\\b"'),
+                ("data\\u0000", '"data\\u0000"'),
+            )
+        ),
     ],
+    ids=range(22),
 )
 def test_damage_is_found_and_described(tmp_path, harm, words):
     seal(tmp_path / "it", data=b"abc")
     harm(tmp_path / "it")
     assert words in files.damage(tmp_path / "it")
+
+
+def test_what_a_later_version_writes_into_a_manifest_is_no_damage(tmp_path):
+    seal(tmp_path / "it", data=b"abc")
+    path = tmp_path / "it" / "manifest.json"
+    record = json.loads(path.read_text())
+    record["files"]["data"]["modified"] = None
+    path.write_text(json.dumps({**record, "run": "1f7a"}))
+    assert files.damage(tmp_path / "it") is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 150), st.integers(0, 150))
+def test_whatever_a_manifest_holds_damage_is_described_in_a_line(tmp_path_factory, data, at, end):
+    folder = tmp_path_factory.getbasetemp() / "any"
+    seal(folder, data=b"abc")
+    path = folder / "manifest.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + data + whole[max(at, end) :])
+    same = path.read_bytes() == whole
+    what = files.damage(folder)
+    assert (what is None) == same or b'"files"' in path.read_bytes()
+    assert what is None or "\n" not in what
 
 
 def test_a_folder_is_never_seen_half_deleted(tmp_path):

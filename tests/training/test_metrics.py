@@ -1,10 +1,15 @@
 import csv
+import dataclasses
 import io
+import math
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from small_runs import events, steps_shown
 
@@ -151,7 +156,15 @@ def test_tensorboard_reads_pictures_and_texts(tmp_path, split):
     assert events(tmp_path, other).Tags()["tensors"] == []
 
 
-@pytest.mark.parametrize("line", ["30,1.0", "hello,world", "1,2,3,4,5,6,7,8,9,10"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("30,1.0", "hello,world", "1,2,3,4,5,6,7,8,9,10", "-1,2,3,4,5,6,7,8,9"),
+        *("1.5,2,3,4,5,6,7,8,9", "1,2,3,4,nan,6,7,8,9", "1,2,inf,4,5,6,7,8,9"),
+        *("1,2,3,4,1e999,6,7,8,9", f"{'9' * 5000},2,3,4,5,6,7,8,9", f"1,{'9' * 200_000},"),
+    ],
+    ids=range(10),
+)
 def test_a_damaged_line_is_named(tmp_path, line):
     log = make(tmp_path)
     log.add(row(10))
@@ -160,3 +173,41 @@ def test_a_damaged_line_is_named(tmp_path, line):
         file.write(line + "\n")
     with pytest.raises(ValueError, match=r"metrics\.csv must have a line of 9.*line 3"):
         metrics.read(tmp_path / "metrics.csv")
+
+
+def test_training_that_overflowed_in_every_step_is_read_back(tmp_path):
+    log = make(tmp_path)
+    log.add(row(10, train_loss=math.nan, train_accuracy=math.nan))
+    written(log)
+    [read] = metrics.read(tmp_path / "metrics.csv")
+    assert math.isnan(read.train_loss) and math.isnan(read.train_accuracy)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 250), st.integers(0, 250))
+def test_any_bytes_are_rows_or_refused_with_the_file(tmp_path_factory, data, at, end):
+    path = tmp_path_factory.getbasetemp() / "metrics.csv"
+    whole = (",".join(metrics.COLUMNS) + "\n" + "10,1,1.5,0.5,1.25,0.5,0.1,99,3\n" * 3).encode()
+    path.write_bytes(whole[:at] + data + whole[max(at, end) :])
+    try:
+        rows = metrics.read(path)
+    except ValueError as error:
+        assert str(error).startswith(f"{path} ")
+    else:
+        for each in rows:
+            step, *figures = dataclasses.astuple(each)
+            assert type(step) is int and all(type(figure) is float for figure in figures)
+
+
+@pytest.mark.parametrize("name", ["", "train", "eval"])
+def test_where_tensorboard_cannot_write_it_is_said_before(tmp_path, name):
+    metrics.check_writable(tmp_path / "tensorboard")
+    make(tmp_path).close()
+    metrics.check_writable(tmp_path / "tensorboard")
+    path = tmp_path / "tensorboard" / name
+    shutil.rmtree(path)
+    for harm in (path.touch, lambda: path.symlink_to(tmp_path / "unmounted")):
+        harm()
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} must be a folder, or not"):
+            metrics.check_writable(tmp_path / "tensorboard")
+        path.unlink()

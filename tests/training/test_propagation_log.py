@@ -3,6 +3,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_preact.propagation import Backward, Forward
 from keras_preact.training import propagation_log
@@ -13,6 +15,9 @@ FIGURES = (
     *("gradient_norm", "shortcut_norm", "residual_norm", "cosine"),
     *("truncated_fraction", "zero_fraction", "variance"),
 )
+
+
+PAIRS = [(step, unit) for step in (0, 9) for unit in ("stage1_unit1", "stage1_unit2")]
 
 
 def filled(kind, **values):
@@ -130,8 +135,12 @@ def without(number):
         (lambda lines: [lines[0], *lines[4:7], *lines[1:4]], 2),
         (replaced(1, "step,unit"), 1),
         (lambda lines: [], 1),
+        (replaced(3, "-1,stage1_unit2,1,2,3,4,5,6,7"), 3),
+        (replaced(3, "1.0,stage1_unit2,1,2,3,4,5,6,7"), 3),
+        (replaced(3, f"{'9' * 30},stage1_unit2,1,2,3,4,5,6,7"), 3),
+        (replaced(3, f"0,{'x' * 200_000},1,2,3,4,5,6,7"), 3),
     ],
-    ids=range(13),
+    ids=range(17),
 )
 def test_a_damaged_line_is_named(tmp_path, harm, line):
     path = written(tmp_path, 0, 9)
@@ -141,3 +150,22 @@ def test_a_damaged_line_is_named(tmp_path, harm, line):
         propagation_log.read(path)
     with pytest.raises(ValueError, match=r"propagation\.csv must"):
         PropagationWriter(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 300), st.integers(0, 300))
+def test_any_bytes_are_records_or_refused_with_the_file(tmp_path_factory, data, at, end):
+    path = tmp_path_factory.getbasetemp() / "propagation.csv"
+    lines = [",".join(("step", "unit", *FIGURES)), *(f"{s},{u},1,2,3,4,5,6,7" for s, u in PAIRS)]
+    whole = "\n".join([*lines, ""]).encode()
+    path.write_bytes(whole[:at] + data + whole[max(at, end) :])
+    try:
+        log = propagation_log.read(path)
+    except ValueError as error:
+        assert str(error).startswith(f"{path} ")
+        return
+    if log is not None:
+        assert log.steps.dtype == np.int64 and list(log.steps) == sorted(set(log.steps))
+        for name in FIGURES:
+            assert getattr(log, name).dtype == np.float64
+            assert getattr(log, name).shape == (len(log.steps), len(log.units))

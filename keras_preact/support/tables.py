@@ -1,0 +1,79 @@
+"""Reading CSV files back: each line has the columns asked for, or the error names file and line."""
+
+import csv
+import dataclasses
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from etils import epath
+
+from keras_preact.support import records
+
+MOST_BYTES = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a CSV file must hold.
+
+    Args:
+        columns: names of the columns, which are its first line.
+        rule: what it must have below, as in "a line for each evaluation".
+    """
+
+    columns: Sequence[str]
+    rule: str
+
+    def rows(self, path: epath.PathLike) -> Iterator[tuple[int, list[str]]]:
+        """The number and the cells of each line below the first; empty lines are left out.
+
+        Args:
+            path: of the file, on a disk or in a bucket.
+
+        Raises:
+            ValueError: if the file is no CSV of these columns, in any order, or a line has more
+                or fewer; it names the file and the line.
+            OSError: if it cannot be read.
+        """
+        data = records.contents(path, MOST_BYTES)
+        with records.named(path, "a CSV"):
+            text = records.decoded(data)
+            if "\0" in text:
+                raise ValueError("it must be text. Received: a NUL byte")
+        # Cells are limited to 131,072 characters by the module csv itself.
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        try:
+            head = next(reader, [])
+            if sorted(head) != sorted(self.columns):
+                raise self.damaged(path, 1, head)
+            order = [head.index(name) for name in self.columns]
+            for cells in filter(None, reader):
+                if len(cells) != len(order):
+                    raise self.damaged(path, reader.line_num, cells)
+                yield reader.line_num, [cells[place] for place in order]
+        except csv.Error as error:
+            raise self.damaged(path, max(reader.line_num, 1), str(error)) from None
+
+    def damaged(self, path: epath.PathLike, line: int, received: Any) -> ValueError:
+        """The error that names a line and what was received there."""
+        return ValueError(
+            f"{path} must have {self.rule}, under the names {', '.join(self.columns)}. "
+            f"Received: line {line}: {records.short(received)}"
+        )
+
+
+def whole(cell: str) -> int:
+    """A whole number, at least 0, of a cell or a variable; raises ValueError if it is none."""
+    if not re.fullmatch(r"[0-9]{1,18}", cell):
+        raise ValueError(f"must be a whole number. Received: {records.short(cell)}")
+    return int(cell)
+
+
+def finite(cell: str) -> float:
+    """A number of a cell; raises ValueError if it is none, infinite or NaN."""
+    if not math.isfinite(number := float(cell)):
+        raise ValueError(f"must be a finite number. Received: {records.short(cell)}")
+    return number
