@@ -30,14 +30,14 @@ class RunRecord:
     Args:
         config: of the run.
         dataset: what it knew of its data.
-        run: its id, with which its checkpoints are stamped; None where an earlier version made it.
         history: an entry for each call so far, as JSON gives them.
+        run: its id, with which its checkpoints are stamped; None where an earlier version made it.
     """
 
     config: TrainConfig
     dataset: DatasetInfo
-    run: str | None
     history: list
+    run: str | None = None
 
 
 def read(path: epath.PathLike) -> RunRecord:
@@ -62,7 +62,7 @@ def read(path: epath.PathLike) -> RunRecord:
         for name in ("dataset", "depth"):
             if getattr(config, name) is None:
                 raise ValueError(f"config.{name} must be given. Received: null")
-    return RunRecord(config, info, parts.run, parts.history)
+    return RunRecord(config, info, parts.history, parts.run)
 
 
 def _check(info):

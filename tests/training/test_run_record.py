@@ -61,8 +61,9 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     "record",
     [
-        # What nobody reads may be as it is: of another version, damaged or not there.
         with_changes(run="1f7a"),
+        with_changes(run=None),
+        # What nobody reads may be as it is: of another version, damaged or not there.
         with_changes(decision=5, versions=None),
         without("decision"),
         # Fields that have been added since have their defaults.
@@ -71,10 +72,11 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
         with_changes(config__warmup_steps=400.0, config__drop_steps=[3.0, 4.0]),
         with_changes(dataset__mean=[1]),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_records_of_other_versions_are_read(tmp_path, record):
-    assert read(tmp_path, record) == run_record.RunRecord(CONFIG, INFO, RECORD["history"])
+    expected = run_record.RunRecord(CONFIG, INFO, RECORD["history"], record.get("run"))
+    assert read(tmp_path, record) == expected
 
 
 def test_without_a_history_there_has_been_no_call(tmp_path):
