@@ -112,6 +112,10 @@ def _become(request):
     try:
         if name == "-m":
             module, *flags = flags
+            # Imported as a module, it would be warned of.
+            for name in (module, f"{module}.__main__"):
+                if name.rpartition(".")[2] in ("__main__", "classify"):
+                    sys.modules.pop(name, None)
             sys.argv = [module, *flags]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         else:

@@ -146,7 +146,7 @@ def harmed_json(draw, record):
         place[draw(st.text(max_size=8))] = draw(VALUES)
     text = json.dumps(record)
     if how == "deep":
-        text = text.replace("{", "{" + '"a": [' * 5000 + "]" * 5000 + ", ", 1)
+        text = text.replace("{", f'{{"a": {"[" * 2000}{"]" * 2000}, ', 1)
     data = text.encode(errors="surrogatepass")
     return draw(harmed_bytes(data)) if how == "bytes" else data
 
