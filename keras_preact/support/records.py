@@ -52,19 +52,22 @@ def contents(path: epath.PathLike, most_bytes: int = MOST_BYTES) -> bytes:
     """What a file holds.
 
     Raises:
-        ValueError: if it is no regular file, of which some never end, or is too long.
+        ValueError: if it is no regular file, or is too long.
         OSError: if it cannot be read.
     """
-    path = epath.Path(path)
-    # For epath, a pipe is a file as well; opening it would wait for a writer.
-    special = os.path.exists(path) and not os.path.isfile(path)
-    if special or path.is_dir():
-        raise ValueError(f"{path} must be a file. Received: a folder, a pipe or a device")
-    with path.open("rb") as file:
+    check_regular(path)
+    with epath.Path(path).open("rb") as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise ValueError(f"{path} must have at most {most_bytes:,} bytes. Received: more")
     return data
+
+
+def check_regular(path: epath.PathLike) -> None:
+    """Raises ValueError if a path is that of a folder, or of what may never end: a pipe, a device."""
+    # For epath, a pipe is a file as well.
+    if (os.path.exists(path) and not os.path.isfile(path)) or epath.Path(path).is_dir():
+        raise ValueError(f"{path} must be a file. Received: a folder, a pipe or a device")
 
 
 def decoded(data: bytes) -> str:

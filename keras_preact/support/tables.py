@@ -68,7 +68,9 @@ class Table:
 def whole(cell: str) -> int:
     """A whole number, at least 0, of a cell or a variable; raises ValueError if it is none."""
     if not re.fullmatch(r"[0-9]{1,18}", cell):
-        raise ValueError(f"must be a whole number. Received: {records.short(cell)}")
+        raise ValueError(
+            f"must be a whole number of 1 to 18 digits. Received: {records.short(cell)}"
+        )
     return int(cell)
 
 

@@ -209,7 +209,7 @@ def _from_slurm(environment):
     if places[index][0] != here:
         raise ValueError(
             "The tasks must be numbered node by node: srun --distribution=block. "
-            f"Received: task {index} on {here} in place of {places[index][0]}"
+            f"Received: task {index} on {records.plain(here)} in place of {places[index][0]}"
         )
     return Cluster(tuple(f"{host}:{SLURM_PORT + n}" for host, n in places), index)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from keras_preact.support import records
 from keras_preact.training.manifest import read as read_manifest
 
 MANIFEST = "manifest.json"
@@ -77,9 +78,10 @@ def damage(path: epath.PathLike) -> str | None:
         return f"its {MANIFEST} cannot be read: {error}"
     for name, entry in expected.items():
         try:
+            records.check_regular(path / name)
             found = _describe(path / name)
-        except OSError as error:
-            return f"its {name} cannot be read: {error.strerror}"
+        except (OSError, ValueError) as error:
+            return f"its {name} cannot be read: {getattr(error, 'strerror', error)}"
         if found["bytes"] != entry.bytes:
             return f"its {name} has {found['bytes']:,} bytes in place of {entry.bytes:,}"
         if found["sha256"] != entry.sha256:

@@ -33,7 +33,7 @@ class Manifest:
             raise ValueError("files must name a file. Received: none")
         for name in self.files:
             # A path would lead out of the folder.
-            if name in (".", "..") or not re.fullmatch(r"[^/\\\x00-\x1f]+", name):
+            if name in ("", ".", "..") or not name.isprintable() or re.search(r"[/\\]", name):
                 raise ValueError(
                     "files must be named as they are called in the folder. "
                     f"Received: {records.short(name)}"

@@ -1,9 +1,12 @@
 """Which processes train together, from TF_CONFIG and from SLURM's variables."""
 
 import json
+import re
 import socket
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_preact.training import cluster
 from keras_preact.training.cluster import Cluster, from_environment
@@ -232,11 +235,26 @@ def test_another_order_of_the_tasks_is_refused_with_the_option_that_mends_it(sco
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"SLURM_STEP_NUM_TASKS": "abc"}, 'NUM_TASKS must be a whole number. Received: "abc"'),
-        ({"SLURM_STEP_NUM_TASKS": ""}, 'NUM_TASKS must be a whole number. Received: ""'),
-        ({"SLURM_STEP_NUM_TASKS": "9" * 5000}, 'NUM_TASKS must be a whole number. Received: "999'),
-        ({"SLURM_PROCID": "-1"}, 'SLURM_PROCID must be a whole number. Received: "-1"'),
-        ({"SLURM_PROCID": "x\n"}, r'PROCID must be a whole number. Received: "x\\n"$'),
+        (
+            {"SLURM_STEP_NUM_TASKS": "abc"},
+            'NUM_TASKS must be a whole number of 1 to 18 digits. Received: "abc"',
+        ),
+        (
+            {"SLURM_STEP_NUM_TASKS": ""},
+            'NUM_TASKS must be a whole number of 1 to 18 digits. Received: ""',
+        ),
+        (
+            {"SLURM_STEP_NUM_TASKS": "9" * 5000},
+            'NUM_TASKS must be a whole number of 1 to 18 digits. Received: "999',
+        ),
+        (
+            {"SLURM_PROCID": "-1"},
+            'SLURM_PROCID must be a whole number of 1 to 18 digits. Received: "-1"',
+        ),
+        (
+            {"SLURM_PROCID": "x\n"},
+            r'PROCID must be a whole number of 1 to 18 digits. Received: "x\\n"$',
+        ),
         ({"SLURM_PROCID": "7"}, "below the number of tasks .*, 5. Received: SLURM_PROCID=7"),
         ({"SLURM_STEP_TASKS_PER_NODE": "2(x2"}, r'like 2\(x2\),1. Received: "2\(x2"'),
         ({"SLURM_STEP_TASKS_PER_NODE": ""}, r'like 2\(x2\),1. Received: ""'),
@@ -270,6 +288,52 @@ def test_a_scontrol_that_cannot_be_run_is_named(scontrol):
     scontrol.write_bytes(b"\x7fELF, but no more")
     with pytest.raises(ValueError, match=r"scontrol is needed .* Exec format error"):
         from_environment(SLURM)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from([*SLURM, "TF_CONFIG"]),
+        st.text(st.characters(blacklist_characters="\0"), max_size=12)
+        | st.from_regex(r"-?[0-9]{1,9}(\(x[0-9]{1,9}\))?(,[0-9](\(x[0-9]\))?)?", fullmatch=True),
+    )
+)
+def test_whatever_the_variables_hold_they_make_a_cluster_or_are_named(changes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "_hosts", lambda nodes: ["a", "b"])
+        try:
+            found = from_environment({**SLURM, **changes})
+        except ValueError as error:
+            assert re.search("TF_CONFIG|SLURM_|--distribution", str(error))
+            assert len(str(error)) < 400 and "\n" not in str(error)
+        else:
+            assert found is None or 0 <= found.index < len(found.addresses) <= 10_000
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=5), parts),
+    max_leaves=8,
+)
+ADDRESSES = st.lists(st.sampled_from(["a:1", "b:2", "c:99999"]) | JSON_VALUES, max_size=3)
+JOBS = st.dictionaries(st.sampled_from(["chief", "worker", "ps"]), ADDRESSES | JSON_VALUES)
+TASKS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["chief", "worker"]) | JSON_VALUES, "index": JSON_VALUES}
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.fixed_dictionaries({"cluster": JOBS | JSON_VALUES}, optional={"task": TASKS | JSON_VALUES})
+)
+def test_whatever_tf_config_holds_it_makes_a_cluster_or_is_named(value):
+    try:
+        found = from_environment({"TF_CONFIG": json.dumps(value)})
+    except ValueError as error:
+        assert "TF_CONFIG" in str(error) and "\n" not in str(error) and len(str(error)) < 500
+    else:
+        assert found is None or set(found.addresses) <= {"a:1", "b:2"}
+        assert found is None or 0 <= found.index < len(found.addresses) == 2
 
 
 def test_without_scontrol_the_nodes_cannot_be_told(tmp_path, monkeypatch):

@@ -93,6 +93,16 @@ def of_data(size, checksum):
     return with_manifest(f'{{"files": {{"data": {{"bytes": {size}, "sha256": {checksum}}}}}}}')
 
 
+def as_pipe(it):
+    (it / "data").unlink()
+    os.mkfifo(it / "data")
+
+
+def as_folder(it):
+    (it / "data").unlink()
+    (it / "data").mkdir()
+
+
 def named_in_manifest(name):
     return with_manifest(f'{{"files": {{"{name}": {ENTRY}}}}}')
 
@@ -107,6 +117,8 @@ def named_in_manifest(name):
         (lambda it: (it / "manifest.json").write_bytes(b'{"files"'), "cannot be read"),
         (lambda it: (it / "manifest.json").write_bytes(b"\xff\xfe"), "cannot be read"),
         (lambda it: (it / "manifest.json").write_bytes(b'{"files": {"data": 3}}'), "cannot be"),
+        (as_pipe, "its data cannot be read: "),
+        (as_folder, "its data cannot be read: "),
         (of_data("null", '"ba78"'), "files.data.bytes must be a whole number. Received: null"),
         (of_data("true", '"ba78"'), "files.data.bytes must be a whole number. Received: true"),
         (of_data("3", "5"), "files.data.sha256 must be a string. Received: 5"),
@@ -125,10 +137,12 @@ def named_in_manifest(name):
                 ("", '""'),
                 ("a\\\\b", '"a\\\\b"'),
                 ("data\\u0000", '"data\\u0000"'),
+                # No path can be made of it.
+                ("\\ud800", '"\\ud800"'),
             )
         ),
     ],
-    ids=range(22),
+    ids=range(25),
 )
 def test_damage_is_found_and_described(tmp_path, harm, words):
     seal(tmp_path / "it", data=b"abc")
