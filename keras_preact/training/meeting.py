@@ -13,12 +13,9 @@ import socket
 import time
 from typing import Any
 
-from keras_preact.training.cluster import (
-    CONNECT_SECONDS,
-    RETRY_SECONDS,
-    Cluster,
-    WorkerLostError,
-)
+from keras_preact.training.cluster import CONNECT_SECONDS, Cluster, WorkerLostError
+
+RETRY_SECONDS = 0.2
 
 # A connection may be silent for as long as it takes to load the data.
 _KEEPALIVE_SECONDS = 30
