@@ -6,9 +6,12 @@ import tensorflow as tf
 from etils import epath
 
 from keras_preact.data.reading import image_problem, list_folder, reason
-from keras_preact.data.sources import Encoded
+from keras_preact.data.sources import Encoded, spread
 
 SPLITS = ("train", "val")
+
+# Of more files than these, only some are asked for their size to tell them from others.
+LISTED_SIZES = 10_000
 
 
 def load(
@@ -143,12 +146,11 @@ def _source(files, image_size):
         return f"{path}: {why}" if why else None
 
     def listing():
+        names = "".join(f"{label} {epath.Path(path).name}\n" for path, label in files)
         with ThreadPoolExecutor() as pool:
-            sizes = pool.map(lambda pair: _size(pair[0]), files)
-            return "".join(
-                f"{label} {size} {epath.Path(path).name}\n"
-                for (path, label), size in zip(files, sizes, strict=True)
-            ).encode(errors="surrogateescape")
+            some = spread(len(files), LISTED_SIZES)
+            sizes = list(pool.map(lambda index: _size(files[index][0]), some))
+        return f"{names}{sizes}".encode(errors="surrogateescape")
 
     return Encoded(read, len(files), image_size, problem, lambda index: files[index][0], listing)
 
