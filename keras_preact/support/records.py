@@ -64,7 +64,7 @@ def contents(path: epath.PathLike, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def check_regular(path: epath.PathLike) -> None:
-    """Raises ValueError if a path is that of a folder, or of what may never end: a pipe, a device."""
+    """Raises ValueError if a folder lies there, or what may never end: a pipe, a device."""
     # For epath, a pipe is a file as well.
     if (os.path.exists(path) and not os.path.isfile(path)) or epath.Path(path).is_dir():
         raise ValueError(f"{path} must be a file. Received: a folder, a pipe or a device")

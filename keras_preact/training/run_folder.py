@@ -133,6 +133,8 @@ class RunFolder:
         traces += [f"{self.checkpoints / 'best'} has that of step {step:,}" for step in bests]
         if (damaged := self.checkpoints / "damaged").exists():
             traces.append(f"there is {damaged}")
+        if self.aside.exists() and not (self.aside / self.config.name).exists():
+            traces.append(f"{self.aside} has parts of it, as --overwrite was killed")
         return traces
 
     def check_free(self, config: TrainConfig) -> None:
@@ -152,7 +154,7 @@ class RunFolder:
             elif not config.overwrite:
                 raise ValueError(
                     f"{self} holds a run already. Give --resume to continue it, --overwrite to "
-                    "delete it, or another --run_dir."
+                    "replace it, or another --run_dir."
                 )
         # Names with a dot are what a killed process, ours or the system's, leaves behind.
         elif any(not path.name.startswith(".") for path in self.path.iterdir()):
@@ -167,7 +169,8 @@ class RunFolder:
         Where one lies there already, the run in the folder has never been evaluated: it is
         deleted, and the earlier one goes on waiting.
         """
-        never_evaluated = self.aside.exists()
+        # The record goes last: without it, a process was killed while it moved the others.
+        never_evaluated = (self.aside / self.config.name).exists()
         self.aside.mkdir(parents=True, exist_ok=True)
         figures = (self.metrics, self.propagation, self.curves)
         own = (self.checkpoints, self.tensorboard, *figures, self.labels, self.config)

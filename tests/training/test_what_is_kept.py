@@ -84,6 +84,19 @@ def in_a_file(folder):
     (folder / "checkpoints").write_text("no folder")
 
 
+def half_set_aside(folder):
+    (folder / ".overwritten").mkdir()
+    for name in ("checkpoints", "metrics.csv"):
+        (folder / name).rename(folder / ".overwritten" / name)
+
+
+def test_an_overwriting_that_was_killed_halfway_loses_nothing(folder):
+    before = files_of(folder)
+    half_set_aside(folder)
+    RunFolder(folder).set_aside()
+    assert files_of(folder / ".overwritten") == before
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -92,6 +105,7 @@ def in_a_file(folder):
         (with_damaged_alone, ["there is", "damaged"]),
         (on_a_disk_that_is_not_mounted, ["checkpoints cannot be read: No such file"]),
         (on_an_empty_disk, ["metrics.csv has the evaluation after step 6"]),
+        (half_set_aside, ["has parts of it"]),
         (in_a_file, ["checkpoints cannot be read: Not a directory"]),
     ],
 )
