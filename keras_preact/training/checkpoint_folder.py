@@ -75,7 +75,7 @@ def newest_undamaged(
     """
     damaged = []
     for path in listed(folder):
-        what = files.damage(path)
+        what = files.damage(path) or _without_index(path)
         if what is None:
             _check_own(path, run)
             # Not before: without any left, the next start would be a new one.
@@ -91,6 +91,12 @@ def newest_undamaged(
             "--overwrite or another --run_dir."
         )
     return None
+
+
+def _without_index(path):
+    """What is missing where a manifest leaves out the file that TensorFlow begins with."""
+    index = f"{PREFIX}.index"
+    return None if (epath.Path(path) / index).exists() else f"it has no {index}"
 
 
 def _check_own(path, run):

@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, half-written, or of another net."""
 
+import json
 import shutil
 
 import pytest
@@ -39,6 +40,14 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
+def without_index(path):
+    """As if it had never been written."""
+    (path / INDEX).unlink()
+    record = json.loads((path / MANIFEST).read_text())
+    del record["files"][INDEX]
+    (path / MANIFEST).write_text(json.dumps(record))
+
+
 DATA, INDEX, MANIFEST = "variables.data-00000-of-00001", "variables.index", "manifest.json"
 
 
@@ -52,6 +61,7 @@ DATA, INDEX, MANIFEST = "variables.data-00000-of-00001", "variables.index", "man
         (lambda path: (path / DATA).unlink(), f"its {DATA} cannot be read: No such file"),
         (lambda path: (path / MANIFEST).unlink(), f"no {MANIFEST}"),
         (lambda path: flip_a_bit(path / MANIFEST), ""),
+        (without_index, f"it has no {INDEX}"),
         (lambda path: (path / MANIFEST).write_text('{"files": {'), f"its {MANIFEST} cannot be"),
     ],
 )
