@@ -22,7 +22,6 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NoReturn
 
 PORTS = {"rest": 8501, "grpc": 8500}
 SIGNATURE = "serving_bytes"
@@ -314,7 +313,7 @@ def _parse(arguments):
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = _parse(arguments)
-    finish(lambda: _run(options))
+    sys.exit(survive(lambda: _run(options)))
 
 
 def _run(options):
@@ -345,8 +344,8 @@ def _fail(message):
         print(f"Error: {printable(str(message))}", file=sys.stderr)
 
 
-def finish(run: Callable[[], int]) -> NoReturn:
-    """Ends the process with the exit code that `run` returns, and without a traceback.
+def survive(run: Callable[[], int]) -> int:
+    """The exit code of a program: the one that `run` returns, if its output can be written.
 
     A reader of the output that has had enough, as `head` has, is no error. Where the output
     cannot be written the exit code is 74, after Ctrl-C 130.
@@ -368,7 +367,7 @@ def finish(run: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted")
         exit_code = 130
-    sys.exit(exit_code)
+    return exit_code
 
 
 def _drop_output():
