@@ -12,7 +12,7 @@ from small_runs import small
 from small_states import names
 
 from keras_preact.data import datasets
-from keras_preact.training import DivergenceError, checkpoint, metrics, run
+from keras_preact.training import DivergenceError, checkpoint, distribution, metrics, run
 from keras_preact.training.run_folder import RunFolder
 
 
@@ -69,6 +69,14 @@ def test_evaluating_a_run_gives_what_training_reported(trained, capsys):
     assert evaluated.accuracy == result.accuracy
     assert evaluated.loss == pytest.approx(result.loss, rel=1e-4)
     assert f"{result.accuracy:.2%}" in capsys.readouterr().out
+
+
+def test_workers_that_see_different_checkpoints_evaluate_none(trained, monkeypatch):
+    config, _ = RunFolder(trained[0]).read()
+    # As if a run that goes on had saved another between the looks of two workers.
+    monkeypatch.setattr(distribution, "_total", lambda strategy, number: number + 8)
+    with pytest.raises(ValueError, match=r"newest checkpoints differ\. Received: step 13 here"):
+        run(config.updated(mode="evaluate"))
 
 
 @pytest.mark.parametrize(
