@@ -13,12 +13,9 @@ import socket
 import time
 from typing import Any
 
-from keras_preact.training.cluster import (
-    CONNECT_SECONDS,
-    RETRY_SECONDS,
-    Cluster,
-    WorkerLostError,
-)
+from keras_preact.training.cluster import CONNECT_SECONDS, Cluster, WorkerLostError
+
+RETRY_SECONDS = 0.2
 
 # A connection may be silent for as long as it takes to load the data.
 _KEEPALIVE_SECONDS = 30
@@ -113,6 +110,7 @@ class Meeting:
         if not reached_all or self._absent():
             return False
         for connection in self._connections.values():
+            _wait_without_end(connection)
             _send(connection, _WELCOME)
         return True
 
@@ -129,16 +127,16 @@ class Meeting:
                 return False
         if not _readable(self._connections[0]):
             return False
-        if _receive(self._connections[0]) == _WELCOME:
+        if _receive(self._connections[0], _LONGEST_GREETING_BYTES) == _WELCOME:
+            _wait_without_end(self._connections[0])
             return True
-        # The chief has ended meanwhile; another may come in its place.
+        # The chief has ended meanwhile, or another program is there; the chief may come yet.
         self._connections.pop(0).close()
         return False
 
     def _greet_chief(self):
         host, _, port = self._cluster.addresses[0].rpartition(":")
         connection = socket.create_connection((host, int(port)), CONNECT_SECONDS)
-        _prepare(connection)
         count = len(self._cluster.addresses)
         connection.sendall(f"keras_preact worker {self._cluster.index} of {count}\n".encode())
         return connection
@@ -198,7 +196,7 @@ def _accepted(listener):
     try:
         while True:
             arrived.append(listener.accept()[0])
-    except BlockingIOError:
+    except (BlockingIOError, ConnectionAbortedError):
         return arrived
 
 
@@ -208,7 +206,6 @@ def _introduced(connection, count):
     try:
         with connection.makefile("rb") as file:
             line = file.readline(_LONGEST_GREETING_BYTES)
-        _prepare(connection)
     except OSError:
         return None
     match = re.fullmatch(rb"keras_preact worker (\d+) of (\d+)\n", line)
@@ -217,8 +214,8 @@ def _introduced(connection, count):
     return int(match[1])
 
 
-def _prepare(connection):
-    """Waits without end from now on, but for a machine that is gone without a word."""
+def _wait_without_end(connection):
+    """Has reading wait from now on, unless the other machine is gone without a word."""
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
@@ -252,11 +249,11 @@ def _send(connection, value):
         connection.sendall(f"{json.dumps(value)}\n".encode())
 
 
-def _receive(connection):
-    """The next value; None where the other side has ended."""
+def _receive(connection, most_bytes=-1):
+    """The next value; None where the other side has ended, or is none of ours."""
     try:
         with connection.makefile("rb") as file:
-            line = file.readline()
+            line = file.readline(most_bytes)
         return json.loads(line) if line.endswith(b"\n") else None
-    except OSError:
+    except (OSError, ValueError):
         return None

@@ -131,6 +131,35 @@ def test_strangers_at_the_port_do_not_disturb(greeting, monkeypatch):
     assert answers[0] in (b"", None)
 
 
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0\r\n", b"[]\n", b"no end", b"x" * 10_000_000])
+def test_another_program_at_the_chiefs_port_is_no_chief(answer, monkeypatch):
+    monkeypatch.setattr(meeting, "CONNECT_SECONDS", 0.2)
+    here, ended = clusters(2), threading.Event()
+    port = int(here[0].addresses[0].rpartition(":")[2])
+
+    def program():
+        held = []
+        with socket.create_server(("", port)) as server:
+            server.settimeout(0.1)
+            while not ended.is_set():
+                with contextlib.suppress(OSError):
+                    held.append(server.accept()[0])
+                    held[-1].sendall(answer)
+        for each in held:
+            each.close()
+
+    def worker():
+        try:
+            with opened(here[1], 1):
+                pass
+        finally:
+            ended.set()
+
+    _, error = together(program, worker)
+    assert isinstance(error, WorkerLostError)
+    assert f"Not there within 1 seconds: worker 0 at {here[0].addresses[0]}." in str(error)
+
+
 def test_a_worker_that_has_ended_before_all_had_come_may_come_again():
     here = clusters(3)
     left = threading.Event()
