@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -17,7 +16,6 @@ from keras_preact.training.errors import RunError
 # Of the first process on a SLURM node; the others count up from it.
 SLURM_PORT = 8888
 CONNECT_SECONDS = 2
-RETRY_SECONDS = 0.2
 
 EXAMPLE = (
     '\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
@@ -64,33 +62,6 @@ class Cluster:
             for index, address in enumerate(self.addresses)
             if index != self.index and not _accepts(address)
         ]
-
-    def wait_for_all(self, timeout_seconds: float) -> None:
-        """Returns once every worker accepts connections, or has done so before.
-
-        TensorFlow itself waits without end and without a word of whom it waits for.
-
-        Raises:
-            WorkerLostError: if some do not in time.
-            ValueError: if this worker's port is taken.
-        """
-        port = int(self.addresses[self.index].rpartition(":")[2])
-        end = time.monotonic() + timeout_seconds
-        try:
-            # Accepts connections in the background until TensorFlow's server takes over.
-            listener = socket.create_server(("", port))
-        except OSError as error:
-            raise ValueError(
-                f"The port of this worker must be free. Received: {port} ({error.strerror})"
-            ) from None
-        with listener:
-            while silent := self.silent():
-                if time.monotonic() > end:
-                    raise WorkerLostError(
-                        f"Not there within {timeout_seconds:g} seconds: {', '.join(silent)}. Start "
-                        "all workers, each with its own index, and let their ports through."
-                    )
-                time.sleep(RETRY_SECONDS)
 
 
 def from_environment(environment: Mapping[str, str]) -> Cluster | None:
