@@ -81,7 +81,7 @@ def _fit(trainer, position, folder):
         return trainer.fit(position)
     except Interrupted as interrupted:
         if folder.aside.exists():
-            interrupted.add_note(f"{folder.kept_aside()} until the new one has been evaluated.")
+            interrupted.add_note(folder.kept_aside())
         raise
 
 
@@ -114,7 +114,6 @@ def _start(config, data, folder, trainer):
         return trainer.restore()
     if folder.holds_a_run() and trainer.writer.writes:
         folder.set_aside()
-        say(f"{folder.kept_aside()} until the new one has been evaluated.")
     return Position(seed=config.seed)
 
 
@@ -127,6 +126,7 @@ def _announce(config, data, folder, trainer, decision, position):
         f"{data.info.train_count:,} images of {data.info.name} for {trainer.train_steps:,} "
         f"steps of {config.global_batch_size}. Run folder: {folder}\n{decision}"
         + (f"\nContinuing after step {position.step:,}" if position.step else "")
+        + (f"\n{folder.kept_aside()}" if folder.aside.exists() else "")
     )
 
 

@@ -178,9 +178,12 @@ class RunFolder:
             remove(path) if never_evaluated else path.rename(self.aside / path.name)
 
     def kept_aside(self) -> str:
-        """Says which run was set aside, and how to have it back."""
+        """Says until when the run that was set aside is kept, and how to have it back."""
         there = shlex.quote(str(self.aside))
-        return f"The run that was here is kept (mv {there} NEW_RUN_DIR brings it back)"
+        return (
+            "The run that was here before is kept until this one has been evaluated. To have it "
+            f"back: mv {there} NEW_RUN_DIR"
+        )
 
     def forget_aside(self) -> None:
         """Deletes what was set aside, now that the new run has something to show."""
