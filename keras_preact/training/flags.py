@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 import sys
 import types
 import typing
@@ -72,14 +71,6 @@ def parser(
         return [argv[0], *_parse(values, arguments)[0]]
 
     return parse
-
-
-def this_python() -> str:
-    """How the user's shell calls the Python that runs this, for commands to copy."""
-    if shutil.which("python") == sys.executable:
-        return "python"
-    relative = os.path.relpath(sys.executable)
-    return sys.executable if relative.startswith("..") else relative
 
 
 @dataclasses.dataclass(frozen=True)
