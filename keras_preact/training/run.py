@@ -11,6 +11,7 @@ from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
 from keras_preact.support import console
+from keras_preact.support.commands import script
 from keras_preact.support.paths import usable
 from keras_preact.training import checkpoint, distribution, metrics, optimizer, propagation_log
 from keras_preact.training.agreement import Agreement
@@ -19,7 +20,6 @@ from keras_preact.training.cluster import from_environment
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation, evaluate, make_eval_step
 from keras_preact.training.feeding import feed_evaluation, naming_unreadable
-from keras_preact.training.flags import this_python
 from keras_preact.training.interruption import Interrupted, Interruption
 from keras_preact.training.position import Position
 from keras_preact.training.probe import Probe
@@ -71,7 +71,7 @@ def _train(config, cluster, agreement):
                 f"Finished: evaluation {result}\n"
                 f"  run:    {folder}\n"
                 f"  curves: {folder.curves}\n"
-                f"  export: {this_python()} export.py --run_dir={shlex.quote(str(folder))}"
+                f"  export: {script('export.py')} --run_dir={shlex.quote(str(folder))}"
             )
             return result
 
