@@ -176,7 +176,7 @@ def test_units_of_a_factory_that_follow_the_global_format_are_refused_and_named(
         {"depth": 18, "width_multiplier": 0.25},
         {"depth": 8, "unit": squeezed},
     ],
-    ids=str,
+    ids=["cifar", "pooled", "imagenet", "factory"],
 )
 def test_a_file_saved_under_one_format_loads_under_the_other(saved_under, options, tmp_path):
     (loaded_under,) = set(FORMATS) - {saved_under}
