@@ -102,7 +102,7 @@ def test_projections_and_stems_are_the_same_under_both_formats(depth, projection
         (ResNet, {}),
         (PlainNet, {}),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_every_kind_of_network_is_the_same_under_both_formats(build, options):
     assert_same(build, **{"depth": 8, **options})
