@@ -11,7 +11,14 @@ from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
 from keras_preact.support.paths import usable
-from keras_preact.training import checkpoint, distribution, metrics, optimizer, propagation_log
+from keras_preact.training import (
+    checkpoint,
+    distribution,
+    memory,
+    metrics,
+    optimizer,
+    propagation_log,
+)
 from keras_preact.training.checkpoint_folder import step_of
 from keras_preact.training.cluster import from_environment
 from keras_preact.training.config import TrainConfig
@@ -59,6 +66,7 @@ def _train(config):
         with distribution.prepared(config, cluster) as (decision, strategy):
             keras.utils.set_random_seed(config.seed)
             data = load_data(config)
+            memory.check(config, data.info, decision)
             trainer = _make_trainer(config, data, folder, decision, strategy, writes, interruption)
             position = _start(config, data, folder, trainer)
             _announce(config, data, folder, trainer, decision, position)
@@ -119,9 +127,10 @@ def _evaluate(config):
     _, info = folder.read()
     checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
     cluster = from_environment(os.environ)
-    with distribution.prepared(config, cluster) as (_, strategy):
+    with distribution.prepared(config, cluster) as (decision, strategy):
         data = load_data(config)
         check_same_data(data.info, info)
+        memory.check(config, info, decision)
         with strategy.scope():
             # Anew: a run that goes on may have deleted it meanwhile.
             path = checkpoint.find(folder.checkpoints, config.checkpoint)
@@ -144,6 +153,7 @@ def load_data(config: TrainConfig) -> Dataset:
     if config.data_dir is not None:
         # Nothing below is looked for by a pattern.
         usable(config.data_dir, "data_dir", wildcards=True)
+    memory.check_image_size(config)
     data = datasets.load(
         config.dataset,
         data_dir=config.data_dir,
