@@ -8,6 +8,7 @@ from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
 from keras_preact.support.paths import usable
+from keras_preact.support.text import shown
 from keras_preact.training.config import CHECKPOINTS, TrainConfig, option
 from keras_preact.training.validation import LARGEST
 
@@ -17,6 +18,9 @@ STUDIES = {
     "lesion": "accuracy of a run without one of its units",
     "compare": "learning curves, final errors and gradients of runs: compare RUN RUN ...",
 }
+
+# Each builds a network; so many leave nothing to chance.
+MOST_DRAWS = 10_000
 
 _OF_NETWORKS = ("depth", "unit", "shortcut", "block", "projection", "stem", "width_multiplier")
 
@@ -77,14 +81,14 @@ class AnalysisConfig:
                     f"{field.name} must be one or more, each once. "
                     f"Received: {field.name}={received}"
                 )
-        for name in ("images", "draws", "image_size"):
+        for name, most in (("images", LARGEST), ("draws", MOST_DRAWS), ("image_size", LARGEST)):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= LARGEST:
+            if value is not None and not 1 <= value <= most:
                 raise ValueError(
-                    f"{name} must be at least 1 and at most {LARGEST}. Received: {name}={value}"
+                    f"{name} must be at least 1 and at most {most}. Received: {name}={shown(value)}"
                 )
         if not 0 <= self.seed <= LARGEST:
-            raise ValueError(f"seed must be from 0 to {LARGEST}. Received: seed={self.seed}")
+            raise ValueError(f"seed must be from 0 to {LARGEST}. Received: seed={shown(self.seed)}")
         self._check_run()
         self.networks()
 

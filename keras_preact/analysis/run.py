@@ -1,5 +1,6 @@
 """One analysis: what to measure, and where its page goes. The command line calls `run`."""
 
+import dataclasses
 import datetime
 import shlex
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ from keras_preact.analysis import (
 from keras_preact.analysis.config import STUDIES, AnalysisConfig
 from keras_preact.analysis.subjects import new, of_run
 from keras_preact.layers.lookup import one_of
+from keras_preact.support import memory
 from keras_preact.training import propagation_log
 from keras_preact.training.lock import locked
 from keras_preact.training.machine import cores, processor
+from keras_preact.training.memory import inference_bytes
 from keras_preact.training.progress import say
 from keras_preact.training.run import load_data
 from keras_preact.training.run_folder import RunFolder
@@ -97,9 +100,22 @@ def _measure(study, rest, config):
         if network.image_size not in loaded:
             loaded[network.image_size] = load_data(network)
     data = [loaded[network.image_size] for network in networks]
+    for network, of_network in zip(networks, data, strict=True):
+        _check_memory(network, of_network, config)
     if study == "initialisation":
         return initialisation_study.study(networks, data, config)
     return propagation_study.study(list(map(new, networks, data)), config)
+
+
+def _check_memory(network, data, config):
+    """Refuses a new network that this machine cannot hold; GPUs say so themselves."""
+    if not tf.config.list_physical_devices("GPU"):
+        images = min(config.images or 1, data.info.train_count)
+        memory.check(
+            inference_bytes(network, data.info, images),
+            f"A network of depth {network.depth} and its outputs",
+            (field.name for field in dataclasses.fields(config)),
+        )
 
 
 def _facts(arguments):

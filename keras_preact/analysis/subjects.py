@@ -11,6 +11,7 @@ from keras_preact.training import checkpoint
 from keras_preact.training.checkpoint_folder import step_of
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.normalization import make_normalizer
+from keras_preact.training.probe import check_images
 from keras_preact.training.run import build_model, restore_data, restore_model
 from keras_preact.training.run_folder import RunFolder
 
@@ -45,9 +46,13 @@ class Subject:
         Returns:
             float32 images (batch, height, width, channels) as the model takes them, and
             their labels, int32 (batch,).
+
+        Raises:
+            ValueError: if these images are too few and too small; see `probe.check_images`.
         """
         info = self.data.info
         count = min(count or (64 if max(info.image_shape[:2]) <= 64 else 16), info.train_count)
+        check_images(self.config, info, count, "images")
         images, labels = next(iter(self.data.train(count, seed=seed, augmentation="none")))
         return self.normalize(images).numpy(), labels.numpy()
 

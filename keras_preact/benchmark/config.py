@@ -9,6 +9,7 @@ from etils import epath
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
 from keras_preact.support.paths import usable
+from keras_preact.support.text import shown
 from keras_preact.training.config import LARGEST, option
 
 FRAMEWORKS = ("keras_preact", "keras", "torch")
@@ -17,6 +18,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 # What two cores hold and finish in minutes.
 BATCH_SIZES = {"cifar": 128, "imagenet": 16}
+# Beyond which a figure gains nothing.
+_MOST = {"rounds": 1_000, "steps": 100_000}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +60,10 @@ class BenchmarkConfig:
             except ValueError as error:
                 raise ValueError(f"models must be depths of networks: {error}") from None
         for name in ("batch_size", "image_size", "rounds", "steps"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= LARGEST:
+            value, most = getattr(self, name), _MOST.get(name, LARGEST)
+            if value is not None and not 1 <= value <= most:
                 raise ValueError(
-                    f"{name} must be at least 1 and at most {LARGEST}. Received: {name}={value}"
+                    f"{name} must be at least 1 and at most {most}. Received: {name}={shown(value)}"
                 )
         if "serving" in self.modes and "float32" not in self.precisions:
             raise ValueError(

@@ -84,6 +84,11 @@ class Architecture:
     def default_input_shape(self) -> tuple[int, int, int]:
         return (32, 32, 3) if self.stem == "cifar" else (224, 224, 3)
 
+    def last_size(self, size: int) -> int:
+        """Pixels of the height or width of an image that the last stage sees."""
+        halvings = len(self.stage_units) - 1 + (2 if self.stem == "imagenet" else 0)
+        return -(-size // 2**halvings)
+
     def classes(self, asked: int | None) -> int:
         """The number of classes asked for, or the data set's that the stem is made for.
 

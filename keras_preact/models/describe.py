@@ -1,6 +1,8 @@
 """Parameters, multiply-adds and shapes of a network from closed formulas."""
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 from keras_preact.layers import (
@@ -9,6 +11,7 @@ from keras_preact.layers import (
     ActivationOrder,
     Convolution,
     ExclusiveGating,
+    NoShortcut,
     Shortcut,
     ShortcutOnlyGating,
     shortcut_choice,
@@ -19,13 +22,24 @@ from keras_preact.models import architectures
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One layer of the description. Shapes are (height, width, channels) of one image."""
+    """One layer of the description. Shapes are (height, width, channels) of one image.
+
+    Args:
+        name: of the layer.
+        output_shape: see above.
+        parameters: trainable.
+        moving_statistics: see `Description`.
+        multiply_adds: for one image.
+        activations: values of one image that a training step keeps for the backward pass,
+            at least; see `Description`.
+    """
 
     name: str
     output_shape: tuple[int, int, int] | tuple[int]
     parameters: int
     moving_statistics: int
     multiply_adds: int
+    activations: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +62,16 @@ class Description:
     def multiply_adds(self) -> int:
         """Multiply-adds of convolutions and logits for one image."""
         return sum(row.multiply_adds for row in self.rows)
+
+    @property
+    def activations(self) -> int:
+        """Values of one image that a training step keeps for the backward pass, at least.
+
+        The gradients of convolutions and of BN need their inputs, that of ReLU its output.
+        Each tensor is counted once; what is on shortcuts, and what a kernel keeps beside,
+        is left out.
+        """
+        return sum(row.activations for row in self.rows)
 
     def __str__(self) -> str:
         header = ("layer", "output shape", "parameters", "statistics", "multiply-adds")
@@ -127,17 +151,28 @@ class _Tally:
     """Counts while an image's shape passes through operations."""
 
     def __init__(self, shape):
-        self.shape = shape
         self._start()
+        self.new(shape)
 
     def _start(self):
-        self.parameters = self.moving_statistics = self.multiply_adds = 0
+        self.parameters = self.moving_statistics = self.multiply_adds = self.activations = 0
+
+    def new(self, shape):
+        """Goes on with another tensor, of this shape."""
+        self.shape, self._kept = shape, False
+
+    def keep(self):
+        """Counts this tensor, which the backward pass needs, unless that has been done."""
+        if not self._kept:
+            self.activations += math.prod(self.shape)
+            self._kept = True
 
     def conv(self, filters, kernel_size, strides=1, bias=0):
+        self.keep()
         height, width, channels = self.shape
         height, width = -(-height // strides), -(-width // strides)
         weights = kernel_size**2 * channels * filters
-        self.shape = (height, width, filters)
+        self.new((height, width, filters))
         self.parameters += weights + bias
         self.multiply_adds += weights * height * width
 
@@ -146,13 +181,27 @@ class _Tally:
             if operation == "conv":
                 self.conv(**conv)
             elif operation == "bn":
+                self.keep()
+                self.new(self.shape)
                 self.parameters += 2 * self.shape[-1]
                 self.moving_statistics += 2 * self.shape[-1]
+            else:
+                # Takes the place of what it rectifies, unless that has been kept.
+                self.new(self.shape)
+                self.keep()
+
+    @contextlib.contextmanager
+    def beside(self, shape):
+        """A context for what is computed beside, from this shape on, and keeps nothing."""
+        here = self.shape, self._kept, self.activations
+        self.new(shape)
+        yield
+        self.shape, self._kept, self.activations = here
 
     def row(self, name):
-        row = Row(name, self.shape, self.parameters, self.moving_statistics, self.multiply_adds)
+        counts = self.parameters, self.moving_statistics, self.multiply_adds, self.activations
         self._start()
-        return row
+        return Row(name, self.shape, *counts)
 
 
 def _stem(tally, plan, order):
@@ -160,8 +209,9 @@ def _stem(tally, plan, order):
     tally.conv(plan.stem_filters, kernel_size, strides)
     tally.operations(order.stem_completion)
     if plan.stem == "imagenet":
+        tally.keep()
         height, width, channels = tally.shape
-        tally.shape = (-(-height // 2), -(-width // 2), channels)
+        tally.new((-(-height // 2), -(-width // 2), channels))
     return tally.row("stem")
 
 
@@ -176,26 +226,27 @@ def _unit(tally, unit_plan, plan, order, shortcut, projection):
             kernel_size=kernel_sizes[number - 1],
             strides=unit_plan.strides if number == plan.strided_convolution else 1,
         )
+    if not isinstance(shortcut, NoShortcut):
+        tally.new(tally.shape)  # the sum
     tally.operations(order.after_addition.split())
-    output_shape = tally.shape
 
     changes = unit_plan.strides > 1 or input_shape[-1] != channels
     if changes and not shortcut.matches_dimensions and projection == "convolution":
-        tally.shape = input_shape
-        tally.operations(
-            order.projection, filters=channels, kernel_size=1, strides=unit_plan.strides
-        )
+        with tally.beside(input_shape):
+            tally.operations(
+                order.projection, filters=channels, kernel_size=1, strides=unit_plan.strides
+            )
     _shortcut(tally, shortcut, input_shape, unit_plan.strides, channels)
-    tally.shape = output_shape
     return tally.row(unit_plan.name)
 
 
 def _shortcut(tally, shortcut, input_shape, strides, channels):
     if isinstance(shortcut, Convolution):
-        tally.shape = input_shape
         operations = ["conv", "bn"] if shortcut.batch_norm else ["conv"]
-        tally.operations(operations, filters=channels, kernel_size=1, strides=strides)
+        with tally.beside(input_shape):
+            tally.operations(operations, filters=channels, kernel_size=1, strides=strides)
     elif isinstance(shortcut, ExclusiveGating | ShortcutOnlyGating):
-        tally.conv(channels, 1, bias=channels)
+        with tally.beside(tally.shape):
+            tally.conv(channels, 1, bias=channels)
     elif type(shortcut) not in SHORTCUTS.values():
         raise ValueError(f"describe knows no formula for the shortcut {type(shortcut).__name__}.")

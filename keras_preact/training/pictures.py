@@ -28,7 +28,7 @@ def batch(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> bytes
         axes.axis("off")
         if place < count:
             # Grey in 0 to 255, not stretched to the image's own range.
-            axes.imshow(images[place].squeeze(), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(images[place], cmap="gray", vmin=0, vmax=255)
             axes.set_title(printable(names[labels[place]])[:MOST_LETTERS], fontsize="small")
     return picture
 

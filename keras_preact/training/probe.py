@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_preact.data import Dataset
+from keras_preact.data import Dataset, DatasetInfo
+from keras_preact.models import architectures
 from keras_preact.propagation import backward_pass, chain, forward_pass
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.feeding import naming_unreadable
@@ -11,6 +12,31 @@ from keras_preact.training.normalization import make_normalizer
 from keras_preact.training.propagation_log import Record
 
 MOST_IMAGES = 32
+# BN makes nothing but 0 of one value, and of two nothing but 1 and -1.
+_LEAST_VALUES = 3
+
+
+def check_images(config: TrainConfig, info: DatasetInfo, count: int, name: str) -> None:
+    """Refuses images of which BN would leave no gradient to measure.
+
+    Args:
+        config: that the network is built by.
+        info: of its data.
+        count: images of the batch.
+        name: of the flag that gives their number.
+
+    Raises:
+        ValueError: if in the last stage a channel has fewer than three values.
+    """
+    plan = architectures.resolve(config.depth, config.stem, config.block)
+    height, width = map(plan.last_size, info.image_shape[:2])
+    if count * height * width < _LEAST_VALUES:
+        raise ValueError(
+            f"{name} must be at least {-(-_LEAST_VALUES // (height * width))} where gradients of "
+            f"images of {info.image_shape[0]}x{info.image_shape[1]} pixels are measured: the last "
+            f"units see {height}x{width} of each, and of fewer than {_LEAST_VALUES} values of a "
+            f"channel BN leaves no gradient. Received: {name}={count}"
+        )
 
 
 class Probe:
@@ -26,15 +52,17 @@ class Probe:
         config: of the run.
 
     Raises:
+        ValueError: if these images are too few and too small; see `check_images`.
         UnreadableError: if one of the images cannot be read.
     """
 
     def __init__(self, model: keras.Model, data: Dataset, config: TrainConfig):
+        count = min(MOST_IMAGES, config.global_batch_size)
+        check_images(config, data.info, count, "global_batch_size")
         # Each record, also after a resume, is to be rounded like the others.
         self._network = chain.take_apart(model, traces_all=True)
         # Where the network is, or its first replica: other devices may be another's.
         self._device = model.variables[0].value.device
-        count = min(MOST_IMAGES, config.global_batch_size)
         batches = data.train(count, seed=config.seed, augmentation="none")
 
         def indices():

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 from absl import app
 
-from keras_preact.support import console
+from keras_preact.support import console, memory
 from keras_preact.training import flags
 from keras_preact.training.errors import SaveError
 from keras_preact.training.interruption import Interrupted, heard
@@ -31,15 +31,6 @@ _MEMORY_ERRORS = (MemoryError, tf.errors.ResourceExhaustedError)
 _MEMORY = re.compile(
     r"(OOM when|[Oo]ut of memory|Dst tensor is not initialized|CUDA_ERROR_OUT_OF_MEMORY)[^\n]*"
 )
-_LESS_MEMORY = {
-    "global_batch_size": "lower --global_batch_size",
-    "gradient_accumulation_steps": "raise --gradient_accumulation_steps",
-    "batch_size": "lower --batch_size",
-    "image_size": "lower --image_size",
-    "width_multiplier": "lower --width_multiplier",
-    "depth": "take a smaller --depth",
-    "precision": "give --precision=mixed_bfloat16",
-}
 # With which TensorFlow surrounds messages.
 _NAMES = re.compile(r"^\{\{[^}]*\}\} | ?\[Op:[^\]]*\].*")
 
@@ -192,8 +183,7 @@ def _of_storage(error, text, of_tensorflow):
 def _of_memory(text, config_class):
     found = _MEMORY.search(text)
     what = found[0] if found else text.strip().partition("\n")[0]
-    fields = {field.name for field in dataclasses.fields(config_class)}
-    advice = ", ".join(_LESS_MEMORY[name] for name in _LESS_MEMORY if name in fields)
+    advice = memory.advice(field.name for field in dataclasses.fields(config_class))
     return f"Memory ran out: {what or 'in Python'}" + (f"\nTo use less: {advice}" if advice else "")
 
 

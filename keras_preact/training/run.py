@@ -13,7 +13,14 @@ from keras_preact.models import ResNetV2
 from keras_preact.support import console
 from keras_preact.support.commands import script
 from keras_preact.support.paths import usable
-from keras_preact.training import checkpoint, distribution, metrics, optimizer, propagation_log
+from keras_preact.training import (
+    checkpoint,
+    distribution,
+    memory,
+    metrics,
+    optimizer,
+    propagation_log,
+)
 from keras_preact.training.agreement import Agreement
 from keras_preact.training.checkpoint_folder import step_of
 from keras_preact.training.cluster import from_environment
@@ -62,6 +69,7 @@ def _train(config, cluster, agreement):
         with distribution.prepared(config, cluster, agreement.on_decision) as (decision, strategy):
             keras.utils.set_random_seed(config.seed)
             data = load_data(config)
+            memory.check(config, data.info, decision)
             agreement.on_data(data)
             trainer = _make_trainer(config, data, folder, decision, strategy, writes, interruption)
             position = _start(config, data, folder, trainer)
@@ -136,8 +144,9 @@ def _evaluate(config, cluster, agreement):
     folder.check_evaluable(config)
     _, info = folder.read()
     checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
-    with distribution.prepared(config, cluster, agreement.on_decision) as (_, strategy):
+    with distribution.prepared(config, cluster, agreement.on_decision) as (decision, strategy):
         data = load_data(config)
+        memory.check(config, info, decision)
         agreement.on_data(data)
         check_same_data(data.info, info)
         with strategy.scope():
@@ -163,6 +172,7 @@ def load_data(config: TrainConfig) -> Dataset:
     if config.data_dir is not None:
         # Nothing below is looked for by a pattern.
         usable(config.data_dir, "data_dir", wildcards=True)
+    memory.check_image_size(config)
     data = datasets.load(
         config.dataset,
         data_dir=config.data_dir,

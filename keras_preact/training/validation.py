@@ -8,6 +8,8 @@ from typing import Any
 
 # Of what is counted: the range of 32 bits.
 LARGEST = 2**31 - 1
+# Of what each evaluation waits for, in silence.
+_MOST = {"recompute_bn_batches": 100_000}
 
 
 def check_numbers(config: Any) -> None:
@@ -33,9 +35,10 @@ def check_numbers(config: Any) -> None:
             continue
         counts = isinstance(value, int) or name.endswith("epochs")
         large_enough = value > 0 if name in above_zero else value >= 0
-        if not (large_enough and (value <= LARGEST if counts else math.isfinite(value))):
+        largest = _MOST.get(name, LARGEST)
+        if not (large_enough and (value <= largest if counts else math.isfinite(value))):
             least = "above 0" if name in above_zero else "at least 0"
-            most = f"at most {LARGEST}" if counts else "finite"
+            most = f"at most {largest}" if counts else "finite"
             received = f"{name}={reprlib.repr(value)}"
             raise ValueError(f"{name} must be {least} and {most}. Received: {received}")
     for name in below_one:

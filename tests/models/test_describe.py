@@ -1,7 +1,10 @@
 """The closed formulas against published counts and against built networks."""
 
+import functools
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from variants import ORDERS, PYRAMID, SHORTCUTS
 
 from keras_preact.layers import Convolution, Identity, Shortcut
@@ -165,6 +168,62 @@ def test_a_gate_costs_a_1x1_convolution_of_the_matched_signal():
     sizes = [(64, 16), (16, 32), (4, 64)]
     extra = sum(pixels * channels**2 for pixels, channels in sizes)
     assert gated.multiply_adds - plain.multiply_adds == extra
+
+
+def kept_in_the_graph(model):
+    """Values of one image that the backward pass takes from the forward pass, in the graph."""
+    graph = tf.Graph()
+    with graph.as_default():
+        images = tf.compat.v1.placeholder(tf.float32, (1, *model.input_shape[1:]))
+        weights = [tf.zeros(v.shape, v.dtype) for v in model.trainable_variables]
+        statistics = [tf.zeros(v.shape, v.dtype) for v in model.non_trainable_variables]
+        logits, _ = model.stateless_call(weights, statistics, images, training=True)
+        forward = set(graph.get_operations())
+        tf.gradients(logits, weights)
+        backward = [op for op in graph.get_operations() if op not in forward]
+    kept = {
+        tensor.ref(): tensor.shape.num_elements()
+        for op in backward
+        if op.type not in ("Shape", "ShapeN", "ZerosLike")
+        for tensor in op.inputs
+        # Images and what has become of them: weights do not depend on the placeholder.
+        if tensor.op in forward and tensor.shape.rank == 4 and depends(tensor.op, images.op)
+    }
+    return sum(kept.values())
+
+
+@functools.cache
+def depends(operation, other):
+    return operation is other or any(depends(tensor.op, other) for tensor in operation.inputs)
+
+
+@pytest.mark.parametrize(("depth", "block"), [(8, "single"), (14, "basic"), (20, "bottleneck")])
+@pytest.mark.parametrize("unit", (*ORDERS, PYRAMID))
+def test_activations_are_most_of_what_the_backward_pass_takes_and_never_more(unit, depth, block):
+    options = {"block": block, "unit": unit, "input_shape": (16, 16, 3)}
+    kept = kept_in_the_graph(ResNetV2(depth, **options))
+    # Where a convolution strides, what it pads is left out.
+    assert 0.7 * kept <= quietly(depth, **options).activations <= kept
+
+
+@pytest.mark.parametrize("shortcut", (*SHORTCUTS, "none", Convolution(batch_norm=True)))
+@pytest.mark.parametrize("unit", ["original", "relu_before_addition", "full_preactivation"])
+def test_with_other_shortcuts_activations_are_never_more_either(unit, shortcut):
+    options = {"unit": unit, "shortcut": shortcut, "input_shape": (16, 16, 3)}
+    kept = kept_in_the_graph(ResNetV2(14, **options))
+    assert 0.3 * kept <= quietly(14, **options).activations <= kept
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_activations_are_those_of_the_stem_for_imagenet_too(depth):
+    options = {"input_shape": (64, 64, 3), "width_multiplier": 0.25}
+    kept = kept_in_the_graph(ResNetV2(depth, **options))
+    assert 0.85 * kept <= quietly(depth, **options).activations <= kept
+
+
+def test_activations_grow_with_the_pixels():
+    small, large = (quietly(20, input_shape=(size, size, 3)).activations for size in (16, 64))
+    assert large == 16 * small
 
 
 def test_the_table_is_printed_once_with_the_totals_last():

@@ -1,0 +1,126 @@
+"""How much memory this process can have at most, and what to say where that is too little."""
+
+import os
+import pathlib
+import resource
+from collections.abc import Iterable
+
+# What makes a run need less, by the fields of configurations.
+_ADVICE = {
+    "global_batch_size": "lower --global_batch_size",
+    "gradient_accumulation_steps": "raise --gradient_accumulation_steps",
+    "batch_size": "lower --batch_size",
+    "images": "lower --images",
+    "image_size": "lower --image_size",
+    "width_multiplier": "lower --width_multiplier",
+    "depth": "take a smaller --depth",
+    "precision": "give --precision=mixed_bfloat16",
+}
+# Control groups write that nothing is limited as a number near the largest, in version 1.
+_UNLIMITED = 2**60
+
+
+def advice(fields: Iterable[str]) -> str:
+    """The flags that make a program need less memory: "lower --batch_size, ..."; "" for none.
+
+    Args:
+        fields: of the program's configuration.
+    """
+    fields = set(fields)
+    return ", ".join(text for name, text in _ADVICE.items() if name in fields)
+
+
+def check(least_bytes: int, what: str, fields: Iterable[str]) -> None:
+    """Refuses what this machine's memory surely cannot hold.
+
+    Args:
+        least_bytes: that it needs at least.
+        what: needs them, as in "A training step".
+        fields: of the program's configuration.
+
+    Raises:
+        ValueError: if the process cannot have as much.
+    """
+    most_bytes, limit = most()
+    if least_bytes > most_bytes:
+        raise ValueError(
+            f"{what} must fit into memory: it needs at least {in_words(least_bytes)}, and there "
+            f"are {in_words(most_bytes)} ({limit}). To use less: {advice(fields)}"
+        )
+
+
+def most(root: pathlib.Path = pathlib.Path("/")) -> tuple[float, str]:
+    """The most bytes that this process can have, and what limits them.
+
+    Memory that others use now counts as well: they may give it back. Infinite where the
+    system does not tell.
+
+    Args:
+        root: where /proc and /sys lie.
+    """
+    swap_bytes = _swap_bytes(root)
+    limits = [(_physical_bytes() + swap_bytes, "memory of the machine")]
+    limits += [(size, "limit of its control group") for size in _group_limits(root, swap_bytes)]
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        limits.append((soft, "ulimit -v"))
+    return min(limits)
+
+
+def in_words(size_bytes: float) -> str:
+    """A number of bytes for people: "23.5 GiB"."""
+    units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    while size_bytes >= 1024 and len(units) > 1:
+        size_bytes, units = size_bytes / 1024, units[1:]
+    return f"{size_bytes:,.3g} {units[0]}" if size_bytes < 1000 else f"{size_bytes:,.0f} {units[0]}"
+
+
+def _physical_bytes():
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return float("inf")
+
+
+def _swap_bytes(root):
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("SwapTotal:"):
+            return 1024 * int(line.split()[1])
+    return 0
+
+
+def _group_limits(root, swap_bytes):
+    """The limits of this process's control groups, of versions 1 and 2, and of those around."""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top = root / "sys/fs/cgroup" / controllers
+        # A container sees its own group as the top, but its path from outside.
+        folder = top / path.strip("/")
+        for group in (folder, *folder.parents):
+            if controllers:
+                yield _number(group / "memory.limit_in_bytes") + swap_bytes
+                yield _number(group / "memory.memsw.limit_in_bytes")
+            else:
+                swap_limit = _number(group / "memory.swap.max")
+                yield _number(group / "memory.max") + min(swap_limit, swap_bytes)
+            if group == top:
+                break
+
+
+def _number(path):
+    """What a file of a control group holds; infinite where that is no limit, or no number."""
+    try:
+        number = int(next(_lines(path), ""))
+    except ValueError:
+        return float("inf")
+    return number if number < _UNLIMITED else float("inf")
+
+
+def _lines(path):
+    try:
+        with path.open() as file:
+            yield from (line.strip() for line in file)
+    except OSError:
+        return

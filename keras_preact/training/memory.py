@@ -1,0 +1,136 @@
+"""What a run needs of the machine's memory at least, before anything is built for it."""
+
+import dataclasses
+import math
+
+from keras_preact.data import DatasetInfo
+from keras_preact.models import Description, describe
+from keras_preact.support import memory
+from keras_preact.training.config import TrainConfig
+from keras_preact.training.decision import Decision
+
+_FLOAT32_BYTES = 4
+
+
+def check_image_size(config: TrainConfig) -> None:
+    """Refuses an image_size of which the machine's memory cannot hold a single image.
+
+    To be called before the images are looked at, which are resized as float32.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        ValueError: if memory cannot hold it.
+    """
+    if config.image_size is not None:
+        memory.check(
+            3 * _FLOAT32_BYTES * config.image_size**2,
+            f"An image of {config.image_size}x{config.image_size} pixels",
+            ["image_size"],
+        )
+
+
+def check(config: TrainConfig, info: DatasetInfo, decision: Decision) -> None:
+    """Refuses a run that the machine's memory surely cannot hold; GPUs say so themselves.
+
+    Args:
+        config: of the run.
+        info: of its data.
+        decision: how it computes.
+
+    Raises:
+        ValueError: if a step needs more than there is.
+    """
+    trains = config.mode == "train"
+    memory.check(
+        (training_bytes if trains else evaluation_bytes)(config, info, decision),
+        f"A step of {config.global_batch_size:,} images through ResNet-{config.depth}",
+        (field.name for field in dataclasses.fields(config)),
+    )
+
+
+def training_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision) -> int:
+    """What a process holds at once in a training step, at least.
+
+    The images of its devices, as bytes; where these are parts of the processor, also, for
+    each of them, weights, statistics, momentum and averages; and either the activations of
+    one part of one replica's batch, as when the backward pass begins, or the gradients, as
+    when it ends.
+
+    Args:
+        config: of the run.
+        info: of its data.
+        decision: how it computes.
+    """
+    images = _image_bytes(config, info, decision)
+    if not _on_processor(decision):
+        return images
+    net = _describe(config, info)
+    variables = net.parameters + net.moving_statistics
+    copies = 2 if config.ema_decay is not None else 1
+    state = copies * variables + (net.parameters if config.momentum else 0)
+    piece = config.global_batch_size // (decision.replicas * config.gradient_accumulation_steps)
+    activations = piece * net.activations * _value_bytes(decision)
+    gradients = _FLOAT32_BYTES * net.parameters
+    replicas = len(decision.devices)
+    return images + replicas * _FLOAT32_BYTES * state + max(activations, gradients)
+
+
+def evaluation_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision) -> int:
+    """What a process holds at once in a step of an evaluation, at least.
+
+    Args:
+        config: of the run.
+        info: of its data.
+        decision: how it computes.
+    """
+    images = _image_bytes(config, info, decision)
+    if not _on_processor(decision):
+        return images
+    piece = config.global_batch_size // decision.replicas
+    return images + inference_bytes(config, info, piece, _value_bytes(decision))
+
+
+def inference_bytes(
+    config: TrainConfig, info: DatasetInfo, images: int, value_bytes: int = _FLOAT32_BYTES
+) -> int:
+    """What a network and the largest output of one of its units take, at least.
+
+    Args:
+        config: that the network is built by.
+        info: of its data.
+        images: in a batch.
+        value_bytes: of a number in an output.
+    """
+    net = _describe(config, info)
+    variables = net.parameters + net.moving_statistics
+    largest = max(math.prod(row.output_shape) for row in net.rows)
+    return _FLOAT32_BYTES * variables + images * largest * value_bytes
+
+
+def _image_bytes(config, info, decision):
+    return config.global_batch_size // decision.workers * math.prod(info.image_shape)
+
+
+def _on_processor(decision):
+    return decision.devices[0].startswith("CPU")
+
+
+def _value_bytes(decision):
+    return _FLOAT32_BYTES if decision.precision == "float32" else _FLOAT32_BYTES // 2
+
+
+def _describe(config: TrainConfig, info: DatasetInfo) -> Description:
+    return describe(
+        config.depth,
+        input_shape=info.image_shape,
+        classes=info.classes,
+        stem=config.stem,
+        block=config.block,
+        unit=config.unit,
+        shortcut=config.make_shortcut(),
+        projection=config.projection,
+        width_multiplier=config.width_multiplier,
+        print_fn=None,
+    )
