@@ -207,6 +207,23 @@ def without_class(here):
     shutil.rmtree(here / "images" / "val" / "bee")
 
 
+def fifo(here):
+    os.mkfifo(here / "images" / "train" / "bee" / "2.jpg")
+
+
+def thin(here):
+    file = tf.io.encode_png(np.zeros((1, 20_000, 1), np.uint8))
+    (here / "images" / "val" / "bee" / "2.png").write_bytes(file.numpy())
+
+
+def named_no_utf8(here):
+    write_image(here / "images" / "val" / "bee" / os.fsdecode(b"\xff.png"), 0)
+
+
+def class_of_two_lines(here):
+    (here / "images" / "train" / "bee").rename(here / "images" / "train" / "be\ne")
+
+
 def of_another_net(here):
     record = json.loads((here / "run" / "config.json").read_text())
     record["config"]["depth"] = 14
@@ -356,6 +373,14 @@ NO_PROPAGATION = [
             FOLDER,
             ["HERE/images/val/bee/1.png", "--skip_bad_images"],
         ),
+        (fifo, FOLDER, ["HERE/images/train/bee/2.jpg: a FIFO", "--skip_bad_images"]),
+        (
+            thin,
+            [*FOLDER, "--image_size=224"],
+            ["HERE/images/val/bee/2.png: An image must have 1 to 50,000,000 pixels"],
+        ),
+        (named_no_utf8, FOLDER, [r"HERE/images/val/bee/\udcff.png: its name is not UTF-8"]),
+        (class_of_two_lines, FOLDER, [r"Received, in HERE/images/train: 'be\ne'"]),
         (
             lambda here: (here / "run" / "config.json").write_text("{"),
             AGAIN,

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_preact.data.limits import covered_sides
+from keras_preact.data.orientation import orient, orientation, stored_window, swapped
+
 AUGMENTATIONS = ("none", "pad_crop", "pad_crop_flip", "random_resized_crop")
 
 # Evaluation crops 224 pixels of 256, or in proportion.
@@ -55,21 +58,22 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
     Residual Networks", table 5 (scale and aspect ratio augmentation).
 
     Args:
-        encoded: one image file, JPEG, PNG, GIF or BMP, a scalar string.
+        encoded: as for `fit`.
         draws: int32 (3 or more,), at least 0.
         size: height and width of the result, in pixels.
 
     Returns:
         uint8 (size, size, 3).
     """
-    is_jpeg = tf.io.is_jpeg(encoded)
-    shape = tf.cond(
+    is_jpeg, turn = tf.io.is_jpeg(encoded), orientation(encoded)
+    sides = tf.cond(
         is_jpeg,
-        lambda: tf.io.extract_jpeg_shape(encoded),
-        lambda: tf.shape(_decode(encoded)),
+        lambda: tf.io.extract_jpeg_shape(encoded)[:2],
+        lambda: tf.shape(_decode_stored(encoded))[:2],
     )
+    sides = swapped(sides, turn)
     begin, crop, _ = tf.image.stateless_sample_distorted_bounding_box(
-        shape,
+        tf.concat([sides, [3]], axis=0),
         tf.zeros([0, 0, 4]),
         seed=draws[:2],
         # By default a tenth of the image must be covered, which area_range would not undercut.
@@ -79,13 +83,14 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
         max_attempts=10,
         use_image_if_no_bounding_boxes=True,
     )
-    window = tf.concat([begin[:2], crop[:2]], axis=0)
+    window = stored_window(tf.concat([begin[:2], crop[:2]], axis=0), sides, turn)
+    top, left, height, width = tf.unstack(window)
     image = tf.cond(
         is_jpeg,
         lambda: tf.io.decode_and_crop_jpeg(encoded, window, channels=3),
-        lambda: tf.slice(_decode(encoded), begin, crop),
+        lambda: _decode_stored(encoded)[top : top + height, left : left + width],
     )
-    image = resize(image, size, size)
+    image = resize(orient(image, turn), size, size)
     image = tf.cond(draws[2] % 2 == 1, lambda: image[:, ::-1], lambda: image)
     return tf.ensure_shape(image, [size, size, 3])
 
@@ -94,7 +99,7 @@ def center_crop(encoded: tf.Tensor, size: int) -> tf.Tensor:
     """Decodes an image, resizes its short side to size * 256 / 224 and crops the centre.
 
     Args:
-        encoded: one image file, JPEG, PNG, GIF or BMP, a scalar string.
+        encoded: as for `fit`.
         size: height and width of the result, in pixels.
 
     Returns:
@@ -103,11 +108,17 @@ def center_crop(encoded: tf.Tensor, size: int) -> tf.Tensor:
     return fit(encoded, (size, size, 3), EVAL_MARGIN)
 
 
+def center_crop_covers(size: int) -> tuple[int, int]:
+    """Height and width that `center_crop` resizes an image to cover, in pixels."""
+    return covered_sides((size, size), EVAL_MARGIN)
+
+
 def fit(encoded: tf.Tensor, image_shape: Sequence[int], margin: float) -> tf.Tensor:
     """Decodes an image, resizes it until it just covers margin times a shape, crops the centre.
 
     Args:
-        encoded: one image file, JPEG, PNG, GIF or BMP, a scalar string.
+        encoded: one image file, JPEG, PNG, GIF or BMP, a scalar string. A JPEG is brought
+            upright, as its Exif metadata say; see `orientation`.
         image_shape: (height, width, channels) of the result, 1 or 3 channels.
         margin: 1 crops as little as possible.
 
@@ -117,7 +128,7 @@ def fit(encoded: tf.Tensor, image_shape: Sequence[int], margin: float) -> tf.Ten
     height, width, channels = image_shape
     image = _decode(encoded, channels)
     sides = tf.cast(tf.shape(image)[:2], tf.float64)
-    covered = tf.round(tf.constant([height * margin, width * margin], tf.float64))
+    covered = tf.constant(covered_sides(image_shape, margin), tf.float64)
     sides = tf.cast(tf.round(tf.reduce_max(covered / sides) * sides), tf.int32)
     image = resize(image, sides[0], sides[1])
     top, left = tf.unstack((sides - [height, width]) // 2)
@@ -130,9 +141,13 @@ def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 
-def _decode(encoded, channels=3):
+def _decode_stored(encoded):
     # Always in colour: TensorFlow cannot decode every kind of file to grey.
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+
+def _decode(encoded, channels=3):
+    image = orient(_decode_stored(encoded), orientation(encoded))
     if channels == 3:
         return image
     luma = tf.tensordot(tf.cast(image, tf.float32), [0.299, 0.587, 0.114], axes=1)

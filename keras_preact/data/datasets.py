@@ -34,7 +34,8 @@ def load(
         data_dir: the folder of images, or that of tensorflow-datasets.
         image_size: height and width in pixels, where images have various sizes or
             none: folder and sets such as imagenet2012 (224 by default), synthetic (32).
-        skip_bad_images: leave out files of a folder that cannot be decoded.
+        skip_bad_images: leave out files of a folder that cannot be decoded, or must not be;
+            see `folder.load`.
 
     Raises:
         ValueError: if the name is unknown, data_dir is missing or not as expected,

@@ -1,15 +1,30 @@
 """A folder of images: train/ and val/, and in each one folder a class."""
 
+import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 from etils import epath
 
+from keras_preact.data.augmentation import center_crop_covers
+from keras_preact.data.class_names import check_class_names
 from keras_preact.data.reading import image_problem, list_folder, reason
 from keras_preact.data.sources import Encoded, spread
+from keras_preact.support.paths import usable
+from keras_preact.support.text import printable
 
 SPLITS = ("train", "val")
 
+# More than an image of as many pixels as are allowed has, of 8 bytes each.
+MAX_FILE_BYTES = 2**29
+
+_KINDS_OF_FILES = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 # Of more files than these, only some are asked for their size to tell them from others.
 LISTED_SIZES = 10_000
 
@@ -19,9 +34,10 @@ def load(
 ) -> tuple[Encoded, Encoded, list[str]]:
     """Reads the two splits of a folder: (train, eval, class names).
 
-    Every file is decoded once, so that a damaged one is found before training.
-    Classes are the folders' names in sorted order. Files whose names begin with a
-    dot are ignored.
+    Every file is decoded once, so that a damaged one is found before training. It must be
+    a JPEG, a PNG, a GIF that is no animation, or a BMP, within the bounds of
+    `limits.problem`, and a regular file or a link to one. Classes are the folders' names
+    in sorted order. Files whose names begin with a dot are ignored.
 
     Args:
         data_dir: the folder that holds train/ and val/.
@@ -29,8 +45,9 @@ def load(
         skip_bad_images: leave out files that cannot be decoded, and say how many.
 
     Raises:
-        ValueError: if a folder is missing, empty or cannot be listed, the classes of the
-            splits differ, or files cannot be decoded; all of these files are listed.
+        ValueError: if a folder is missing, empty or cannot be listed, its name is no line
+            of UTF-8, the classes of the splits differ, or files cannot be decoded; all of
+            these files are listed.
     """
     root, names = check(data_dir)
     files = {
@@ -42,7 +59,7 @@ def load(
         for split in SPLITS
     }
     _check_all_classes_present(root, files, names)
-    files = _without_bad(files, skip_bad_images)
+    files = _without_bad(files, center_crop_covers(image_size), skip_bad_images)
     _check_all_classes_present(root, files, names)
     sources = [_source(files[split], image_size) for split in SPLITS]
     return *sources, names
@@ -52,10 +69,10 @@ def check(data_dir: str) -> tuple[epath.Path, list[str]]:
     """The folder and its class names, before any file is read.
 
     Raises:
-        ValueError: if a folder is missing or cannot be listed, or the splits differ in
-            their classes.
+        ValueError: if a folder is missing or cannot be listed, its name is no line of
+            UTF-8, or the splits differ in their classes.
     """
-    root = epath.Path(data_dir).expanduser()
+    root = usable(data_dir, "data_dir", wildcards=True)
     list_folder(root, _rule(root))
     classes = {split: _class_names(root, split) for split in SPLITS}
     every = set().union(*classes.values())
@@ -75,6 +92,7 @@ def _rule(root):
 def _class_names(root, split):
     folder = root / split
     names = [path.name for path in list_folder(folder, _rule(root)) if _is_folder(path, root)]
+    check_class_names(names, str(folder))
     if len(names) < 2:
         raise ValueError(
             f"{folder} must hold one folder for each of two or more classes. Received: {names}"
@@ -85,25 +103,32 @@ def _class_names(root, split):
 def _is_folder(path, root):
     # Unlike is_dir, which takes links to nothing and what is locked for files.
     try:
+        # etils would ask for the owner's name, who may have none.
+        if _is_local(path):
+            return stat.S_ISDIR(os.stat(path).st_mode)
         return path.stat().is_directory
     except (OSError, tf.errors.OpError) as error:
-        raise ValueError(f"{_rule(root)} Received: {path}: {reason(error)}") from error
+        received = f"{printable(os.fspath(path))}: {reason(error)}"
+        raise ValueError(f"{_rule(root)} Received: {received}") from error
+
+
+def _is_local(path):
+    return "://" not in os.fspath(path)
 
 
 def _files(folder, root):
-    # With links to nothing and what is locked, to be listed with the damaged files.
-    paths = list_folder(folder, _rule(root))
-    return [str(path) for path in paths if path.is_file() or not path.exists()]
+    # With all that is no image, to be listed with the damaged files.
+    return [str(path) for path in list_folder(folder, _rule(root)) if not path.is_dir()]
 
 
-def _without_bad(files, skip):
+def _without_bad(files, covered, skip):
     every = [path for split in SPLITS for path, _ in files[split]]
     with ThreadPoolExecutor() as pool:
-        reasons = zip(every, pool.map(_why_bad, every), strict=True)
-        bad = {path: why for path, why in reasons if why}
+        problems = pool.map(lambda path: _why_bad(path, covered), every)
+        bad = {path: why for path, why in zip(every, problems, strict=True) if why}
     if not bad:
         return files
-    listing = "\n".join(f"  {path}: {why}" for path, why in bad.items())
+    listing = "\n".join(f"  {printable(path)}: {why}" for path, why in bad.items())
     if not skip:
         raise ValueError(
             f"{len(bad)} of {len(every)} files cannot be decoded as JPEG, PNG, GIF or BMP. Remove "
@@ -113,12 +138,28 @@ def _without_bad(files, skip):
     return {split: [pair for pair in files[split] if pair[0] not in bad] for split in SPLITS}
 
 
-def _why_bad(path):
+def _why_bad(path, covered):
     """Why a file is no usable image, or None."""
     try:
-        return image_problem(tf.io.read_file(path))
-    except tf.errors.OpError as error:
+        return _why_unread(path) or image_problem(tf.io.read_file(path), covered)
+    except (OSError, tf.errors.OpError) as error:
         return reason(error)
+
+
+def _why_unread(path):
+    """Why a file must not even be opened, which may take forever, or None."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8, and TensorFlow can open no other files"
+    if not _is_local(path):
+        return None
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        return f"{_KINDS_OF_FILES.get(stat.S_IFMT(status.st_mode), 'something')}, no regular file"
+    if status.st_size > MAX_FILE_BYTES:
+        return f"{status.st_size:,} bytes, more than the {MAX_FILE_BYTES:,} of the largest images"
+    return None
 
 
 def _check_all_classes_present(root, files, names):
@@ -134,6 +175,7 @@ def _check_all_classes_present(root, files, names):
 
 
 def _source(files, image_size):
+    covered = center_crop_covers(image_size)
     paths = tf.constant([path for path, _ in files])
     labels = tf.constant([label for _, label in files], tf.int32)
 
@@ -142,8 +184,8 @@ def _source(files, image_size):
 
     def problem(index):
         path, _ = files[index]
-        why = _why_bad(path)
-        return f"{path}: {why}" if why else None
+        why = _why_bad(path, covered)
+        return f"{printable(path)}: {why}" if why else None
 
     def listing():
         names = "".join(f"{label} {epath.Path(path).name}\n" for path, label in files)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.data import augmentation
+from keras_preact.data import augmentation, limits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class InMemory:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Image files of any size, decoded and resized when needed.
+    """Image files of any size, decoded and resized when needed, if `limits.problem` allows it.
 
     Args:
         read: maps a scalar int64 index to the file's bytes, a scalar string, and its
@@ -144,7 +144,7 @@ class Encoded:
         """Maps batches of (indices, draws) to batches of (images, labels); needs no mean."""
 
         def fetch(index, draws):
-            encoded, label = self.read(index)
+            encoded, label = self._read_admitted(index)
             if augment == "none":
                 image = augmentation.center_crop(encoded, self.size)
             else:
@@ -161,10 +161,15 @@ class Encoded:
         """Maps single indices to (image, label)."""
 
         def fetch(index):
-            encoded, label = self.read(index)
+            encoded, label = self._read_admitted(index)
             return augmentation.center_crop(encoded, self.size), label
 
         return indices.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def _read_admitted(self, index):
+        # A file may be another by now than the one that was found good.
+        encoded, label = self.read(index)
+        return limits.admitted(encoded, augmentation.center_crop_covers(self.size)), label
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, in 0 to 255, of images spread evenly.

@@ -17,11 +17,13 @@ class Records:
         index: where the records lie.
         features: of the set, a `tfds.features.FeaturesDict`.
         keys: the names of the image's and the label's feature.
+        covered: height and width in pixels that images are brought to cover.
     """
 
     index: TFRecordIndex
     features: Any
     keys: tuple[str, str]
+    covered: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -68,7 +70,7 @@ class Records:
             return f"not an example of this data set ({reason(error)})"
         if not 0 <= int(label) < self.classes:
             return label_rule(self.classes, int(label))
-        return image_problem(encoded)
+        return image_problem(encoded, self.covered)
 
     def _parse(self, index):
         import tensorflow_datasets as tfds
@@ -84,8 +86,10 @@ def label_rule(classes: int, label: int) -> str:
     return f"label must be 0 to {classes - 1} (TFDS has -1 for none). Received: {label}"
 
 
-def open_records(builder: Any, split: str, keys: tuple[str, str]) -> Records:
-    """Finds the records of a split of a `tfds.core.DatasetBuilder`.
+def open_records(
+    builder: Any, split: str, keys: tuple[str, str], covered: tuple[int, int] = (1, 1)
+) -> Records:
+    """Finds the records of a split of a `tfds.core.DatasetBuilder`; see `Records`.
 
     Raises:
         ValueError: if the set's files are not of TFRecords, one is damaged, or there are
@@ -99,7 +103,7 @@ def open_records(builder: Any, split: str, keys: tuple[str, str]) -> Records:
     info = builder.info.splits[split]
     index = index_files(info.filepaths)
     check_count(builder, split, len(index))
-    return Records(index, builder.info.features, keys)
+    return Records(index, builder.info.features, keys, covered)
 
 
 def check_count(builder: Any, split: str, count: int) -> None:

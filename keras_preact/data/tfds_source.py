@@ -5,13 +5,15 @@ import re
 
 import numpy as np
 import tensorflow as tf
-from etils import epath
 
 from keras_preact.data import tfrecord
+from keras_preact.data.augmentation import center_crop_covers
+from keras_preact.data.class_names import check_class_names
 from keras_preact.data.reading import list_folder, one_line
 from keras_preact.data.sources import Encoded, InMemory, spread
 from keras_preact.data.tfds_records import check_count, label_rule, open_records
 from keras_preact.layers.lookup import one_of
+from keras_preact.support.paths import usable
 
 # The data sets that need no tensorflow-datasets; here for the error that lists all names.
 OWN_NAMES = ("digits", "folder", "synthetic")
@@ -65,6 +67,8 @@ def load(
     check(name, data_dir)
     builder = _builder(name, data_dir)
     keys = _image_and_label(builder)
+    names = builder.info.features[keys[1]].names
+    check_class_names(names, f"{name}, prepared in {builder.data_dir}")
     splits = builder.info.splits
     if "train" not in splits:
         raise ValueError(f"{name} must have a split train. Received: {', '.join(splits)}")
@@ -90,7 +94,7 @@ def load(
     if len(sources) == 1:
         is_eval = np.arange(len(sources[0])) % HELD_OUT_EVERY == 0
         sources = [sources[0].select(~is_eval), sources[0].select(is_eval)]
-    return *sources, builder.info.features[keys[1]].names
+    return *sources, names
 
 
 def check(name: str, data_dir: str | None) -> None:
@@ -113,7 +117,7 @@ def check(name: str, data_dir: str | None) -> None:
 
 def _root(data_dir):
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return epath.Path(data_dir or default).expanduser()
+    return usable(data_dir or default, "data_dir", wildcards=True)
 
 
 def _expected(name, root):
@@ -226,7 +230,7 @@ def _in_memory(builder, split, keys):
 
 
 def _encoded(builder, split, keys, image_size):
-    records = open_records(builder, split, keys)
+    records = open_records(builder, split, keys, center_crop_covers(image_size))
     source = Encoded(
         records.read, len(records), image_size, records.problem, listing=records.index.listing
     )

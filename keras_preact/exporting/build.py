@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
+from keras_preact.data.limits import JPEG
 from keras_preact.exporting import network, publish, saved_model, serving, warmup
 from keras_preact.exporting.compare import Predict
 from keras_preact.exporting.config import ExportConfig
-from keras_preact.exporting.decoding import JPEG
 from keras_preact.exporting.source import Source
 from keras_preact.exporting.tflite import LiteModel, convert
 from keras_preact.exporting.tflite_metadata import add_metadata

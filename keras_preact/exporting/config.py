@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from keras_preact.exporting.decoding import MAX_IMAGE_PIXELS
+from keras_preact.data.limits import MAX_IMAGE_PIXELS
 from keras_preact.exporting.serving import check_model_name
 from keras_preact.exporting.tflite import KINDS
 from keras_preact.layers.lookup import one_of

@@ -9,7 +9,8 @@ import tensorflow as tf
 from etils import epath
 
 from keras_preact.data import DatasetInfo
-from keras_preact.exporting.decoding import MAX_IMAGE_PIXELS, make_decoder
+from keras_preact.data.limits import MAX_IMAGE_PIXELS
+from keras_preact.exporting.decoding import make_decoder
 from keras_preact.exporting.network import InferenceGraph
 from keras_preact.training.normalization import make_normalizer
 
@@ -35,7 +36,8 @@ def write(
     | serving_bytes | `image_bytes` (batch,), JPEG or PNG files of any size | the same |
     | features | `images` uint8 | `features` (batch, channels), what the classifier reads |
 
-    k is 5, or all classes. The class names by label are also the asset class_names.txt.
+    k is 5, or all classes. The class names by label are also the asset class_names.txt. An
+    empty batch is refused: TensorFlow's kernels for CPUs fail on it in their own words.
 
     Args:
         graph: of the network, from normalized images.
@@ -92,8 +94,11 @@ def _make_signatures(network, info, max_image_pixels):
     names, k = tf.constant(info.class_names), min(TOP_CLASSES, info.classes)
     decode = make_decoder(info.image_shape, info.margin, max_image_pixels)
 
+    def compute(images):
+        return network(tf.cast(_filled(images), tf.float32))
+
     def predict(images):
-        probabilities = tf.nn.softmax(network(tf.cast(images, tf.float32))["logits"])
+        probabilities = tf.nn.softmax(compute(images)["logits"])
         scores, labels = tf.math.top_k(probabilities, k)
         classes = tf.gather(names, labels)
         return {"probabilities": probabilities, "classes": classes, "scores": scores}
@@ -102,7 +107,7 @@ def _make_signatures(network, info, max_image_pixels):
         return predict(decode(image_bytes))
 
     def features(images):
-        return {"features": network(tf.cast(images, tf.float32))["features"]}
+        return {"features": compute(images)["features"]}
 
     shape = [None, *info.image_shape]
     return {
@@ -111,6 +116,13 @@ def _make_signatures(network, info, max_image_pixels):
         "serving_bytes": _signature(predict_bytes, [None], tf.string, "image_bytes"),
         "features": _signature(features, shape, tf.uint8, "images"),
     }
+
+
+def _filled(images):
+    """The images, of which there must be one or more."""
+    rule = "A batch must hold at least one image. Received: an empty batch"
+    with tf.control_dependencies([tf.debugging.Assert(tf.shape(images)[0] > 0, [rule])]):
+        return tf.identity(images)
 
 
 def _signature(function, shape, dtype, name):

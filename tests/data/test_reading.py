@@ -62,7 +62,7 @@ KINDS = {
 REFUSED = {
     "one_bit.bmp": (encode(IMAGE, "BMP", "1"), "Number of channels"),
     "palette.bmp": (saved(Image.fromarray(IMAGE).quantize(200), "BMP"), "palette of colours"),
-    "cmyk.tif": (encode(IMAGE, "TIFF", "CMYK"), "Unknown image file format"),
+    "cmyk.tif": (encode(IMAGE, "TIFF", "CMYK"), "must be JPEG, PNG, GIF or BMP files"),
 }
 
 

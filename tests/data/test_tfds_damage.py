@@ -103,6 +103,9 @@ def test_an_image_that_cannot_be_decoded_is_named_though_its_checksum_matches(pr
     records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
     records[3] = records[3].replace(b"PNG", b"PMG")
     write_records(path, records)
+    assert f"{path}, record 3: Images must be JPEG, PNG, GIF or BMP files" in refusal(prepared)
+    records[3] = records[3].replace(b"PMG", b"PNG").replace(b"IDAT", b"IDAX")
+    write_records(path, records)
     assert f"{path}, record 3: not an image, or damaged (" in refusal(prepared)
 
 

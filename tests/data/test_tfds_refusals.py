@@ -1,6 +1,7 @@
 """What is no data set for us, and what cannot be read or downloaded."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -128,6 +129,29 @@ def test_missing_records_are_noticed(read_as_files):
     shutil.copyfile(test, train)
     with pytest.raises(ValueError, match=r"must have 5 examples in train.* Found: 3"):
         datasets.load("large", data_dir=str(read_as_files.parent.parent))
+
+
+def test_a_class_whose_name_is_no_line_of_text_is_refused(tmp_path):
+    prepare_tfds(tmp_path, "some", {"train": small_examples(6)}, image_features((6, 8, 3)))
+    (tmp_path / "some" / "1.0.0" / "label.labels.txt").write_text("ant\nbe\x1b[2Je\n")
+    with pytest.raises(ValueError, match="The name of a class must be a line of UTF-8") as error:
+        datasets.load("some", data_dir=str(tmp_path))
+    place = f"some, prepared in {tmp_path}/some/1.0.0"
+    assert str(error.value).endswith(rf"Received, in {place}: 'be\x1b[2Je'")
+
+
+def test_an_image_that_would_take_all_memory_is_refused_with_its_record(tmp_path):
+    images = [
+        np.zeros((1, 20_000, 3), np.uint8) if n == 3 else np.ones((9, 9, 3)) for n in range(6)
+    ]
+    examples = [{"image": image.astype(np.uint8), "label": n % 2} for n, image in enumerate(images)]
+    splits = {"train": small_examples(2), "test": examples}
+    prepare_tfds(tmp_path, "some", splits, image_features((None, None, 3)))
+    with pytest.raises(ValueError, match="Every image must be readable") as error:
+        datasets.load("some", data_dir=str(tmp_path), image_size=224)
+    rule = "An image must have 1 to 50,000,000 pixels, and no more once it covers 256 x 256."
+    # Their order is that of the set's own shuffling.
+    assert re.search(rf"some-test\.tfrecord-\S+, record \d: {re.escape(rule)}", str(error.value))
 
 
 @pytest.mark.parametrize("name", ["*-train.tfrecord*", "dataset_info.json", "features.json"])

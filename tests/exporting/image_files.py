@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 from image_encoding import encode, smooth_image
-from PIL import Image
+from PIL import Image, ImageOps
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -49,9 +49,9 @@ def claiming(file, height, width):
 
 
 def pillow_fit(file, image_shape, margin):
-    """Decodes, resizes until it just covers margin times the shape, and crops the centre."""
+    """Decodes upright, resizes until it just covers margin times the shape, crops the centre."""
     height, width, channels = image_shape
-    picture = Image.open(io.BytesIO(file)).convert("RGB")
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
     picture = picture if channels == 3 else picture.convert("L")
     scale = max(round(height * margin) / picture.height, round(width * margin) / picture.width)
     sides = round(picture.width * scale), round(picture.height * scale)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from image_files import PNG_MAGIC, chunk, claiming, encode, flat, grey_png, pillow_fit, smooth_image
+from jpeg_files import ORIENTATIONS, turned_jpeg, with_scans
 from PIL import Image
 
 from keras_preact.data.augmentation import fit
@@ -35,6 +36,8 @@ JPEGS = {
     "grey": encode(PHOTO, "JPEG", "L", quality=95),
     "progressive": encode(PHOTO, "JPEG", quality=95, progressive=True),
     "four colours": encode(PHOTO, "JPEG", "CMYK", quality=95),
+    **{f"turned by {n}": turned_jpeg(PHOTO, n, quality=95, subsampling=0) for n in ORIENTATIONS},
+    "turned, lower byte first": turned_jpeg(PHOTO, 6, "little", quality=95, subsampling=0),
 }
 
 
@@ -128,6 +131,14 @@ def test_the_margin_counts_for_that_too():
     file = flat(90, 1, 600)
     make()(file)
     assert "once it covers 14 x 11" in refusal(make(margin=256 / 224), file)
+
+
+def test_a_jpeg_may_have_32_scans(decode):
+    # As many as the progressive one has, 10, and others that repeat its last.
+    decode(with_scans(JPEGS["progressive"], 22))
+    message = refusal(decode, GOOD, with_scans(JPEGS["progressive"], 23))
+    rule = "A JPEG must have at most 32 scans. Received one with more: image 1 of the batch, a file"
+    assert rule in message
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])

@@ -25,6 +25,7 @@ from tiny_nets import (
 )
 
 from keras_preact.exporting import network, rewriting, saved_model
+from keras_preact.exporting.decoding import refusal
 
 INFO = make_info()
 IMAGES = images_of(INFO)
@@ -107,19 +108,14 @@ def test_features_are_the_pooled_ones_that_the_classifier_reads(sessions, model,
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_an_empty_batch_has_an_empty_answer_and_harms_none_that_follows(
+def test_an_empty_batch_is_refused_in_words_and_harms_none_that_follows(
     sessions, expected, signature
 ):
-    name, _, outputs = SIGNATURES[signature]
-    try:
-        got = sessions[False](signature, np.zeros([0]) if name == "image_bytes" else IMAGES[:0])
-    except tf.errors.InvalidArgumentError as error:
-        # On CPUs, TensorFlow 2.21 fuses convolution, bias and ReLU into an operation that
-        # forgets the channels of an empty batch.
-        assert "input depth must be evenly divisible by filter depth" in error.message
-    else:
-        shapes = {name: value.shape for name, value in got.items()}
-        assert shapes == {name: (0, *shape[1:]) for name, (_, shape) in outputs.items()}
+    empty = np.zeros([0], object) if signature == "serving_bytes" else IMAGES[:0]
+    with pytest.raises(tf.errors.InvalidArgumentError) as refused:
+        sessions[False](signature, empty)
+    rule = "A batch must hold at least one image. Received: an empty batch"
+    assert refusal(refused.value) == rule
     assert_answers(sessions[False]("serving_default", IMAGES), expected)
 
 
@@ -221,7 +217,7 @@ def test_weights_are_float32_variables_once_each(folders, model):
 def test_frozen_weights_are_float32_constants_once_each(folders, model):
     assert all(map(holds_text, of_kind("VarHandleOp", folders[True])))
     parameters = sum(v.numpy().size for v in model.variables)
-    assert (folders[True] / "saved_model.pb").stat().st_size < 4 * parameters + 150_000
+    assert (folders[True] / "saved_model.pb").stat().st_size < 4 * parameters + 200_000
     large = [
         node.attr["dtype"].type
         for node in of_kind("Const", folders[True])

@@ -18,6 +18,7 @@ from image_files import (
     pillow_fit,
     smooth_image,
 )
+from jpeg_files import turned_jpeg, with_scans
 from tiny_nets import SHAPE, export, make_info, probabilities
 
 from keras_preact.data.augmentation import fit
@@ -68,6 +69,7 @@ def test_files_are_answered_as_the_pixels_that_pillow_sees_in_them(nets, channel
     modes = {"PNG": ("RGB", "L", "P", "RGBA", "LA", "1"), "JPEG": ("RGB", "L", "CMYK")}
     files = [encode(PHOTO, kind, mode) for kind in modes for mode in modes[kind]]
     files += [encode(PHOTO, "JPEG", progressive=True), encode(smooth_image(9, 8))]
+    files += [turned_jpeg(PHOTO, turn) for turn in range(2, 9)]
     images = np.stack([pillow_fit(file, info.image_shape, info.margin) for file in files])
     got = session("serving_bytes", image_bytes=np.array(files, object))
     expected = probabilities(model, images, info)
@@ -119,6 +121,10 @@ REFUSED = {
     "a hidden size": (grey_png(9, 8, before=chunk(b"prIv", struct.pack(">II", 1, 1))), KIND),
     "a huge PNG's header": (claiming(PNG, 20_000, 20_000), SIZE),
     "a huge JPEG's header": (claiming(JPEG, 20_000, 20_000), SIZE),
+    "20,000 scans": (
+        with_scans(flat(9, 2000, 2000, "JPEG", progressive=True), 20_000),
+        "at most 32 scans",
+    ),
     "a huge PNG": (grey_png(20_000, 20_000, bits=1), SIZE),
     "what would be huge": (flat(9, 1, 65_000), SIZE),
     "half of a PNG": (PNG[: len(PNG) // 2], "Invalid PNG"),

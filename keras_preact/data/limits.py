@@ -1,0 +1,149 @@
+"""What of an image file must be known before it is decoded, lest it take all memory or time.
+
+One rule for folders and for servers, made of TensorFlow's operations alone.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_preact.data.orientation import orientation, swapped
+
+# Decoded, 150 MB.
+MAX_IMAGE_PIXELS = 50_000_000
+
+# Of a JPEG, whose every scan goes through all of its pixels again. libjpeg writes 10 scans where
+# it is told to write several, 18 of four colours, and those of a thumbnail inside of the file
+# count, too. Of 50 million pixels, 10 take 1 s to decode and the worst 32 take 7 s.
+MAX_SCANS = 32
+
+JPEG = b"\xff\xd8\xff"
+# With the beginning of the chunk that width and height are in: decoders would skip an unknown
+# one before it, whose bytes must not pass for a size.
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+# How files of the other kinds begin, and where and how they hold width and height.
+_OTHERS = {
+    "PNG": (PNG, 16, tf.int32, False),
+    "GIF": (b"GIF8", 6, tf.uint16, True),
+    "BMP": (b"BM", 18, tf.int32, True),
+}
+KINDS = ("JPEG", *_OTHERS)
+
+# FF DA, and the upper byte of the length that follows, which decoders require to be at most 14.
+# Between markers, FF is always followed by 00 or D0 to D7.
+_START_OF_SCAN = b"\xff\xda\0"
+_HEADER_BYTES = 32
+
+
+def covered_sides(image_shape: Sequence[int], margin: float) -> tuple[int, int]:
+    """Height and width that an image is brought to cover before its centre is cropped.
+
+    Args:
+        image_shape: (height, width, channels) of the crop.
+        margin: as in `data.DatasetInfo`.
+    """
+    height, width = (round(side * margin) for side in image_shape[:2])
+    return height, width
+
+
+def admitted(encoded: tf.Tensor, covered: tuple[int, int], **options) -> tf.Tensor:
+    """The file itself, a scalar string, once it is known that it may be decoded.
+
+    Takes what `problem` does.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if it must not be decoded.
+    """
+    why = problem(encoded, covered, **options)
+    with tf.control_dependencies([tf.debugging.Assert(tf.equal(why, ""), [why])]):
+        return tf.identity(encoded)
+
+
+def problem(
+    encoded: tf.Tensor,
+    covered: tuple[int, int],
+    *,
+    kinds: Sequence[str] = KINDS,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+    name: str = "Images",
+    which: str | tf.Tensor = "",
+) -> tf.Tensor:
+    """Why a file must not be decoded, a sentence; empty if it may. Asks its header alone.
+
+    It may be decoded if it is of a kind whose header says what it costs, has as many pixels
+    as allowed or fewer, as it is and once it has been enlarged until it covers what is
+    wanted, and at most `MAX_SCANS` scans if it is a JPEG. The frames of a GIF are not in its
+    header; see `gif.problem`.
+
+    Args:
+        encoded: the file, a scalar string.
+        covered: height and width in pixels, from `covered_sides`.
+        kinds: those of `KINDS` that are taken.
+        max_image_pixels: the most that are allowed.
+        name: what must be files of these kinds.
+        which: begins what is said of the file.
+
+    Returns:
+        A scalar string.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if it begins as a JPEG and has no size.
+    """
+    is_known, sides, scans = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: (True, _jpeg_sides(encoded, covered), _count_scans(encoded)),
+        lambda: (*_sides_by_kind(encoded, kinds), 1),
+    )
+    is_small = tf.reduce_all(sides > 0) & (_most_pixels(sides, covered) <= max_image_pixels)
+
+    def words():
+        listed = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        kind = f"{name} must be {listed} files. Received another kind: "
+        size = (
+            f"An image must have 1 to {max_image_pixels:,} pixels, and no more once it covers "
+            f"{covered[0]} x {covered[1]}. Received: "
+        )
+        many = f"A JPEG must have at most {MAX_SCANS} scans. Received one with more: "
+        rule = tf.where(is_known, tf.where(is_small, many, size), kind)
+        length = tf.strings.as_string(tf.strings.length(encoded))
+        found = tf.strings.format(", height and width {}", [sides])
+        found = tf.where(is_known, found, "")
+        return tf.strings.join([rule, which, "a file of ", length, " bytes", found])
+
+    return tf.cond(is_known & is_small & (scans <= MAX_SCANS), lambda: tf.constant(""), words)
+
+
+def _jpeg_sides(encoded, covered):
+    sides = tf.io.extract_jpeg_shape(encoded)[:2]
+    # What a square covers is the same either way up.
+    return sides if covered[0] == covered[1] else swapped(sides, orientation(encoded))
+
+
+def _count_scans(encoded):
+    """Scans of a JPEG, up to one more than are allowed."""
+    split = tf.raw_ops.StringSplitV2(input=[encoded], sep=_START_OF_SCAN, maxsplit=MAX_SCANS + 1)
+    return tf.size(split.values) - 1
+
+
+def _sides_by_kind(encoded, kinds):
+    """Whether a file is of one of these kinds but JPEG, and height and width from its header."""
+    # Files may end early.
+    header = tf.strings.join([tf.strings.substr(encoded, 0, _HEADER_BYTES), "\0" * _HEADER_BYTES])
+    is_known, width_and_height = tf.constant(False), tf.constant([0, 0])
+    for kind, (beginning, place, dtype, little_endian) in _OTHERS.items():
+        if kind not in kinds:
+            continue
+        is_kind = tf.equal(tf.strings.substr(header, 0, len(beginning)), beginning)
+        fields = tf.strings.substr(header, place, 2 * dtype.size)
+        found = tf.cast(tf.io.decode_raw(fields, dtype, little_endian=little_endian), tf.int32)
+        # The height of a BMP whose uppermost row comes first is negative.
+        found = tf.abs(found) if kind == "BMP" else found
+        is_known, width_and_height = is_known | is_kind, tf.where(is_kind, found, width_and_height)
+    return is_known, width_and_height[::-1]
+
+
+def _most_pixels(sides, covered):
+    """Of an image, or of what it is enlarged to, which for a thin one is far more."""
+    sides = tf.cast(sides, tf.float64)
+    scale = tf.reduce_max(tf.constant(covered, tf.float64) / sides)
+    return tf.reduce_prod(sides) * tf.maximum(scale, 1) ** 2

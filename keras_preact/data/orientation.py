@@ -1,0 +1,116 @@
+"""Which side of a photograph is up, as its Exif metadata say.
+
+Cameras store what the sensor sees and note how they were held. JPEG files are brought upright as
+`PIL.ImageOps.exif_transpose` does, by their Exif metadata alone and not by XMP. PNG, GIF and BMP,
+which come from no camera, are taken as they are stored.
+
+Sources: Exif (CIPA DC-008), the tag Orientation; TIFF 6.0, sections 2 and 8.
+"""
+
+import tensorflow as tf
+
+UPRIGHT = 1
+
+# How the stored rows and columns become those that are seen: first they change places, then
+# rows are reversed, then columns.
+_TRANSPOSED = (5, 6, 7, 8)
+_ROWS_REVERSED = (3, 4, 7, 8)
+_COLUMNS_REVERSED = (2, 3, 6, 7)
+
+# Metadata come before the first scan, and Exif's in a segment APP1: FF E1, two bytes of its
+# length, and these.
+_SCAN = b"\xff\xda\0"
+_APP1, _EXIF = b"\xff\xe1", b"Exif\0\0"
+
+# How the structure of Exif begins, as a number: "MM", 0, 42, or "II", 42, 0.
+_BIG_ENDIAN, _LITTLE_ENDIAN = 0x4D4D002A, 0x002A4949
+# A directory is the number of its entries, 2 bytes, and so many of 12. Cameras write a dozen.
+_MAX_ENTRIES = 256
+_DIRECTORY_BYTES = 2 + 12 * _MAX_ENTRIES
+# The entry wanted, 16-bit numbers with the upper byte first: tag 274; type 3, a 16-bit number;
+# one of them (32 bits); and the upper byte of its value. The lower one follows.
+_ENTRY = [1, 0x12, 0, 3, 0, 0, 0, 1, 0]
+# The same bytes where the lower byte is first.
+_SWAPPED = [1, 0, 3, 2, 7, 6, 5, 4, 9, 8]
+
+
+def orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """The orientation of an image file, a scalar int32 in 1 to 8.
+
+    Args:
+        encoded: the file, a scalar string. Files that are no JPEG, that say nothing, or
+            nothing that makes sense, are upright: 1.
+    """
+    # Few operations: this is done for every image, and most have none.
+    metadata = tf.raw_ops.StringSplitV2(input=[encoded], sep=_SCAN, maxsplit=1).values[0]
+    parts = tf.raw_ops.StringSplitV2(input=[metadata], sep=_EXIF, maxsplit=1).values
+    has_exif = tf.equal(tf.size(parts), 2) & tf.io.is_jpeg(encoded)
+    return tf.cond(has_exif, lambda: _of_exif(parts[0], parts[1]), lambda: tf.constant(UPRIGHT))
+
+
+def orient(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Brings a stored image (height, width, channels) upright."""
+
+    def turn():
+        turned = tf.cond(
+            _is_one_of(orientation, _TRANSPOSED),
+            lambda: tf.transpose(image, [1, 0, 2]),
+            lambda: image,
+        )
+        return tf.reverse(turned, tf.where(_reversed(orientation))[:, 0])
+
+    return tf.cond(tf.equal(orientation, UPRIGHT), lambda: image, turn)
+
+
+def swapped(pair: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """(vertical, horizontal), or the other way round where rows and columns change places."""
+    return tf.where(_is_one_of(orientation, _TRANSPOSED), pair[::-1], pair)
+
+
+def stored_window(window: tf.Tensor, sides: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Where a window of an upright image lies in the image as it is stored.
+
+    Args:
+        window: top, left, height and width, int32 (4,).
+        sides: height and width of the upright image, int32 (2,).
+        orientation: as `orientation` returns.
+
+    Returns:
+        The same four of the stored image.
+    """
+    begin, size = window[:2], window[2:]
+    begin = tf.where(_reversed(orientation), sides - begin - size, begin)
+    return tf.concat([swapped(begin, orientation), swapped(size, orientation)], axis=0)
+
+
+def _reversed(orientation):
+    """Whether rows are reversed, and whether columns are: boolean (2,)."""
+    return tf.reduce_any(tf.equal(orientation, [_ROWS_REVERSED, _COLUMNS_REVERSED]), axis=1)
+
+
+def _is_one_of(orientation, some):
+    return tf.reduce_any(tf.equal(orientation, some))
+
+
+def _of_exif(before, tiff):
+    """The orientation that the first directory of a TIFF structure holds, if it is sound."""
+    is_app1 = tf.equal(tf.strings.substr(tf.strings.join(["\0" * 4, before]), -4, 2), _APP1)
+    # Zeros stand for what is missing at the end.
+    beginning = tf.strings.substr(tiff, 0, 8)
+    big, little = (
+        tf.io.decode_raw(beginning, tf.int32, little_endian=is_little, fixed_length=8)
+        for is_little in (False, True)
+    )
+    is_big, is_little = tf.equal(big[0], _BIG_ENDIAN), tf.equal(little[0], _LITTLE_ENDIAN)
+    offset, end = tf.where(is_big, big[1], little[1]), tf.strings.length(tiff)
+    offset = tf.where((offset >= 0) & (offset < end), offset, end)
+    directory = tf.strings.substr(tiff, offset, _DIRECTORY_BYTES)
+    directory = tf.io.decode_raw(directory, tf.uint8, fixed_length=_DIRECTORY_BYTES)
+    count = tf.where(is_big, directory[:2], directory[1::-1])
+    entries = tf.reshape(directory[2:], [_MAX_ENTRIES, 12])
+    entries = tf.gather(entries, tf.where(is_big, tf.range(10), _SWAPPED), axis=1)
+    is_wanted = tf.reduce_all(tf.equal(entries[:, :9], _ENTRY), axis=1)
+    is_wanted &= tf.range(_MAX_ENTRIES) < tf.tensordot(tf.cast(count, tf.int32), [256, 1], 1)
+    value = tf.reduce_max(tf.where(is_wanted, tf.cast(entries[:, 9], tf.int32), 0))
+    is_sound = is_app1 & (is_big | is_little) & (value >= 1) & (value <= 8)
+    return tf.where(is_sound, value, UPRIGHT)
