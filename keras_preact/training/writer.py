@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_preact.data import Dataset
 from keras_preact.propagation import pictures as propagation_pictures
+from keras_preact.support.text import markdown
 from keras_preact.training import curves, metrics, pictures, propagation_log
 from keras_preact.training.checkpoint import Checkpoints
 from keras_preact.training.config import TrainConfig
@@ -214,7 +215,7 @@ class Writer:
         self._log.picture("eval", done, "confusion", png)
         counts = np.sum(evaluation.confusion, axis=1)
         lines = [
-            f"| {name} | {accuracy:.2%} | {count:,} |"
+            f"| {markdown(name)} | {accuracy:.2%} | {count:,} |"
             for name, accuracy, count in zip(
                 names, evaluation.class_accuracies, counts, strict=True
             )
