@@ -24,6 +24,7 @@ PROGRAMS = {
     "export.py": (export.main, ExportConfig, None),
     "analysis": (analysis.main, AnalysisConfig, "words"),
 }
+SYNTHETIC = ["train.py", "--dataset=synthetic", "--depth=8", "--run_dir=HERE/new"]
 DIGITS = ["train.py", "--dataset=digits", "--depth=8", "--train_steps=1", "--run_dir=HERE/new"]
 
 
@@ -103,6 +104,39 @@ RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
         ([*DIGITS, "--on_nan=ignore"], ["on_nan", "stop, rollback", "'ignore'"]),
         ([*DIGITS, "--max_runtime_minutes=0"], ["max_runtime_minutes must be above 0"]),
         ([*DIGITS, "--depth=21"], ["6n+2", "21"]),
+        ([*DIGITS, "--depth=2147483642"], ["at most", "units", "depth=2147483642"]),
+        ([*DIGITS, "--depth="], ["--depth=: must be a whole number"]),
+        ([*DIGITS, "--seed=" + "9" * 5000], ["must be a whole number of at most 40 digits"]),
+        ([*DIGITS, "--momentum=1\0"], [r"--momentum=1\x00: must be a number"]),
+        ([*DIGITS, "--width_multiplier=1e308"], ["width_multiplier must be at most"]),
+        ([*DIGITS, "--width_multiplier=1e5"], ["must fit into memory", "--width_multiplier"]),
+        (
+            [*DIGITS, "--global_batch_size=2147483647"],
+            ["2,147,483,647 images", "must fit into memory", "at least", "--global_batch_size"],
+        ),
+        (
+            ["train.py", "--mode=evaluate", "--run_dir=HERE/run", "--global_batch_size=2147483647"],
+            ["2,147,483,647 images", "must fit into memory", "at least", "--global_batch_size"],
+        ),
+        (
+            [*DIGITS, "--dataset=synthetic", "--image_size=2147483647"],
+            ["An image of 2147483647x2147483647 pixels must fit into memory", "--image_size"],
+        ),
+        ([*FOLDER, "--image_size=2147483647"], ["2147483647 pixels must fit into memory"]),
+        ([*DIGITS, "--recompute_bn_batches=2147483647"], ["recompute_bn_batches", "100000"]),
+        (
+            [*SYNTHETIC, "--image_size=1", "--global_batch_size=2", "--log_propagation_steps=1"],
+            ["global_batch_size must be at least 3", "1x1 pixels", "global_batch_size=2"],
+        ),
+        (
+            [*DIGITS, "--shortcut=dropout", "--shortcut_arguments=rate=" + "-" * 5000 + "1"],
+            ["each value a number"],
+        ),
+        (
+            [*DIGITS, "--shortcut=dropout", "--shortcut_arguments=rate=" + "[" * 5000],
+            ["each value a number"],
+        ),
+        ([*DIGITS, "--shortcut=dropout", "--shortcut_arguments=\0=1"], ["takes rate", r"\x00"]),
         ([*DIGITS, "--shortcut_arguments=scale"], ["NAME=VALUE", "'scale'"]),
         ([*DIGITS, "--resume", "--overwrite"], ["resume and overwrite contradict each other"]),
         ([*DIGITS, "--devices=GPU:7"], ["devices must be", "GPU:7"]),
@@ -171,6 +205,17 @@ RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
         ([*NEW_NETS, "--shortcut=identity,idenity"], ["Did you mean 'identity'?"]),
         ([*NEW_NETS, "--shortcut=dropout:keep=0.5"], ["Dropout takes", "Received: keep"]),
         ([*NEW_NETS, "--images=0"], ["images must be at least 1", "images=0"]),
+        ([*NEW_NETS, "--depth=2147483642"], ["at most", "units", "depth=2147483642"]),
+        ([*NEW_NETS, "--width_multiplier=1e5"], ["must fit into memory", "--width_multiplier"]),
+        (["analysis", "initialisation", "--draws=2147483647"], ["draws must be", "at most 10000"]),
+        (
+            [*NEW_NETS, "--dataset=synthetic", "--image_size=1", "--images=2"],
+            ["images must be at least 3", "1x1 pixels", "images=2"],
+        ),
+        (
+            [*NEW_NETS, "--dataset=synthetic", "--image_size=4"],
+            ["images must be at least 3", "1x1 of each", "images=1"],
+        ),
         ([*NEW_NETS, "--dataset=digit"], ["Did you mean 'digits'?"]),
         ([*NEW_NETS, "--imagse=1"], ["imagse", "images"]),
         (["analysis", "lesion", "--flagfile=HERE/images.flags"], ["HERE/images.flags, line 2"]),
@@ -180,7 +225,7 @@ RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
         ([*NEW_NETS, "--output_dir=HERE/thesis"], ["HERE/thesis, which holds something else"]),
         ([*OF_RUN, "--output_dir=HERE/run"], ["HERE/run, which holds something else"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value)[:200] if isinstance(value, list) else None,
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(prepared, capsys, command, words):
     before = sorted(map(str, prepared.rglob("*")))

@@ -1,7 +1,9 @@
 """Runs every job, each round of it in a process of its own, the frameworks in turn."""
 
 import dataclasses
+import itertools
 import json
+import math
 import os
 import pathlib
 import signal
@@ -12,6 +14,7 @@ from collections.abc import Callable, Sequence
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.job import Job, make_jobs
 from keras_preact.benchmark.rows import Row, make_rows
+from keras_preact.support import memory
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 
@@ -31,8 +34,16 @@ class Outcome:
 
 
 def run(config: BenchmarkConfig, say: Callable[[str], None]) -> Outcome:
-    """Measures every job; say receives a line about each process."""
+    """Measures every job; say receives a line about each process.
+
+    Raises:
+        ValueError: if memory cannot hold the images of a batch.
+    """
     groups = make_jobs(config)
+    for job in itertools.chain(*groups):
+        batch_bytes = 4 * job.batch_size * math.prod(job.image_shape)
+        what = f"A batch of {job.batch_size:,} images in float32"
+        memory.check(batch_bytes, what, ("batch_size", "image_size"))
     answers = [_alternate(jobs, config.rounds, say) for jobs in groups]
     peaks = {}
     for precision in config.precisions:

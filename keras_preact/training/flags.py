@@ -233,10 +233,12 @@ class _TupleParser(flags.ArgumentParser):
     def parse(self, argument):
         if isinstance(argument, tuple):
             return argument
+        convert = _NUMBERS[self.item]().convert if self.item in _NUMBERS else self.item
         try:
-            return tuple(self.item(part.strip()) for part in argument.split(",") if part.strip())
-        except ValueError:
-            raise ValueError(f"must be {self.item.__name__} numbers separated by commas") from None
+            return tuple(convert(part.strip()) for part in argument.split(",") if part.strip())
+        except ValueError as error:
+            kind = self.item.__name__
+            raise ValueError(f"must be {kind} numbers separated by commas; each {error}") from None
 
     def flag_type(self):
         return f"comma separated {self.item.__name__}"

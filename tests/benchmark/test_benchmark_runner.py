@@ -94,6 +94,15 @@ def test_the_frameworks_take_turns_and_the_best_peak_counts(monkeypatch, tmp_pat
     assert "resnet8 float32 train, round 2 of 3, keras: 4.0 images/s" in said
 
 
+@pytest.mark.parametrize("name", ["batch_size", "image_size"])
+def test_a_batch_that_memory_cannot_hold_is_refused_before_anything_is_measured(
+    monkeypatch, tmp_path, name
+):
+    monkeypatch.setattr(runner, "start", None)
+    with pytest.raises(ValueError, match=f"must fit into memory.*lower --{name}"):
+        runner.run(make_config(tmp_path, **{name: 2**31 - 1}), print)
+
+
 def test_a_framework_that_fails_is_not_tried_again_and_leaves_the_others_alone(
     monkeypatch, tmp_path
 ):

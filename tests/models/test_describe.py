@@ -258,6 +258,8 @@ class Halved(Identity):
         ({"shortcut": "identiti"}, "Did you mean 'identity'"),
         ({"unit": "orignal"}, "Did you mean 'original'"),
         ({"depth": 21}, "Received: depth=21"),
+        ({"depth": 2147483642}, "at most .* units.* Received: depth=2147483642"),
+        ({"depth": 8, "width_multiplier": 1e308}, r"Received: width_multiplier=1e\+308"),
     ],
 )
 def test_what_has_no_formula_is_refused(arguments, message):

@@ -131,6 +131,8 @@ def folder(tmp_path, monkeypatch):
         ("--momentum= ", "flag --momentum= : must be a number"),
         ("--momentum=\x1b[2J", r"flag --momentum=\x1b[2J: must be a number"),
         ("--seed=" + "9" * 5000, "9: must be a whole number of at most 40 digits"),
+        ("--drop_steps=1,x", "int numbers separated by commas; each must be a whole number"),
+        ("--drop_steps=1," + "9" * 5000, "each must be a whole number of at most 40 digits"),
         ("--momentum=" + "x" * 5000, "xxx: must be a number"),
     ],
     ids=lambda text: text[:20],

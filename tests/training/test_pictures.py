@@ -29,6 +29,14 @@ def flat(colors, size=6):
     return np.broadcast_to(values[:, None, None], (len(values), size, size, values.shape[1]))
 
 
+@pytest.mark.parametrize(("color", "shown"), [((200, 5, 30), (200, 5, 30)), ((90,), (90, 90, 90))])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
+def test_images_of_single_pixels_are_shown_too(size, color, shown):
+    images = np.broadcast_to(np.array(color, np.uint8), (2, *size, len(color)))
+    picture = decoded(pictures.batch(images, np.arange(2), NAMES))
+    assert pixels(picture, shown, tolerance=1) > 2000
+
+
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (4, 1), (5, 2), (16, 4), (40, 4)])
 def test_a_batch_has_four_images_a_row_and_sixteen_at_most(count, rows):
     colors = [(200, 5 * n, 30) for n in range(count)]

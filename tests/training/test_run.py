@@ -160,3 +160,10 @@ def test_what_cannot_work_fails_before_anything_is_written(tmp_path, changes, wo
 )
 def test_other_units_and_shortcuts_train_from_flags_alone(tmp_path, changes):
     assert np.isfinite(run(small(tmp_path / "run", train_steps=2, **changes)).loss)
+
+
+@pytest.mark.parametrize("depth", [8, 18])
+def test_images_of_one_pixel_train_like_any_other(tmp_path, depth):
+    changes = {"dataset": "synthetic", "image_size": 1, "depth": depth, "train_steps": 1}
+    result = run(small(tmp_path / "run", warmup_steps=1, width_multiplier=0.25, **changes))
+    assert result.count == 256 and np.isfinite(result.loss)

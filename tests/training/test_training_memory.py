@@ -1,0 +1,147 @@
+"""What a run needs of memory at least: by hand, and against what runs do take."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from keras_preact.data import DatasetInfo
+from keras_preact.layers import Convolution
+from keras_preact.models import describe
+from keras_preact.support import memory as machine_memory
+from keras_preact.training import TrainConfig, memory
+from keras_preact.training.cluster import Cluster
+from keras_preact.training.decision import Machine, decide
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+IMAGE = 32 * 32 * 3
+INFO = DatasetInfo(
+    "cifar10", tuple("abcdefghij"), (32, 32, 3), 50_000, 10_000, (0.0,) * 3, (1.0,) * 3, 1.0
+)
+NET = describe(20, print_fn=None)
+
+
+def needed(count=memory.training_bytes, machine=Machine(), cluster=None, **options):  # noqa: B008
+    config = TrainConfig(**{"depth": 20, "global_batch_size": 12, **options})
+    return count(config, INFO, decide(config, machine, cluster))
+
+
+# Weights, their momentum, and the statistics of BN.
+STATE = 4 * (2 * NET.parameters + NET.moving_statistics)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 12 * IMAGE + STATE + 12 * 4 * NET.activations),
+        ({"gradient_accumulation_steps": 3}, 12 * IMAGE + STATE + 4 * 4 * NET.activations),
+        ({"precision": "mixed_bfloat16"}, 12 * IMAGE + STATE + 12 * 2 * NET.activations),
+        ({"devices": "2"}, 12 * IMAGE + 2 * STATE + 6 * 4 * NET.activations),
+        ({"momentum": 0.0}, 12 * IMAGE + STATE - 4 * NET.parameters + 48 * NET.activations),
+        (
+            {"ema_decay": 0.9},
+            12 * IMAGE
+            + STATE
+            + 4 * (NET.parameters + NET.moving_statistics)
+            + 48 * NET.activations,
+        ),
+        # In a wide net the gradients of the end take more than the activations of the beginning.
+        ({"width_multiplier": 20, "global_batch_size": 1}, None),
+    ],
+)
+def test_a_training_step_holds_images_state_and_activations_or_gradients(options, expected):
+    if expected is None:
+        net = describe(20, width_multiplier=20, print_fn=None)
+        assert net.parameters > net.activations
+        expected = IMAGE + 4 * (3 * net.parameters + net.moving_statistics)
+    assert needed(**options) == expected
+
+
+def test_the_network_is_that_of_the_configuration():
+    options = {"unit": "original", "shortcut": "convolution", "block": "single", "depth": 11}
+    net = describe(**options, print_fn=None)
+    spelled = describe(**{**options, "shortcut": Convolution()}, print_fn=None)
+    state = 4 * (2 * net.parameters + net.moving_statistics)
+    assert needed(**options) == 12 * IMAGE + state + 48 * spelled.activations
+
+
+def test_a_worker_holds_its_part_of_the_batch():
+    pair = Cluster(("a:2222", "b:2222"), 1)
+    assert needed(cluster=pair) == 6 * IMAGE + STATE + 6 * 4 * NET.activations
+
+
+@pytest.mark.parametrize("count", [memory.training_bytes, memory.evaluation_bytes])
+def test_gpus_have_memory_of_their_own_and_the_images_come_from_here(count):
+    assert needed(count, machine=Machine(((8, 0),))) == 12 * IMAGE
+
+
+def test_an_evaluation_holds_images_weights_and_the_largest_output():
+    weights = 4 * (NET.parameters + NET.moving_statistics)
+    expected = 12 * IMAGE + weights + 12 * 4 * 32 * 32 * 16
+    assert needed(memory.evaluation_bytes, mode="evaluate") == expected
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_what_cannot_fit_is_refused_and_the_flags_are_named(monkeypatch, mode):
+    monkeypatch.setattr(machine_memory, "most", lambda: (2**30, "memory of the machine"))
+    config = TrainConfig(depth=20, global_batch_size=100_000, mode=mode)
+    with pytest.raises(ValueError, match="A step of 100,000 images through ResNet-20") as error:
+        memory.check(config, INFO, decide(config, Machine()))
+    assert "--global_batch_size" in str(error.value) and "GiB, and there are 1 GiB" in str(
+        error.value
+    )
+    fits = config.updated(global_batch_size=100)
+    memory.check(fits, INFO, decide(fits, Machine()))
+
+
+def test_an_image_that_cannot_be_held_is_refused_before_images_are_read(monkeypatch):
+    monkeypatch.setattr(machine_memory, "most", lambda: (12 * 100**2, "memory of the machine"))
+    memory.check_image_size(TrainConfig())
+    memory.check_image_size(TrainConfig(image_size=100))
+    with pytest.raises(ValueError, match=r"An image of 101x101 pixels must fit .* --image_size"):
+        memory.check_image_size(TrainConfig(image_size=101))
+
+
+# In a process of its own, whose peak is that of this run alone.
+PROGRAM = """
+import resource, sys
+from keras_preact.data import datasets
+from keras_preact.training import TrainConfig, memory, run
+from keras_preact.training.decision import Machine, decide
+
+config = TrainConfig(dataset="synthetic", train_steps=2, warmup_steps=1, run_dir=sys.argv[1],
+                     **eval(sys.argv[2]))
+info = datasets.load("synthetic", image_size=config.image_size).info
+estimate = memory.training_bytes(config, info, decide(config, Machine()))
+run(config)
+print(estimate, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        ({"depth": 20, "global_batch_size": 128}, 0.1),
+        ({"depth": 20, "global_batch_size": 1024}, 0.5),
+        ({"depth": 164, "global_batch_size": 128}, 0.6),
+        ({"depth": 164, "global_batch_size": 128, "precision": "mixed_bfloat16"}, 0.4),
+        ({"depth": 50, "image_size": 224, "global_batch_size": 16}, 0.3),
+        ({"depth": 56, "global_batch_size": 256, "unit": "original"}, 0.4),
+        ({"depth": 20, "width_multiplier": 12.0, "global_batch_size": 2}, 0.2),
+    ],
+    ids=str,
+)
+def test_no_run_takes_less_than_is_estimated_nor_much_more(tmp_path, options, least):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "run"), repr(options)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    estimate, peak = map(int, done.stdout.splitlines()[-1].split())
+    print(f"{options}: {estimate / 2**30:.2f} of {peak / 2**30:.2f} GiB, {estimate / peak:.2f}")
+    assert least <= estimate / peak <= 1
