@@ -69,7 +69,7 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
     sides = tf.cond(
         is_jpeg,
         lambda: tf.io.extract_jpeg_shape(encoded)[:2],
-        lambda: tf.shape(_decode_stored(encoded))[:2],
+        lambda: tf.shape(_decode(encoded))[:2],
     )
     sides = swapped(sides, turn)
     begin, crop, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -88,9 +88,10 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
     image = tf.cond(
         is_jpeg,
         lambda: tf.io.decode_and_crop_jpeg(encoded, window, channels=3),
-        lambda: _decode_stored(encoded)[top : top + height, left : left + width],
+        lambda: _decode(encoded)[top : top + height, left : left + width],
     )
-    image = resize(orient(image, turn), size, size)
+    # Turned only now, as it is small.
+    image = orient(resize(image, size, size), turn)
     image = tf.cond(draws[2] % 2 == 1, lambda: image[:, ::-1], lambda: image)
     return tf.ensure_shape(image, [size, size, 3])
 
@@ -126,12 +127,13 @@ def fit(encoded: tf.Tensor, image_shape: Sequence[int], margin: float) -> tf.Ten
         uint8 (height, width, channels).
     """
     height, width, channels = image_shape
-    image = _decode(encoded, channels)
+    image, turn = _decode(encoded, channels), orientation(encoded)
     sides = tf.cast(tf.shape(image)[:2], tf.float64)
-    covered = tf.constant(covered_sides(image_shape, margin), tf.float64)
+    covered = swapped(tf.constant(covered_sides(image_shape, margin), tf.float64), turn)
     sides = tf.cast(tf.round(tf.reduce_max(covered / sides) * sides), tf.int32)
-    image = resize(image, sides[0], sides[1])
-    top, left = tf.unstack((sides - [height, width]) // 2)
+    # Turned only now, as it is small.
+    image = orient(resize(image, sides[0], sides[1]), turn)
+    top, left = tf.unstack((tf.shape(image)[:2] - [height, width]) // 2)
     return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
 
 
@@ -141,13 +143,9 @@ def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 
-def _decode_stored(encoded):
-    # Always in colour: TensorFlow cannot decode every kind of file to grey.
-    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
-
-
 def _decode(encoded, channels=3):
-    image = orient(_decode_stored(encoded), orientation(encoded))
+    # Always in colour: TensorFlow cannot decode every kind of file to grey.
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     if channels == 3:
         return image
     luma = tf.tensordot(tf.cast(image, tf.float32), [0.299, 0.587, 0.114], axes=1)

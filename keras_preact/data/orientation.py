@@ -11,11 +11,10 @@ import tensorflow as tf
 
 UPRIGHT = 1
 
-# How the stored rows and columns become those that are seen: first they change places, then
-# rows are reversed, then columns.
-_TRANSPOSED = (5, 6, 7, 8)
-_ROWS_REVERSED = (3, 4, 7, 8)
-_COLUMNS_REVERSED = (2, 3, 6, 7)
+# For each orientation, from 1 on: which stored axis is seen as rows and which as columns, and
+# whether rows, and columns, are then reversed.
+_AXES = [(0, 1)] * 4 + [(1, 0)] * 4
+_REVERSED = [(False, False), (False, True), (True, True), (True, False)] * 2
 
 # Metadata come before the first scan, and Exif's in a segment APP1: FF E1, two bytes of its
 # length, and these.
@@ -52,19 +51,16 @@ def orient(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Brings a stored image (height, width, channels) upright."""
 
     def turn():
-        turned = tf.cond(
-            _is_one_of(orientation, _TRANSPOSED),
-            lambda: tf.transpose(image, [1, 0, 2]),
-            lambda: image,
-        )
-        return tf.reverse(turned, tf.where(_reversed(orientation))[:, 0])
+        axes = tf.concat([tf.gather(_AXES, orientation - 1), [2]], axis=0)
+        reversed_axes = tf.where(tf.gather(_REVERSED, orientation - 1))[:, 0]
+        return tf.reverse(tf.transpose(image, axes), reversed_axes)
 
     return tf.cond(tf.equal(orientation, UPRIGHT), lambda: image, turn)
 
 
 def swapped(pair: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """(vertical, horizontal), or the other way round where rows and columns change places."""
-    return tf.where(_is_one_of(orientation, _TRANSPOSED), pair[::-1], pair)
+    return tf.gather(pair, tf.gather(_AXES, orientation - 1))
 
 
 def stored_window(window: tf.Tensor, sides: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -79,17 +75,9 @@ def stored_window(window: tf.Tensor, sides: tf.Tensor, orientation: tf.Tensor) -
         The same four of the stored image.
     """
     begin, size = window[:2], window[2:]
-    begin = tf.where(_reversed(orientation), sides - begin - size, begin)
+    is_reversed = tf.gather(_REVERSED, orientation - 1)
+    begin = tf.where(is_reversed, sides - begin - size, begin)
     return tf.concat([swapped(begin, orientation), swapped(size, orientation)], axis=0)
-
-
-def _reversed(orientation):
-    """Whether rows are reversed, and whether columns are: boolean (2,)."""
-    return tf.reduce_any(tf.equal(orientation, [_ROWS_REVERSED, _COLUMNS_REVERSED]), axis=1)
-
-
-def _is_one_of(orientation, some):
-    return tf.reduce_any(tf.equal(orientation, some))
 
 
 def _of_exif(before, tiff):

@@ -52,7 +52,8 @@ def test_a_photograph_is_brought_upright_as_pillow_does(turn, order):
     np.testing.assert_array_equal(fit(file, expected.shape, 1.0), expected)
     # And brought to size as one that was stored upright.
     assert difference(center_crop(file, 56).numpy(), pillow_center_crop(expected, 56)).max() <= 1
-    np.testing.assert_array_equal(center_crop(file, 56), center_crop(encode(expected), 56))
+    upright = center_crop(encode(expected), 56).numpy()
+    assert difference(center_crop(file, 56).numpy(), upright).max() <= 1
 
 
 @pytest.mark.parametrize(("turn", "order"), ALL)
