@@ -72,6 +72,9 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision) -
     state = copies * variables + (net.parameters if config.momentum else 0)
     piece = config.global_batch_size // (decision.replicas * config.gradient_accumulation_steps)
     activations = piece * net.activations * _value_bytes(decision)
+    if decision.xla:
+        # It may compute BN and ReLU again, and keep what convolutions return alone.
+        activations //= 2
     gradients = _FLOAT32_BYTES * net.parameters
     replicas = len(decision.devices)
     return images + replicas * _FLOAT32_BYTES * state + max(activations, gradients)

@@ -37,6 +37,7 @@ STATE = 4 * (2 * NET.parameters + NET.moving_statistics)
         ({}, 12 * IMAGE + STATE + 12 * 4 * NET.activations),
         ({"gradient_accumulation_steps": 3}, 12 * IMAGE + STATE + 4 * 4 * NET.activations),
         ({"precision": "mixed_bfloat16"}, 12 * IMAGE + STATE + 12 * 2 * NET.activations),
+        ({"xla": "on"}, 12 * IMAGE + STATE + 12 * 2 * NET.activations),
         ({"devices": "2"}, 12 * IMAGE + 2 * STATE + 6 * 4 * NET.activations),
         ({"momentum": 0.0}, 12 * IMAGE + STATE - 4 * NET.parameters + 48 * NET.activations),
         (
