@@ -12,7 +12,8 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_preact import training
-from keras_preact.training import flags, program, run_folder
+from keras_preact.support import commands
+from keras_preact.training import program, run_folder
 
 
 def main(given: dict) -> None:
@@ -21,7 +22,7 @@ def main(given: dict) -> None:
         training.run(config)
     except training.Interrupted as interrupted:
         run_dir = shlex.quote(config.folder)
-        command = f"{flags.this_python()} train.py --run_dir={run_dir} --resume"
+        command = f"{commands.script('train.py')} --run_dir={run_dir} --resume"
         interrupted.add_note(f"Continue with: {command}")
         raise
 

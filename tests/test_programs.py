@@ -164,3 +164,20 @@ def test_a_global_channels_first_changes_no_number_of_a_run(tmp_path):
     assert len(numbers[0]) > 20
     for name, value in numbers[0].items():
         np.testing.assert_array_equal(numbers[1][name], value, err_msg=name)
+
+
+def test_a_run_outlives_the_folder_it_was_started_from_and_says_how_to_export_it(tmp_path):
+    run, here = tmp_path / "run", tmp_path / "here"
+    here.mkdir()
+    flags = ["--dataset=digits", "--depth=8", "--train_steps=3", f"--run_dir={run}"]
+    command = [sys.executable, str(ROOT / "train.py"), *flags]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=here, **pipes) as process:
+        here.rmdir()
+        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 0, output
+    assert (run / "curves.png").exists() and "Could not write" not in output
+    [line] = [line for line in output.splitlines() if line.startswith("  export: ")]
+    python, program, flag = line.removeprefix("  export: ").split()
+    assert pathlib.Path(shutil.which(python)).samefile(sys.executable)
+    assert (program, flag) == (str(ROOT / "export.py"), f"--run_dir={run}")

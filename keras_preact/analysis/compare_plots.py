@@ -53,7 +53,7 @@ def final_errors(runs: Sequence[RunCurves], title: str) -> bytes:
     """
     if len({run.depth for run in runs}) > 1:
         return _by_depth(runs, title)
-    names = [textwrap.fill(plain(run.label), _LABEL_LETTERS) for run in runs]
+    names = [plain(textwrap.fill(run.label, _LABEL_LETTERS)) for run in runs]
     lines = 1 + max(name.count("\n") for name in names)
     picture = figure(title, 9, 1.6 + max(0.5, 0.2 * lines) * len(runs))
     axes = picture.subplots()

@@ -10,6 +10,8 @@ from keras_preact.analysis import page
 from keras_preact.training.files import MANIFEST, sealed
 
 PAGE = "index.html"
+# macOS leaves it where a folder has been looked at.
+_OF_THE_SYSTEM = {".DS_Store"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,8 @@ def check_folder(folder: epath.Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise ValueError(f"output_dir must be a folder. Received: {folder}, which is a file")
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    # With hidden ones: all that lies there is replaced.
+    names = {path.name for path in folder.iterdir()} - _OF_THE_SYSTEM
     if others := names - _written(folder):
         raise ValueError(
             "output_dir must be a new or empty folder, or that of an earlier analysis. "

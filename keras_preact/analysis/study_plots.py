@@ -22,6 +22,8 @@ from keras_preact.propagation.pictures import (
 # Of the gradient's magnitude: what the shaded range of `path_lengths` holds.
 SHADED_SHARE = 0.95
 _MOST_TICKS = 16
+# Of the name of a unit.
+_MOST_LETTERS = 40
 
 
 @as_png
@@ -170,5 +172,6 @@ def over_training(
     axes.set(xlabel="training step", ylabel=UNIT_LABEL)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     named = np.unique(np.linspace(0, count - 1, min(count, _MOST_TICKS)).round().astype(int))
-    axes.set_yticks(named + 1, [plain(units[place]) for place in named], fontsize="small")
+    names = [plain(units[place][:_MOST_LETTERS]) for place in named]
+    axes.set_yticks(named + 1, names, fontsize="small")
     return picture

@@ -8,6 +8,7 @@ from etils import epath
 
 from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
+from keras_preact.support.paths import usable
 from keras_preact.support.text import shown
 from keras_preact.training.config import LARGEST, option
 
@@ -45,7 +46,7 @@ class BenchmarkConfig:
     rounds: int = option("how", "processes that measure each figure; it is their median", 3)
     steps: int = option("how", "timed steps of each process", 10)
 
-    csv: str = option("output", "file of all figures; replaced where it exists", "benchmark.csv")
+    csv: str = option("output", "file of all figures; an earlier one is replaced", "benchmark.csv")
     plot: str | None = option("output", "a PNG with a bar for each throughput")
 
     def __post_init__(self):
@@ -89,11 +90,11 @@ class BenchmarkConfig:
 
     @property
     def csv_path(self) -> epath.Path:
-        return epath.Path(self.csv).expanduser()
+        return usable(self.csv, "csv", wildcards=True)
 
     @property
     def plot_path(self) -> epath.Path | None:
-        return epath.Path(self.plot).expanduser() if self.plot else None
+        return usable(self.plot, "plot", wildcards=True) if self.plot else None
 
 
 def _check_list(name, values, choices):
@@ -107,7 +108,7 @@ def _check_list(name, values, choices):
 
 def _check_file(name, path, suffix):
     """Now, as hours of measuring may lie before the file is written."""
-    expanded = epath.Path(path).expanduser()
+    expanded = usable(path, name, wildcards=True)
     # access() knows nothing of buckets.
     writable = "://" in path or os.access(expanded.parent, os.W_OK)
     if expanded.suffix != suffix or expanded.is_dir() or not expanded.parent.is_dir():

@@ -1,11 +1,11 @@
 """The throughputs of a benchmark as a picture."""
 
-import io
 import textwrap
 from collections.abc import Sequence
 
 from keras_preact.benchmark.config import FRAMEWORKS, PRECISIONS
 from keras_preact.benchmark.rows import Row
+from keras_preact.support.plotting import as_png, figure
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; the hatches serve print.
 STYLES = {
@@ -14,7 +14,15 @@ STYLES = {
     "torch": {"facecolor": "#009E73", "hatch": ".."},
 }
 
+_TITLE = "keras_preact benchmark"
 
+
+def is_png(first: bytes) -> bool:
+    """Whether a file that begins so is what `png` gives."""
+    return first.startswith(b"\x89PNG\r\n") and f"Title\0{_TITLE}".encode() in first
+
+
+@as_png(metadata={"Title": _TITLE})
 def png(rows: Sequence[Row], subtitle: str) -> bytes:
     """A panel for each model and mode, a bar for each precision and framework.
 
@@ -24,9 +32,6 @@ def png(rows: Sequence[Row], subtitle: str) -> bytes:
         rows: at least one.
         subtitle: a line on the machine.
     """
-    # Without pyplot: neither a display nor global state is touched.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     models = list(dict.fromkeys(row.model for row in rows))
@@ -34,19 +39,16 @@ def png(rows: Sequence[Row], subtitle: str) -> bytes:
     frameworks = [name for name in FRAMEWORKS if name in {row.framework for row in rows}]
     precisions = [name for name in PRECISIONS if name in {row.precision for row in rows}]
     size = (2 + 4.5 * len(modes), 1.4 + 3.2 * len(models))
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle("\n".join(textwrap.wrap(subtitle, int(13 * size[0]))), fontsize="small")
-    panels = figure.subplots(len(models), len(modes), squeeze=False)
+    picture = figure(figsize=size)
+    picture.suptitle("\n".join(textwrap.wrap(subtitle, int(13 * size[0]))), fontsize="small")
+    panels = picture.subplots(len(models), len(modes), squeeze=False)
     for model, line in zip(models, panels, strict=True):
         for mode, axes in zip(modes, line, strict=True):
             chosen = [row for row in rows if (row.model, row.mode) == (model, mode)]
             _panel(axes, chosen, frameworks, precisions)
     patches = [Patch(label=name, edgecolor="white", **STYLES[name]) for name in frameworks]
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(frameworks))
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    return image.getvalue()
+    picture.legend(handles=patches, loc="outside lower center", ncols=len(frameworks))
+    return picture
 
 
 def _panel(axes, rows, frameworks, precisions):

@@ -83,6 +83,12 @@ def csv_bytes(rows: Sequence[Row]) -> bytes:
     return lines.getvalue().encode()
 
 
+def is_csv(first: bytes) -> bool:
+    """Whether a file that begins so is what `csv_bytes` gives."""
+    line, newline, _ = first.partition(b"\n")
+    return bool(newline) and line.rstrip(b"\r").decode(errors="replace") == ",".join(COLUMNS)
+
+
 def _pytorch(outcome):
     """Read without importing it, which would take seconds."""
     if any(row.framework == "torch" for row in outcome.rows):

@@ -1,18 +1,30 @@
 """Classifies image files with an exported model.
 
 python -m keras_preact.exporting.classify --model=RUN/export/saved_model/1 IMAGE...
+
+Exits with 2 where flags, the model or an image are at fault, and with 74 where what it prints
+cannot be written.
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+from etils import epath
 
+from keras_preact.data.reading import one_line
+from keras_preact.exporting.client import Answer, survive
 from keras_preact.exporting.decoding import refusal
+from keras_preact.support.paths import is_regular, usable
+from keras_preact.support.text import printable
+
+_SIGNATURE = "serving_bytes"
+_INPUTS, _OUTPUTS = {"image_bytes"}, {"classes", "scores"}
 
 
-def classify(model_dir: str, paths: Sequence[str]) -> list[list[tuple[str, float]]]:
+def classify(model_dir: str, paths: Sequence[str]) -> list[Answer]:
     """The likeliest classes of image files, best first, each with its probability.
 
     Args:
@@ -22,21 +34,59 @@ def classify(model_dir: str, paths: Sequence[str]) -> list[list[tuple[str, float
     Raises:
         ValueError: if the model or an image cannot be read.
     """
-    try:
-        predict = tf.saved_model.load(model_dir).signatures["serving_bytes"]
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{model_dir} is not a model that export.py wrote: {error}") from error
+    predict = _load(model_dir)
     results = []
     for path in paths:
         try:
-            output = predict(image_bytes=tf.io.read_file(path)[None])
+            output = predict(image_bytes=tf.constant([_read(path)]))
         except tf.errors.OpError as error:
-            raise ValueError(f"{path} is not a readable image file: {refusal(error)}") from error
+            raise _unreadable(path, refusal(error)) from error
         names, scores = output["classes"][0].numpy(), output["scores"][0].numpy()
         results.append(
-            [(name.decode(), float(score)) for name, score in zip(names, scores, strict=True)]
+            [
+                (name.decode(errors="surrogateescape"), float(score))
+                for name, score in zip(names, scores, strict=True)
+            ]
         )
     return results
+
+
+def _load(model_dir) -> Callable:
+    path = usable(model_dir, "model")
+    try:
+        predict = tf.saved_model.load(str(path)).signatures[_SIGNATURE]
+        _, inputs = predict.structured_input_signature
+        if set(inputs) != _INPUTS or not set(predict.structured_outputs) >= _OUTPUTS:
+            raise KeyError(f"its signature {_SIGNATURE} is of another make")
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Of every kind, from those of protocol buffers to those of missing variables.
+        raise ValueError(
+            f"{path} is not a model that export.py wrote, or is damaged: {_reason(error)}"
+        ) from error
+    return predict
+
+
+def _reason(error):
+    if isinstance(error, KeyError) and error.args == (_SIGNATURE,):
+        return f"it has no signature {_SIGNATURE}"
+    return printable(one_line(error)) or type(error).__name__
+
+
+def _read(path) -> bytes:
+    try:
+        # A folder has an error of its own.
+        if not is_regular(path) and not os.path.isdir(path):
+            raise _unreadable(path, "it is no regular file")
+        return epath.Path(path).read_bytes()
+    except (OSError, KeyError, tf.errors.OpError) as error:
+        reason = f"{path}; {error.strerror}" if isinstance(error, OSError) else one_line(error)
+        raise _unreadable(path, reason) from error
+
+
+def _unreadable(path, reason):
+    return ValueError(f"{path} is not a readable image file: {reason}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,13 +95,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="folder of a SavedModel's version")
     parser.add_argument("images", nargs="+", help="JPEG or PNG files of any size")
     options = parser.parse_args(arguments)
+    if exit_code := survive(lambda: _run(options)):
+        sys.exit(exit_code)
+
+
+def _run(options):
+    """The exit code, once all images have been classified."""
     try:
         results = classify(options.model, options.images)
     except ValueError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"Error: {printable(str(error))}", file=sys.stderr)
+        return 2
     for path, classes in zip(options.images, results, strict=True):
-        print(f"{path}: " + ", ".join(f"{name} {score:.1%}" for name, score in classes))
+        line = f"{path}: " + ", ".join(f"{name} {score:.1%}" for name, score in classes)
+        print(printable(line))
+    return 0
 
 
 if __name__ == "__main__":

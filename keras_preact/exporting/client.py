@@ -3,7 +3,8 @@
 python client.py --host=localhost IMAGE...
 
 REST needs Python alone; --protocol=grpc also needs: pip install tensorflow-serving-api.
-Exits with 2 where flags or images are at fault, and with 1 where the server is.
+Exits with 2 where flags or images are at fault, with 1 where the server is, and with 74 where
+what it prints cannot be written.
 """
 
 import argparse
@@ -15,7 +16,10 @@ import json
 import os
 import pathlib
 import re
+import socket
+import stat
 import sys
+import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -23,6 +27,13 @@ PORTS = {"rest": 8501, "grpc": 8500}
 SIGNATURE = "serving_bytes"
 # In one request; also max_batch_size of the server, which refuses more.
 MAX_IMAGES = 32
+# No image that a server takes is as large.
+MAX_IMAGE_BYTES = 2**28
+# About 32 answers of 20,000 classes.
+MAX_ANSWER_BYTES = 2**26
+# Of what a server says is wrong.
+MAX_LETTERS = 300
+_OUTPUT_ERROR = 74  # EX_IOERR of sysexits.h
 
 # Names of classes and their probabilities, likeliest first.
 Answer = list[tuple[str, float]]
@@ -42,7 +53,8 @@ def over_rest(host: str, port: int, model: str, timeout_seconds: float) -> Predi
     """A function that asks over REST.
 
     It raises ImageError where the server finds fault with what it was sent, and
-    ServerError where it is not reached, is silent for `timeout_seconds`, or fails.
+    ServerError where it is not reached, has not answered within `timeout_seconds`, or fails.
+    An answer may have `MAX_ANSWER_BYTES`.
     """
     path = f"/v1/models/{urllib.parse.quote(model, safe='')}:predict"
 
@@ -50,34 +62,82 @@ def over_rest(host: str, port: int, model: str, timeout_seconds: float) -> Predi
         rows = [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]
         body = json.dumps({"signature_name": SIGNATURE, "instances": rows})
         try:
-            connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
+            connection = _Connection(host, port, timeout=timeout_seconds)
             with contextlib.closing(connection):
                 connection.request("POST", path, body, {"Content-Type": "application/json"})
                 response = connection.getresponse()
-                text = response.read()
+                text = response.read(MAX_ANSWER_BYTES + 1)
         except TimeoutError as error:
             raise ServerError(f"gave no answer within {timeout_seconds} s") from error
         except (OSError, http.client.HTTPException, UnicodeError) as error:
-            raise ServerError(f"cannot be reached: {error}") from error
+            raise ServerError(f"cannot be reached: {_shorten(str(error))}") from error
+        if len(text) > MAX_ANSWER_BYTES:
+            raise ServerError(f"answers with more than {MAX_ANSWER_BYTES:,} bytes")
         return _read_json(response.status, text)
 
     return predict
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that ends with its timeout, also where something comes now and then."""
+
+    def connect(self):
+        deadline = time.monotonic() + self.timeout
+        super().connect()
+        self.sock = _Socket(self.sock, deadline)
+
+
+class _Socket(socket.socket):
+    """A connected socket; TimeoutError comes at the deadline, not after a time of silence."""
+
+    def __init__(self, connected, deadline):
+        super().__init__(fileno=connected.detach())
+        self._deadline = deadline
+
+    def recv_into(self, *arguments):
+        self._wait_no_longer()
+        return super().recv_into(*arguments)
+
+    def sendall(self, *arguments):
+        self._wait_no_longer()
+        return super().sendall(*arguments)
+
+    def _wait_no_longer(self):
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
 
 
 def _read_json(status, text):
     try:
         answer = json.loads(text)
         if status == http.HTTPStatus.OK:
-            rows = answer["predictions"]
-            return [list(zip(row["classes"], row["scores"], strict=True)) for row in rows]
+            rows = _list(answer["predictions"])
+            return [_read_answer(_list(row["classes"]), _list(row["scores"])) for row in rows]
         message = _shorten(answer["error"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ServerError(
             f"does not answer as TensorFlow Serving does: {status} {text[:60]!r}"
         ) from error
     if status == http.HTTPStatus.BAD_REQUEST:
         raise ImageError(f"was refused by the server: {message}")
     raise ServerError(f"answered {status}: {message}")
+
+
+def _list(value):
+    if not isinstance(value, list):
+        raise TypeError(f"no list: {type(value)}")
+    return value
+
+
+def _read_answer(names, scores):
+    """Raises ValueError, TypeError or OverflowError where an answer is none."""
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError("classes must have names")
+    if any(isinstance(score, bool | str) for score in scores):
+        raise TypeError("scores must be numbers")
+    return list(zip(names, map(float, scores), strict=True))
 
 
 def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predict:
@@ -98,7 +158,10 @@ def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predi
             f"Received: {error}"
         ) from error
     # Asked directly, as over REST; and the probabilities of many classes may exceed 4 MB.
-    options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
+    options = [
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     channel = grpc.insecure_channel(address, options)
     service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -117,7 +180,7 @@ def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predi
         try:
             outputs = service.Predict(request, timeout=timeout_seconds).outputs
         except grpc.RpcError as error:
-            message = _shorten(error.details())
+            message = _shorten(error.details() or "")
             if error.code() in refusals:
                 raise ImageError(f"was refused by the server: {message}") from error
             if error.code() == grpc.StatusCode.UNAVAILABLE:
@@ -125,19 +188,22 @@ def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predi
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise ServerError(f"gave no answer within {timeout_seconds} s") from error
             raise ServerError(f"answered {error.code().name}: {message}") from error
-        names = tf.make_ndarray(outputs["classes"])
-        scores = tf.make_ndarray(outputs["scores"])
-        return [
-            [(name.decode(), float(score)) for name, score in zip(*row, strict=True)]
-            for row in zip(names, scores, strict=True)
-        ]
+        try:
+            names, scores = (tf.make_ndarray(outputs[name]) for name in ("classes", "scores"))
+            return [
+                _read_answer([name.decode() for name in of_one], scores_of_one.tolist())
+                for of_one, scores_of_one in zip(names, scores, strict=True)
+            ]
+        except (AttributeError, ValueError, TypeError) as error:
+            raise ServerError("does not answer as TensorFlow Serving does") from error
 
     return predict
 
 
 def _shorten(message):
     """One line, without the graph's names for its parts."""
-    return " ".join(re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", message).split())
+    line = " ".join(re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", message).split())
+    return line if len(line) <= MAX_LETTERS else f"{line[:MAX_LETTERS]}..."
 
 
 def classify(predict: Predict, paths: Iterable[str]) -> Iterator[tuple[str, Answer | ImageError]]:
@@ -161,11 +227,24 @@ def classify(predict: Predict, paths: Iterable[str]) -> Iterator[tuple[str, Answ
         files = []
         for path in batch:
             try:
-                files.append((path, pathlib.Path(path).read_bytes()))
-            except OSError as error:
-                yield path, ImageError(f"cannot be read: {error.strerror}")
+                files.append((path, _read_image(path)))
+            except ImageError as error:
+                yield path, error
         if files:
             yield from _ask(predict, files)
+
+
+def _read_image(path):
+    try:
+        status = os.stat(path)
+        # Of a pipe or a device there may be no end. A folder has an error of its own.
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise ImageError("cannot be read: it is no regular file")
+        if status.st_size > MAX_IMAGE_BYTES:
+            raise ImageError(f"cannot be sent: it has more than {MAX_IMAGE_BYTES:,} bytes")
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
 def _ask(predict, files):
@@ -184,10 +263,16 @@ def _ask(predict, files):
         yield path, answer
 
 
+def printable(text: str) -> str:
+    """A text in one line, in which nothing steers the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def _exported_model():
     """The model's name, where this file lies beside the models.config of an export."""
     config = pathlib.Path(__file__).with_name("models.config")
-    return re.search(r'name: "(.*)"', config.read_text())[1] if config.exists() else None
+    found = re.search(r'name: "(.*)"', config.read_text()) if config.is_file() else None
+    return found and found[1]
 
 
 def _whole(low, high):
@@ -216,7 +301,10 @@ def _parse(arguments):
         "--top_k", type=_whole(1, 1000), default=5, help="at most what it returns; default: 5"
     )
     parser.add_argument(
-        "--timeout_seconds", type=_whole(1, 86400), default=60, help="of its silence; default: 60"
+        "--timeout_seconds",
+        type=_whole(1, 86400),
+        default=60,
+        help="for each answer, of at most 32 images; default: 60",
     )
     parser.add_argument("images", nargs="+", help="JPEG or PNG files of any size")
     return parser.parse_args(arguments)
@@ -225,25 +313,67 @@ def _parse(arguments):
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = _parse(arguments)
-    port = options.port or PORTS[options.protocol]
+    sys.exit(survive(lambda: _run(options)))
+
+
+def _run(options):
+    """The exit code, once all images have been asked about."""
     connect = {"rest": over_rest, "grpc": over_grpc}[options.protocol]
+    port = options.port or PORTS[options.protocol]
     exit_code = 0
     try:
         predict = connect(options.host, port, options.model, options.timeout_seconds)
         for path, answer in classify(predict, options.images):
             if isinstance(answer, ImageError):
-                print(f"Error: {path} {answer}", file=sys.stderr)
+                _fail(f"{path} {answer}")
                 exit_code = 2
             else:
                 classes = (f"{name} {score:.1%}" for name, score in answer[: options.top_k])
-                print(f"{path}: " + ", ".join(classes))
+                print(printable(f"{path}: " + ", ".join(classes)))
     except ValueError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        exit_code = 2
+        _fail(error)
+        return 2
     except ServerError as error:
-        print(f"Error: {options.protocol} server {options.host}:{port} {error}", file=sys.stderr)
-        exit_code = 1
-    sys.exit(exit_code)
+        _fail(f"{options.protocol} server {options.host}:{port} {error}")
+        return 1
+    return exit_code
+
+
+def _fail(message):
+    with contextlib.suppress(OSError):
+        print(f"Error: {printable(str(message))}", file=sys.stderr)
+
+
+def survive(run: Callable[[], int]) -> int:
+    """The exit code of a program: the one that `run` returns, if its output can be written.
+
+    A reader of the output that has had enough, as `head` has, is no error. Where the output
+    cannot be written the exit code is 74, after Ctrl-C 130.
+    """
+    exit_code = 0
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # it has been closed
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        exit_code = run()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+    except OSError as error:
+        _fail(f"the output cannot be written: {error.strerror}")
+        _drop_output()
+        exit_code = _OUTPUT_ERROR
+    except KeyboardInterrupt:
+        _fail("interrupted")
+        exit_code = 130
+    return exit_code
+
+
+def _drop_output():
+    """What is left of it would fail once more as Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_preact.exporting.compare import THROUGHPUT_BATCH
 from keras_preact.exporting.report import Artifact
+from keras_preact.support.text import markdown
 
 _COLUMNS = (
     *("", "size", "max difference", "mean difference", "top-1", "agreement"),
@@ -21,16 +22,19 @@ def to_markdown(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> byte
         artifacts: the Keras model's first.
     """
     data, evaluation = facts["data"], facts["evaluation"]
+    name, source, data_name, machine = map(
+        markdown, (facts["model"]["name"], facts["source"], data["name"], facts["machine"])
+    )
     steps = [[step["step"], f"{step['max_difference']:.1e}"] for step in facts["rewriting"]]
     paragraphs = [
-        f"# {facts['model']['name']}, version {facts['version']}",
-        f"From {facts['source']}, trained on {data['name']} ({len(data['class_names'])} classes, "
+        f"# {name}, version {facts['version']}",
+        f"From {source}, trained on {data_name} ({len(data['class_names'])} classes, "
         f"images {' x '.join(map(str, data['image_shape']))}). Exported at {facts['created']}.",
         "![Size, accuracy and speed of each file](report.png)",
         _table(_COLUMNS, map(_row, artifacts)),
         f"Differences of probabilities, top-1 accuracy and agreement (the same answer as Keras) on "
         f"{evaluation['images']:,} of {evaluation['available']:,} evaluation images. Medians of "
-        f"time on {facts['machine']}, measured in turn in one process; other load moves them.",
+        f"time on {machine}, measured in turn in one process; other load moves them.",
         "## Rewritten for inference",
         _table(("step", "max difference"), steps),
         "Probabilities against the Keras model's on evaluation images. "

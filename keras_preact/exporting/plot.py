@@ -1,15 +1,17 @@
 """The report as a picture."""
 
-import io
 from collections.abc import Sequence
 
 from keras_preact.exporting.compare import THROUGHPUT_BATCH
 from keras_preact.exporting.report import Artifact
+from keras_preact.support.plotting import as_png, figure
+from keras_preact.support.text import printable
 
 # Of Okabe and Ito's palette, which the colour-blind can tell apart.
 _COLOR, _REFERENCE_COLOR = "#0072B2", "#999999"
 
 
+@as_png
 def png(artifacts: Sequence[Artifact], title: str) -> bytes:
     """A bar chart of size, accuracy, latency and throughput, a bar for each artifact.
 
@@ -17,10 +19,6 @@ def png(artifacts: Sequence[Artifact], title: str) -> bytes:
         artifacts: the Keras model's first, whose bars are grey.
         title: a line above the picture.
     """
-    # Without pyplot: neither a display nor global state is touched.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = (
         ("size (MB)", "{:,.2f}", lambda a: None if a.path is None else a.size_bytes / 1e6),
         ("top-1 accuracy (%)", "{:.2f}", lambda a: 100 * a.agreement.accuracy),
@@ -31,13 +29,12 @@ def png(artifacts: Sequence[Artifact], title: str) -> bytes:
             lambda a: a.speed.throughput_images_per_second,
         ),
     )
-    figure = Figure(figsize=(13, 1.2 + 0.35 * len(artifacts)), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    picture = figure(figsize=(13, 1.2 + 0.35 * len(artifacts)))
+    picture.suptitle(printable(title))
     names = [artifact.name for artifact in artifacts]
     colors = [_REFERENCE_COLOR if a.path is None else _COLOR for a in artifacts]
     for axes, (label, form, value) in zip(
-        figure.subplots(1, len(panels), sharey=True), panels, strict=True
+        picture.subplots(1, len(panels), sharey=True), panels, strict=True
     ):
         values = [value(artifact) for artifact in artifacts]
         bars = axes.barh(names, [v or 0 for v in values], color=colors)
@@ -48,6 +45,4 @@ def png(artifacts: Sequence[Artifact], title: str) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(left=False)
     axes.invert_yaxis()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+    return picture

@@ -77,6 +77,12 @@ class ExportFolder:
                 "output_dir must be a new or empty folder, or that of earlier exports. "
                 f"{self.path} holds something else"
             )
+        reports = sorted(name for name in names if name.startswith(f"{REPORT}."))
+        if reports and f"{REPORT}.json" not in names:
+            raise ValueError(
+                "output_dir must be a folder in which no report of another make is replaced. "
+                f"{self.path} holds something else: {', '.join(reports)} and no {REPORT}.json"
+            )
         found = [path.name for folder in folders for path in folder.iterdir()]
         return {int(name) for name in found if re.fullmatch(r"\d+", name)}
 
@@ -180,12 +186,13 @@ class ExportFolder:
         remove(ready)
 
     def _merge(self, ready):
+        # The one by which the folder is known as that of exports goes first.
+        reports = [path for path in ready.iterdir() if path.name.startswith(f"{REPORT}.")]
+        for path in sorted(reports, key=lambda path: path.suffix != ".json"):
+            write_whole(_in_folder(self._real, path.name), path.read_bytes())
         for path in (ready / SERVING).iterdir():
             if not (self._real / SERVING / path.name).exists():
                 write_whole(_in_folder(self._real / SERVING, path.name), path.read_bytes())
-        for path in ready.iterdir():
-            if path.name.startswith(f"{REPORT}."):
-                write_whole(self._real / path.name, path.read_bytes())
         for name in filter(lambda name: (ready / name).exists(), _VERSIONED):
             for version in (ready / name).iterdir():
                 if not (target := _in_folder(self._real / name, version.name)).exists():

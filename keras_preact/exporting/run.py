@@ -13,8 +13,8 @@ from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.markdown import to_markdown
 from keras_preact.exporting.proof import Proof
 from keras_preact.exporting.publish import ExportFolder
+from keras_preact.support.commands import module, this_python
 from keras_preact.training.feeding import naming_unreadable
-from keras_preact.training.flags import this_python
 from keras_preact.training.machine import cores, processor
 from keras_preact.training.progress import say
 from keras_preact.version import __version__
@@ -104,7 +104,7 @@ def _commands(model_name, folder):
         for name in ("request_bytes.json", "client.py", "example.jpg")
     )
     return {
-        "Classify an image": f"{this_python()} -m keras_preact.exporting.classify "
+        "Classify an image": f"{module('keras_preact.exporting.classify')} "
         f"--model={saved_model} {example}",
         "Serve it": serving.docker_command(model_name, folder.path),
         "Ask the server": f"{this_python()} {client} {example}",

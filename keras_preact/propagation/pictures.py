@@ -1,13 +1,13 @@
 """Pictures of how signals and gradients propagate, and what all of them have in common."""
 
 import functools
-import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from keras_preact.propagation.results import Backward
+from keras_preact.support import plotting
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, without its yellow, which is
 # too pale for lines on white.
@@ -32,31 +32,15 @@ _MOST_DECADES = 30
 _LETTERS_PER_INCH = 11
 
 
-def as_png(draw: Callable[..., object]) -> Callable[..., bytes]:
-    """Makes a function that draws a matplotlib figure return it as a PNG file.
-
-    The function that returns the figure is its `__wrapped__`.
-    """
-
-    @functools.wraps(draw)
-    def png(*args, **kwargs) -> bytes:
-        image = io.BytesIO()
-        draw(*args, **kwargs).savefig(image, format="png", dpi=120)
-        return image.getvalue()
-
-    return png
+# Their labels have formulas; names that others have chosen must be `plain`.
+as_png = functools.partial(plotting.as_png, formulas=True)
 
 
 def figure(title: str, width_inches: float, height_inches: float):
     """An empty matplotlib figure under a title, which is wrapped."""
-    # Without pyplot: neither a display nor global state is touched.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * width_inches))
     height = height_inches + 0.2 * len(lines)
-    empty = Figure(figsize=(width_inches, height), layout="constrained")
-    FigureCanvasAgg(empty)
+    empty = plotting.figure(figsize=(width_inches, height))
     # A title may have dollar signs, which are no formula.
     empty.suptitle("\n".join(lines), parse_math=False)
     return empty

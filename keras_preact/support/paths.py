@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import stat
 import threading
 
 import tensorflow as tf
@@ -72,6 +73,20 @@ def usable(path: epath.PathLike, flag: str, wildcards: bool = False) -> epath.Pa
             f"{epath.Path(resolved)}"
         )
     return epath.Path(expanded)
+
+
+def is_regular(path: epath.PathLike) -> bool:
+    """Whether a path is that of a file that can be read to its end.
+
+    epath's `is_file` is true of pipes and devices too, which may be waited for in vain, or
+    never end.
+
+    Raises:
+        OSError: if nothing is there, or it cannot be looked at.
+    """
+    if "://" in os.fspath(path):
+        return epath.Path(path).is_file()
+    return stat.S_ISREG(os.stat(path).st_mode)
 
 
 def _refuse(flag, given, rule):

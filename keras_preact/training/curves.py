@@ -1,10 +1,10 @@
 """The learning curves of a run as a picture."""
 
-import io
 from collections.abc import Sequence
 
 from etils import epath
 
+from keras_preact.support.plotting import as_png, figure
 from keras_preact.training.files import write_whole
 from keras_preact.training.metrics import Row
 
@@ -23,14 +23,14 @@ def plot(
         path: where it goes.
         drop_steps: where the learning rate drops, marked by vertical lines.
     """
-    # Without pyplot: neither a display nor global state is touched.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    write_whole(path, _png(rows, title, drop_steps))
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    error_axes, loss_axes = figure.subplots(1, 2)
+
+@as_png
+def _png(rows, title, drop_steps):
+    picture = figure(figsize=(10, 4))
+    picture.suptitle(title)
+    error_axes, loss_axes = picture.subplots(1, 2)
     steps = [row.step for row in rows]
     train_error = [100 * (1 - row.train_accuracy) for row in rows]
     eval_error = [100 * (1 - row.eval_accuracy) for row in rows]
@@ -50,6 +50,4 @@ def plot(
                 axes.axvline(step, color="0.7", linewidth=0.8, zorder=0)
         axes.grid(alpha=0.3)
         axes.legend()
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=120)
-    write_whole(path, png.getvalue())
+    return picture

@@ -1,8 +1,8 @@
 """absl flags made from a configuration's fields, in groups, with errors a user can read."""
 
 import dataclasses
+import errno
 import os
-import shutil
 import sys
 import types
 import typing
@@ -13,9 +13,12 @@ from absl import flags, logging
 from keras_preact.support.text import printable
 
 FLAGS = flags.FLAGS
+# Of a flagfile; also where it is a device without an end.
+MOST_LETTERS = 2**20
+# Of an error, which quotes what was received.
+_MOST_SHOWN = 500
 _DEBUG_HELP = "show the full traceback of errors"
-# Of a refusal, and of a number.
-_MOST_LETTERS = 400
+# Of a number; Python itself refuses to read some thousands.
 _MOST_DIGITS = 40
 
 
@@ -71,7 +74,7 @@ def parser(
             sys.exit(0)
         arguments = list(_expand(_Argument(text) for text in argv[1:]))
         if refusal := _refusal(values, arguments, words):
-            blame = _blame(values, arguments, words) or refusal
+            blame = _shorten(_blame(values, arguments, words) or refusal)
             raise ValueError(f"{blame}\nAll flags: python {argv[0]} --help")
         # Else checkpoints log how long they took, at every save.
         if "verbosity" not in values or not values["verbosity"].present:
@@ -79,14 +82,6 @@ def parser(
         return [argv[0], *_parse(values, arguments)[0]]
 
     return parse
-
-
-def this_python() -> str:
-    """How the user's shell calls the Python that runs this, for commands to copy."""
-    if shutil.which("python") == sys.executable:
-        return "python"
-    relative = os.path.relpath(sys.executable)
-    return sys.executable if relative.startswith("..") else relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +125,9 @@ def _read(path, files):
         raise ValueError(f"A flagfile must not include itself. Received: {chain}")
     try:
         with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
+            text = file.read(MOST_LETTERS + 1)
+        if len(text) > MOST_LETTERS:
+            raise OSError(errno.EFBIG, f"more than {MOST_LETTERS:,} letters")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ValueError(
@@ -138,9 +135,15 @@ def _read(path, files):
         ) from None
     return [
         _Argument(line, f"{path}, line {number}: ")
-        for number, line in enumerate(lines, start=1)
+        for number, line in enumerate(map(str.strip, text.split("\n")), start=1)
         if line and not line.startswith(("#", "//"))
     ]
+
+
+def _shorten(refusal):
+    text = printable(refusal)
+    half = _MOST_SHOWN // 2
+    return text if len(text) <= _MOST_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
 def _parse(values, arguments):
@@ -148,23 +151,15 @@ def _parse(values, arguments):
     try:
         _, *rest = values(["", *(argument.text for argument in arguments)])
     except (flags.Error, ValueError) as error:
-        return [], _in_one_line(str(error))
+        return [], str(error)
     return rest, None
-
-
-def _in_one_line(text):
-    """Of what a shell has expanded by mistake, the beginning and the end."""
-    half = _MOST_LETTERS // 2
-    text = text if len(text) <= _MOST_LETTERS else f"{text[:half]}...{text[-half:]}"
-    return printable(text)
 
 
 def _refusal(values, arguments, words):
     """What is wrong with the arguments, where words are allowed or not; None for nothing."""
     rest, refusal = _parse(values, arguments)
     rest = () if words else rest
-    received = _in_one_line(" ".join(rest))
-    return refusal or (f"Only flags are understood. Received: {received}" if rest else None)
+    return refusal or (f"Only flags are understood. Received: {' '.join(rest)}" if rest else None)
 
 
 def _blame(values, arguments, words):
@@ -200,7 +195,6 @@ class _WholeNumberParser(flags.IntegerParser):
             number = super().convert(argument)
         except ValueError:
             number = None
-        # Python itself refuses to read some thousands of digits.
         if isinstance(argument, str) and len(argument) > _MOST_DIGITS:
             raise ValueError(f"must be a whole number of at most {_MOST_DIGITS} digits")
         if number is None:

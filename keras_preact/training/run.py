@@ -10,6 +10,7 @@ import keras
 from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
+from keras_preact.support.commands import script
 from keras_preact.support.paths import usable
 from keras_preact.training import (
     checkpoint,
@@ -24,7 +25,6 @@ from keras_preact.training.cluster import from_environment
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.evaluation import Evaluation, evaluate, make_eval_step
 from keras_preact.training.feeding import feed_evaluation, naming_unreadable
-from keras_preact.training.flags import this_python
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.lock import locked
 from keras_preact.training.position import Position
@@ -75,7 +75,7 @@ def _train(config):
                 f"Finished: evaluation {result}\n"
                 f"  run:    {folder}\n"
                 f"  curves: {folder.curves}\n"
-                f"  export: {this_python()} export.py --run_dir={shlex.quote(str(folder))}"
+                f"  export: {script('export.py')} --run_dir={shlex.quote(str(folder))}"
             )
             return result
 

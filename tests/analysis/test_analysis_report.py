@@ -137,10 +137,18 @@ def test_a_folder_of_something_else_is_refused_even_to_overwrite(tmp_path, names
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_a_user_has_put_beside_a_page_is_never_deleted(folder, overwrite):
+@pytest.mark.parametrize("name", ["notes.txt", ".git", ".notes.txt"])
+def test_what_a_user_has_put_beside_a_page_is_never_deleted(folder, overwrite, name):
     write(a_report(), folder, "propagation.csv")
-    (folder / "notes.txt").write_text("years of work")
-    with pytest.raises(ValueError, match=r"notes\.txt"):
+    (folder / name).write_text("years of work")
+    with pytest.raises(ValueError, match=re.escape(name)):
+        check_folder(folder, overwrite)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_whose_files_are_all_hidden_is_not_empty(folder, overwrite):
+    (folder / ".git").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"which holds something else: \.git"):
         check_folder(folder, overwrite)
 
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from keras_preact.benchmark.rows import COLUMNS
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TIMEOUT_SECONDS = 300
 
@@ -24,7 +26,7 @@ def call(*arguments):
 @pytest.mark.slow
 def test_a_tiny_benchmark_prints_a_table_and_writes_csv_and_picture(tmp_path):
     figures, picture = tmp_path / "figures.csv", tmp_path / "picture.png"
-    figures.write_text("of an earlier benchmark")
+    figures.write_text(f"{','.join(COLUMNS)}\n")
     done = call(
         *("--models=8", "--precisions=float32", "--modes=train", "--frameworks=keras_preact,keras"),
         *("--image_size=8", "--batch_size=4", "--rounds=1", "--steps=2"),

@@ -1,5 +1,11 @@
 """Classifying image files with a SavedModel: `python -m keras_preact.exporting.classify`."""
 
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -109,3 +115,128 @@ def test_nor_is_a_saved_model_of_another_make(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "another"))
     with pytest.raises(ValueError, match=r"another is not a model that export\.py wrote"):
         classify.classify(str(tmp_path / "another"), [])
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwrite(path):
+    path.write_bytes(bytes(range(256)) * 4)
+
+
+HARMS = {
+    "variables cut off": lambda model: cut(next(model.glob("variables/*.data-*"))),
+    "variables of zero bytes": lambda model: next(model.glob("variables/*.data-*")).write_bytes(
+        b""
+    ),
+    "index cut off": lambda model: cut(model / "variables" / "variables.index"),
+    "index overwritten": lambda model: overwrite(model / "variables" / "variables.index"),
+    "no variables": lambda model: shutil.rmtree(model / "variables"),
+    "graph cut off": lambda model: cut(model / "saved_model.pb"),
+    "graph overwritten": lambda model: overwrite(model / "saved_model.pb"),
+    "graph of zero bytes": lambda model: (model / "saved_model.pb").write_bytes(b""),
+    "no graph": lambda model: (model / "saved_model.pb").unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_a_damaged_model_is_one_error(exported, files, tmp_path, capsys, harm):
+    shutil.copytree(exported[0], tmp_path / "model")
+    harm(tmp_path / "model")
+    with pytest.raises(SystemExit) as stopped:
+        classify.main([f"--model={tmp_path / 'model'}", *files])
+    assert stopped.value.code == 2
+    output, errors = capsys.readouterr()
+    [line] = errors.splitlines()
+    rule = "is not a model that export.py wrote, or is damaged: "
+    assert output == "" and line.startswith(f"Error: {tmp_path / 'model'} {rule}")
+    assert len(line) > len(f"Error: {tmp_path / 'model'} {rule}")
+
+
+def test_a_file_is_no_model_and_neither_is_one_of_another_signature(tmp_path):
+    (tmp_path / "file").write_text("no model")
+    with pytest.raises(ValueError, match=r"file is not a model that export\.py wrote"):
+        classify.classify(str(tmp_path / "file"), [])
+    module = tf.Module()
+    spec = tf.TensorSpec([None], tf.string, name="text")
+    module.f = tf.function(lambda text: {"length": tf.strings.length(text)}, [spec])
+    signatures = {"serving_bytes": module.f}
+    tf.saved_model.save(module, str(tmp_path / "another"), signatures=signatures)
+    with pytest.raises(ValueError, match=r"another is not .* is of another make"):
+        classify.classify(str(tmp_path / "another"), [])
+
+
+def test_a_path_at_which_tensorflow_finds_no_model_is_refused(exported, tmp_path):
+    shutil.copytree(exported[0], tmp_path / "a[1]")
+    with pytest.raises(ValueError, match=r"model must not hold \[ \], as TensorFlow takes"):
+        classify.classify(str(tmp_path / "a[1]"), [])
+    with pytest.raises(ValueError, match=r"model must be a path .*Mount it with mountpoint-s3"):
+        classify.classify("s3://bucket/model", [])
+
+
+@pytest.mark.parametrize(
+    "name", ["pipe.png", "to zero.png", "none.png", "a\nb\x1b[2J.png", "s3://a/b"]
+)
+def test_what_cannot_be_read_is_one_error_and_not_waited_for(
+    exported, tmp_path, capsys, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")
+    os.symlink("/dev/zero", "to zero.png")
+    with pytest.raises(SystemExit) as stopped:
+        classify.main([f"--model={exported[0]}", name])
+    assert stopped.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    shown = name.replace("\n", r"\n").replace("\x1b", r"\x1b")
+    assert line.startswith(f"Error: {shown} is not a readable image file: ")
+
+
+def test_a_name_of_any_bytes_is_read_and_shown(exported, files, tmp_path, capsys):
+    path = tmp_path / os.fsdecode(b"caf\xe9[1]*.png")
+    shutil.copy(files[0], path)
+    classify.main([f"--model={exported[0]}", str(path), files[0]])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.partition(".png: ")[2] == second.partition(".png: ")[2]
+    assert first.startswith(rf"{tmp_path}/caf\udce9[1]*.png: ")
+
+
+def test_names_of_classes_do_not_steer_the_terminal(tmp_path, files, capsys):
+    names = ("ant\x1b[2J", "$\\frac{1}$", "a\nb", *NAMES[3:])
+    info = make_info(class_names=names)
+    folder = export(tmp_path / "1", make_resnet(), info)
+    classify.main([f"--model={folder}", *files])
+    for line in capsys.readouterr().out.splitlines():
+        assert line.isprintable() and line.count("%") == 5
+
+
+PROGRAM = """
+from keras_preact.exporting import classify
+classify.classify = lambda model, paths: [[("ant" * 100, 0.5)]] * len(paths)
+classify.main(["--model=any", *["image.png"] * 2000])
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "words"),
+    [
+        ("| true", 0, ""),
+        ("| head -1", 0, ""),
+        (">/dev/full", 74, "Error: the output cannot be written: No space left on device\n"),
+        (">&-", 0, ""),
+    ],
+)
+def test_an_output_that_breaks_is_no_traceback(shell, code, words):
+    command = f'set -o pipefail; "$0" -c "$1" {shell}'
+    root = pathlib.Path(classify.__file__).parent.parent.parent
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable, PROGRAM],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code
+    # TensorFlow's start-up notices come before it.
+    assert done.stderr.endswith(words) and done.stderr.count("Error") == words.count("Error")
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr

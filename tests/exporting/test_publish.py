@@ -130,7 +130,7 @@ class Moments:
         return iter(sorted(self._copies.iterdir(), key=lambda path: int(path.name)))
 
 
-@pytest.mark.parametrize("state", ["absent", "empty", "exported"])
+@pytest.mark.parametrize("state", ["absent", "empty", "hidden", "exported"])
 @pytest.mark.parametrize("failing", [False, True])
 def test_a_process_killed_at_any_moment_leaves_no_half_version_and_the_next_cleans_up(
     tmp_path, state, failing
@@ -142,6 +142,8 @@ def test_a_process_killed_at_any_moment_leaves_no_half_version_and_the_next_clea
     (here / "out").mkdir(parents=True, exist_ok=state != "empty")
     if state == "absent":
         (here / "out").rmdir()
+    if state == "hidden":
+        (here / "out" / ".hidden").write_text("of the system")
     moments = Moments(here, copies)
     folder = ExportFolder(here / "out")
     with moments.watched(), contextlib.suppress(ValueError), folder.staged() as stage:
@@ -152,7 +154,8 @@ def test_a_process_killed_at_any_moment_leaves_no_half_version_and_the_next_clea
     seen = set()
     for moment in moments:
         out = moment / "out"
-        before = versions(out) if (out / "saved_model").exists() else {"saved_model": {}}
+        before = {"saved_model": {}}
+        before |= versions(out) if (out / "saved_model").exists() else {}
         servable = before["saved_model"]
         # What servers see is whole, with all that belongs to it.
         assert all(servable.items() <= found.items() for found in before.values())

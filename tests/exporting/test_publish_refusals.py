@@ -26,7 +26,16 @@ def first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [["thesis.tex"], ["reports/q3.pdf", "report.md"], ["saved_model"], ["tflite/1/a"]]
+    "names",
+    [
+        ["thesis.tex"],
+        ["reports/q3.pdf", "report.md"],
+        ["saved_model"],
+        ["tflite/1/a"],
+        ["saved_model/saved_model.pb", "report.md"],
+        ["saved_model/1/saved_model.pb", "report.png", "report.pdf"],
+    ],
+    ids=" ".join,
 )
 def test_a_folder_that_holds_something_else_is_refused(new, names):
     for name in names:

@@ -111,6 +111,17 @@ def test_where_the_current_folder_is_gone_a_path_must_be_absolute(here, monkeypa
     assert usable(here / "a", "run_dir") == here / "a"
 
 
+def test_only_what_has_an_end_is_a_regular_file(here):
+    (here / "file").write_bytes(b"")
+    (here / "link").symlink_to("file")
+    (here / "to a device").symlink_to("/dev/zero")
+    os.mkfifo(here / "pipe")
+    regular = ("file", "link", "pipe", "to a device", ".", "/dev/null")
+    assert [paths.is_regular(path) for path in regular] == [True, True, *[False] * 4]
+    with pytest.raises(FileNotFoundError):
+        paths.is_regular("none")
+
+
 def write_checkpoint(path, value):
     tf.train.Checkpoint(value=tf.Variable(value)).write(str(path))
     return str(path)

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 
 import pytest
@@ -141,14 +142,14 @@ def test_what_is_no_number_is_refused_in_one_short_line(values, flag, message):
         parse(values, flag)
     line, _ = str(caught.value).splitlines()
     assert line.endswith(message) and line.startswith(flag[:8].join(["flag ", ""]))
-    assert len(line) < 500
+    assert len(line) < 600
 
 
 def test_words_beside_flags_are_shown_in_one_short_line(values):
     with pytest.raises(ValueError, match="Only flags are understood") as caught:
         parse(values, "\x1b[2J\n", "x" * 5000)
     line, _ = str(caught.value).splitlines()
-    assert r"\x1b[2J\n x" in line and len(line) < 500
+    assert r"\x1b[2J\n x" in line and len(line) < 600
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,39 @@ def test_a_flagfile_that_is_no_text_is_refused(values, folder):
     (folder / "picture.flags").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff")
     with pytest.raises(ValueError, match=r"text file .* Received: picture.flags \(not UTF-8\)"):
         parse(values, "--flagfile=picture.flags")
+
+
+def test_a_flagfile_without_an_end_is_refused(values, folder):
+    (folder / "zero.flags").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"Received: zero.flags \(more than 1,048,576 letters\)"):
+        parse(values, "--flagfile=zero.flags")
+
+
+def test_a_flagfile_may_come_through_a_pipe(values):
+    reader, writer = os.pipe()
+    os.write(writer, b"--depth=20\r\n--seed=7")
+    os.close(writer)
+    assert parse(values, f"--flagfile=/dev/fd/{reader}") == {"depth": 20, "seed": 7}
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--depth=" + "9" * 5000, "x" * 5000, f"--drop_steps={'1,' * 5000}x", "--a\x1b[2J\n"],
+)
+def test_what_was_received_is_shortened_and_escaped(values, argument):
+    with pytest.raises(ValueError) as refused:
+        parse(values, argument)
+    line, last = str(refused.value).split("\n")
+    assert line.isprintable() and len(line) < 600
+    assert last == "All flags: python train.py --help"
+
+
+@pytest.mark.parametrize("name", ["run_dir", "dataset", "data_dir", "mode"])
+def test_text_must_not_be_empty(values, name):
+    with pytest.raises(ValueError, match=f"^flag --{name}=: must not be empty"):
+        parse(values, f"--{name}=")
+    assert parse(values, "--shortcut_arguments=") == {"shortcut_arguments": ""}
 
 
 def test_a_flagfile_that_includes_itself_is_refused(values, folder):

@@ -1,0 +1,66 @@
+"""Commands for the user to copy: they work from where the user stands."""
+
+import os
+import pathlib
+import shlex
+import shutil
+import sys
+
+# Of a clone, where the programs lie; or what the package was installed into.
+_ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def this_python() -> str:
+    """How the user's shell calls the Python that runs this."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    return shlex.quote(_near(sys.executable))
+
+
+def script(name: str) -> str:
+    """How the user's shell calls a program that lies where train.py does: "python export.py".
+
+    It is named as the program was that is running, "../export.py" after "../train.py".
+    """
+    beside = os.path.join(os.path.dirname(sys.argv[0]), name)
+    path = beside if _is_same(beside, _ROOT / name) else _near(str(_ROOT / name))
+    # Without a clone nobody knows where it lies.
+    return f"{this_python()} {shlex.quote(path if os.path.exists(path) else name)}"
+
+
+def module(name: str) -> str:
+    """How the user's shell calls a module of this package: "python -m keras_preact.NAME"."""
+    call = f"{this_python()} -m {name}"
+    if _is_same(os.curdir, _ROOT) or _is_same(_ROOT, *_found_without_help()):
+        return call
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return f"PYTHONPATH={shlex.quote(os.pathsep.join(paths))} {call}"
+
+
+def _found_without_help():
+    """Where any Python looks for modules, not only one that is called with our program's path."""
+    try:
+        # As Python does: links are followed.
+        is_script = _is_same(os.path.dirname(os.path.realpath(sys.argv[0])), *sys.path[:1])
+    except FileNotFoundError:  # the current folder has been deleted
+        is_script = True
+    return sys.path[1:] if is_script else sys.path
+
+
+def _is_same(path, *others):
+    for other in others:
+        try:
+            if os.path.samefile(path, other):
+                return True
+        except OSError:  # one of them is not there, as the current folder may be
+            continue
+    return False
+
+
+def _near(path):
+    """The path from the current folder where it lies below, else from the root."""
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:  # the current folder has been deleted
+        return path
+    return path if relative.startswith("..") else relative
