@@ -18,8 +18,7 @@ MOST_LETTERS = 2**20
 # Of an error, which quotes what was received.
 _MOST_SHOWN = 500
 _DEBUG_HELP = "show the full traceback of errors"
-# Of a refusal, and of a number.
-_MOST_LETTERS = 400
+# Of a number; Python itself refuses to read some thousands.
 _MOST_DIGITS = 40
 
 
@@ -152,23 +151,15 @@ def _parse(values, arguments):
     try:
         _, *rest = values(["", *(argument.text for argument in arguments)])
     except (flags.Error, ValueError) as error:
-        return [], _in_one_line(str(error))
+        return [], str(error)
     return rest, None
-
-
-def _in_one_line(text):
-    """Of what a shell has expanded by mistake, the beginning and the end."""
-    half = _MOST_LETTERS // 2
-    text = text if len(text) <= _MOST_LETTERS else f"{text[:half]}...{text[-half:]}"
-    return printable(text)
 
 
 def _refusal(values, arguments, words):
     """What is wrong with the arguments, where words are allowed or not; None for nothing."""
     rest, refusal = _parse(values, arguments)
     rest = () if words else rest
-    received = _in_one_line(" ".join(rest))
-    return refusal or (f"Only flags are understood. Received: {received}" if rest else None)
+    return refusal or (f"Only flags are understood. Received: {' '.join(rest)}" if rest else None)
 
 
 def _blame(values, arguments, words):
@@ -204,7 +195,6 @@ class _WholeNumberParser(flags.IntegerParser):
             number = super().convert(argument)
         except ValueError:
             number = None
-        # Python itself refuses to read some thousands of digits.
         if isinstance(argument, str) and len(argument) > _MOST_DIGITS:
             raise ValueError(f"must be a whole number of at most {_MOST_DIGITS} digits")
         if number is None:
