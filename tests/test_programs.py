@@ -148,6 +148,7 @@ def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
     assert list((run / "checkpoints").glob("step-*"))
 
 
+@pytest.mark.slow
 def test_a_global_channels_first_changes_no_number_of_a_run(tmp_path):
     numbers = []
     for name in ("channels_last", "channels_first"):

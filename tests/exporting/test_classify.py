@@ -220,10 +220,19 @@ classify.main(["--model=any", *["image.png"] * 2000])
 @pytest.mark.parametrize(
     ("shell", "code", "words"),
     [
-        ("| true", 0, ""),
         ("| head -1", 0, ""),
-        (">/dev/full", 74, "Error: the output cannot be written: No space left on device\n"),
-        (">&-", 0, ""),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("| true", 0, ""),
+                (
+                    ">/dev/full",
+                    74,
+                    "Error: the output cannot be written: No space left on device\n",
+                ),
+                (">&-", 0, ""),
+            )
+        ),
     ],
 )
 def test_an_output_that_breaks_is_no_traceback(shell, code, words):

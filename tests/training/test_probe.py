@@ -218,5 +218,5 @@ def test_a_damaged_file_of_records_is_named_before_the_run_goes_on(recorded, tmp
     folder = shutil.copytree(recorded, tmp_path / "run")
     lines = (folder / "propagation.csv").read_text().splitlines()
     (folder / "propagation.csv").write_text("\n".join(lines[:-1]))
-    with pytest.raises(ValueError, match="line 22: nothing"):
+    with pytest.raises(ValueError, match='line 22: "nothing"'):
         run(small(folder, resume=True, **RECORDED))
