@@ -8,11 +8,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 import tensorflow as tf
+from fork_server import ForkServer
 
 # Two devices, on which strategies place replicas; must come before TensorFlow computes anything.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Runs programs in forks of one process."""
+    with ForkServer(tmp_path_factory.mktemp("output")) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

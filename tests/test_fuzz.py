@@ -13,7 +13,7 @@ import shutil
 import tempfile
 
 import pytest
-from fork_server import TIMED_OUT, ForkServer
+from fork_server import TIMED_OUT
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
@@ -31,12 +31,6 @@ EVALUATE = ("train.py", "--mode=evaluate", "--run_dir=run")
 RESUME = ("train.py", "--resume", "--run_dir=run", "--max_runtime_minutes=0.05")
 EXPORT = ("export.py", "--run_dir=run", "--output_dir=exports", "--tflite=", "--eval_images=1")
 COMPARE = ("-m", "keras_preact.analysis", "compare", "run", "net1", "--output_dir=page")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with ForkServer(tmp_path_factory.mktemp("output")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -198,6 +198,11 @@ class TrainConfig:
                     f"--flagfile=configs/digits_resnet20.flags. Received: {name}=None"
                 )
 
+    def architecture(self) -> dict[str, Any]:
+        """The arguments beside depth, sizes and classes that `ResNetV2` and `describe` take."""
+        names = ("stem", "block", "unit", "projection", "width_multiplier")
+        return {**{name: getattr(self, name) for name in names}, "shortcut": self.make_shortcut()}
+
     def updated(self, **given: Any) -> "TrainConfig":
         """A copy with other values; a given field unsets the one it excludes."""
         unset = {

@@ -129,11 +129,6 @@ def _describe(config: TrainConfig, info: DatasetInfo) -> Description:
         config.depth,
         input_shape=info.image_shape,
         classes=info.classes,
-        stem=config.stem,
-        block=config.block,
-        unit=config.unit,
-        shortcut=config.make_shortcut(),
-        projection=config.projection,
-        width_multiplier=config.width_multiplier,
+        **config.architecture(),
         print_fn=None,
     )

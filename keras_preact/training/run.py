@@ -213,12 +213,7 @@ def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -
         config.depth,
         input_shape=info.image_shape,
         classes=info.classes,
-        stem=config.stem,
-        block=config.block,
-        unit=config.unit,
-        shortcut=config.make_shortcut(),
-        projection=config.projection,
-        width_multiplier=config.width_multiplier,
+        **config.architecture(),
         stochastic_depth_rate=config.stochastic_depth_rate,
     )
     for layer in model._flatten_layers() if sync_bn else ():

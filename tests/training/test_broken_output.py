@@ -6,18 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from fork_server import ROOT, ForkServer
+from fork_server import ROOT
 
 from keras_preact.training import checkpoint, metrics
 
 TRAIN = ("train.py", "--dataset=digits", "--depth=8", "--log_steps=1", "--global_batch_size=128")
 TIMEOUT_SECONDS = 180
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with ForkServer(tmp_path_factory.mktemp("output")) as server:
-        yield server
 
 
 def newest(folder):

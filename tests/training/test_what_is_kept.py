@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from etils import epath
-from fork_server import ROOT, ForkServer
+from fork_server import ROOT
 from same_runs import saved
 from small_runs import at_step, small
 
@@ -20,12 +20,6 @@ from keras_preact.training.run_folder import RunFolder
 
 TIMEOUT_SECONDS = 180
 TRAIN = ("--dataset=digits", "--depth=8", "--global_batch_size=128", "--log_steps=1")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with ForkServer(tmp_path_factory.mktemp("output")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
