@@ -203,7 +203,7 @@ def is_typed(value, kind):
     return type(value) is kind
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(JSON_VALUES, st.sampled_from(KINDS))
 def test_any_value_becomes_one_of_the_type_or_is_refused(value, kind):
     text = json.dumps(value)
@@ -220,7 +220,7 @@ def test_any_value_becomes_one_of_the_type_or_is_refused(value, kind):
             assert json.loads(json.dumps(found)) == json.loads(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
 def test_any_bytes_are_parsed_as_the_standard_library_does_or_refused(data):
     try:

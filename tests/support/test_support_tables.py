@@ -65,7 +65,7 @@ def test_what_is_no_such_table_is_named_with_file_and_line(tmp_path, data, end):
     assert end in message and len(message) < 400
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.booleans())
 def test_any_bytes_are_lines_of_the_columns_or_refused(tmp_path_factory, data, headed):
     path = tmp_path_factory.mktemp("any") / "it.csv"
@@ -81,7 +81,7 @@ def test_any_bytes_are_lines_of_the_columns_or_refused(tmp_path_factory, data, h
         assert [sorted(cells) for _, cells in found] == [sorted(cells) for cells in expected]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(st.text(max_size=25) | st.integers().map(str) | st.floats().map(str))
 def test_a_cell_is_a_number_or_refused(cell):
     try:

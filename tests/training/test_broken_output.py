@@ -22,10 +22,10 @@ def newest(folder):
     ("stdout", "stderr"),
     [
         ("broken", ""),
-        ("/dev/full", "/dev/full"),
-        ("closed", ""),
-        ("", "closed"),
         ("closed", "closed"),
+        pytest.param("/dev/full", "/dev/full", marks=pytest.mark.slow),
+        pytest.param("closed", "", marks=pytest.mark.slow),
+        pytest.param("", "closed", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_ends_as_ever_where_its_output_goes_nowhere(tmp_path, server, stdout, stderr):
@@ -76,6 +76,7 @@ def test_ctrl_c_saves_where_the_reader_of_a_pipe_dies_of_it_too(tmp_path):
         assert_saved(tmp_path, process, 130)
 
 
+@pytest.mark.slow
 def test_under_nohup_training_goes_on_when_its_terminal_is_closed(tmp_path):
     terminal, side = os.openpty()
     # nohup: as a shell starts what is to outlive its terminal.

@@ -290,7 +290,7 @@ def test_a_scontrol_that_cannot_be_run_is_named(scontrol):
         from_environment(SLURM)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(
     st.dictionaries(
         st.sampled_from([*SLURM, "TF_CONFIG"]),
@@ -322,7 +322,7 @@ TASKS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(
     st.fixed_dictionaries({"cluster": JOBS | JSON_VALUES}, optional={"task": TASKS | JSON_VALUES})
 )

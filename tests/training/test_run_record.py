@@ -207,7 +207,7 @@ PLACES = [
 ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), JSON_VALUES), min_size=1, max_size=2))
 def test_any_values_are_read_with_their_types_or_refused_with_the_file(tmp_path_factory, changes):
     record = copy.deepcopy(RECORD)
@@ -235,7 +235,7 @@ def test_any_values_are_read_with_their_types_or_refused_with_the_file(tmp_path_
         assert json.dumps(found.history) == json.dumps(written.get("history", []))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(st.data())
 def test_any_bytes_are_read_or_refused_with_the_file(tmp_path_factory, data):
     text = json.dumps(RECORD).encode()
