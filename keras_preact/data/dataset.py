@@ -155,7 +155,7 @@ class Dataset:
         return self.eval_source.file(index)
 
     def digests(self) -> dict[str, str]:
-        """What tells the images of each split from others, wherever they lie: 12 letters each.
+        """Digests that tell the images of each split from others, wherever they lie: 12 letters.
 
         Cheap: of files, names, sizes and a few contents; of images in memory, the labels.
 

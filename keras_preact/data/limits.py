@@ -1,4 +1,4 @@
-"""What of an image file must be known before it is decoded, lest it take all memory or time.
+"""Bounds of an image file, checked before it is decoded, lest it take all memory or time.
 
 One rule for folders and for servers, made of TensorFlow's operations alone.
 """
@@ -143,7 +143,7 @@ def _sides_by_kind(encoded, kinds):
 
 
 def _most_pixels(sides, covered):
-    """Of an image, or of what it is enlarged to, which for a thin one is far more."""
+    """Pixels of an image or of its enlargement, which for a thin image has far more."""
     sides = tf.cast(sides, tf.float64)
     scale = tf.reduce_max(tf.constant(covered, tf.float64) / sides)
     return tf.reduce_prod(sides) * tf.maximum(scale, 1) ** 2

@@ -371,7 +371,7 @@ def survive(run: Callable[[], int]) -> int:
 
 
 def _drop_output():
-    """What is left of it would fail once more as Python ends."""
+    """Sends what is still buffered nowhere; it would fail once more as Python ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

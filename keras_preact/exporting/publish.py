@@ -30,7 +30,7 @@ class _Data:
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """What all versions share, as report.json has it beside their figures."""
+    """The part of report.json that all versions share."""
 
     data: _Data
     model_name: str
@@ -136,7 +136,7 @@ class ExportFolder:
         return wanted or served or default
 
     def _read_record(self):
-        """What report.json says; None where there is none."""
+        """The shared part of report.json; None where there is no such file."""
         report = self.path / f"{REPORT}.json"
         if not report.exists():
             return None

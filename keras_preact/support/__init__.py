@@ -1,1 +1,1 @@
-"""What every program needs and no network does."""
+"""General parts that every program needs and no network does."""

@@ -35,7 +35,7 @@ def refusal() -> ImportError | None:
 
 
 def _wrong_backend():
-    """What is wrong with the backend that Keras has, or would have; None for nothing."""
+    """The error in the backend that Keras has, or would have; None where it is right."""
     if "keras" in sys.modules:
         backend = sys.modules["keras"].backend.backend()
     else:

@@ -110,7 +110,7 @@ def _group_limits(root, swap_bytes):
 
 
 def _number(path):
-    """What a file of a control group holds; infinite where that is no limit, or no number."""
+    """The number in a file of a control group; infinite where it is no limit, or no number."""
     try:
         number = int(next(_lines(path), ""))
     except ValueError:

@@ -49,7 +49,7 @@ def _cut(text):
 
 
 def contents(path: epath.PathLike, most_bytes: int = MOST_BYTES) -> bytes:
-    """What a file holds.
+    """Reads the bytes of a file.
 
     Raises:
         ValueError: if it is no regular file, or is too long.
@@ -89,7 +89,7 @@ def named(path: epath.PathLike, what: str) -> Iterator[None]:
 
 
 def read_json(path: epath.PathLike, kind: type[T], what: str) -> T:
-    """What a JSON file holds, as `typed` gives it.
+    """Reads a JSON file as an instance of a type.
 
     Args:
         path: of the file, on a disk or in a bucket.

@@ -17,7 +17,7 @@ MOST_BYTES = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a CSV file must hold.
+    """The columns and lines that a CSV file must have.
 
     Args:
         columns: names of the columns, which are its first line.

@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """What was received, for an error: in quotes, escaped and at most 200 letters long."""
+    """Quotes a received text in an error: escaped and at most 200 letters long."""
     short = reprlib.Repr()
     short.maxstring = _MOST_LETTERS
     return short.repr(text)

@@ -132,7 +132,7 @@ class Agreement:
 
 
 def facts_of_flags(config: TrainConfig) -> dict[str, Any]:
-    """What must be equal of a worker's flags, and of the versions that it runs."""
+    """The flags and versions of a worker that must equal those of the others."""
     return {
         **{name: value for name, value in config.to_json().items() if name not in _FREE},
         "version of keras_preact": version.__version__,
@@ -144,7 +144,7 @@ def facts_of_flags(config: TrainConfig) -> dict[str, Any]:
 
 
 def facts_of_decision(decision: Decision) -> dict[str, Any]:
-    """What must be equal of how a worker computes."""
+    """The devices, precision and XLA of a worker, which must equal those of the others."""
     return {
         "devices": f"{len(decision.devices)} {decision.devices[0].partition(':')[0]}",
         "precision": decision.precision,
@@ -153,7 +153,7 @@ def facts_of_decision(decision: Decision) -> dict[str, Any]:
 
 
 def facts_of_data(config: TrainConfig, data: Dataset) -> dict[str, Any]:
-    """What must be equal of a worker's data and of the run in run_dir, and where it finds them."""
+    """The data and the run of a worker, which must equal the others', and where they lie."""
     info = dataclasses.asdict(data.info)
     digests = {f"{split} images": digest for split, digest in data.digests().items()}
     facts = {"data_dir": config.data_dir, **info, **digests}

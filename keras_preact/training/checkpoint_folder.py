@@ -94,7 +94,7 @@ def newest_undamaged(
 
 
 def _without_index(path):
-    """What is missing where a manifest leaves out the file that TensorFlow begins with."""
+    """Names the index where it is missing; a manifest may leave it out. None where it is there."""
     index = f"{PREFIX}.index"
     return None if (epath.Path(path) / index).exists() else f"it has no {index}"
 

@@ -92,7 +92,7 @@ class _Task:
 
 @dataclasses.dataclass(frozen=True)
 class _TfConfig:
-    """What is read of TF_CONFIG; clouds add fields of their own."""
+    """The fields of TF_CONFIG that are read; clouds add others."""
 
     cluster: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     task: _Task = _Task("worker", 0)

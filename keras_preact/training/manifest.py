@@ -1,4 +1,4 @@
-"""What the manifest of a sealed folder says of its files."""
+"""The manifest of a sealed folder: its files with their sizes and checksums."""
 
 import dataclasses
 import re

@@ -97,7 +97,7 @@ class Meeting:
         self._connections = {}
 
     def _gather(self, arrived, reached_all):
-        """Of the chief: whether all have come, who are then told so."""
+        """Accepts workers as the chief; returns whether all have come, and tells them so."""
         for connection in arrived:
             index = _introduced(connection, len(self._cluster.addresses))
             if index is None:
@@ -115,7 +115,7 @@ class Meeting:
         return True
 
     def _join(self, arrived, reached_all):
-        """Of the others: whether the chief has said that all have come."""
+        """Greets the chief as a worker; returns whether it has said that all have come."""
         for connection in arrived:
             connection.close()
         if 0 not in self._connections:
@@ -148,7 +148,7 @@ class Meeting:
         return [self._name(index) for index in indices if index not in here]
 
     def _collect(self):
-        """What the others say; those that have ended are left out, and the rest not waited for."""
+        """Collects the values of the other workers, until one of them has ended."""
         values, waiting = {}, dict(self._connections)
         while waiting and len(values) + len(waiting) == len(self._connections):
             for connection in select.select(list(waiting.values()), [], [])[0]:

@@ -1,4 +1,4 @@
-"""What a run needs of the machine's memory at least, before anything is built for it."""
+"""Lower bounds of the memory that a run needs, known before anything is built."""
 
 import dataclasses
 import math
@@ -51,7 +51,7 @@ def check(config: TrainConfig, info: DatasetInfo, decision: Decision) -> None:
 
 
 def training_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision) -> int:
-    """What a process holds at once in a training step, at least.
+    """Returns a lower bound of the bytes that a process holds at once in a training step.
 
     The images of its devices, as bytes; where these are parts of the processor, also, for
     each of them, weights, statistics, momentum and averages; and either the activations of
@@ -81,7 +81,7 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision) -
 
 
 def evaluation_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision) -> int:
-    """What a process holds at once in a step of an evaluation, at least.
+    """Returns a lower bound of the bytes that a process holds at once in an evaluation step.
 
     Args:
         config: of the run.
@@ -98,7 +98,7 @@ def evaluation_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision)
 def inference_bytes(
     config: TrainConfig, info: DatasetInfo, images: int, value_bytes: int = _FLOAT32_BYTES
 ) -> int:
-    """What a network and the largest output of one of its units take, at least.
+    """Returns the bytes of a network and of the largest output of its units.
 
     Args:
         config: that the network is built by.

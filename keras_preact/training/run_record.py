@@ -1,4 +1,4 @@
-"""What config.json says of a run, read back and checked."""
+"""The record of a run, config.json, read back and checked."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ _MOST_LETTERS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """Those that are read; what else the file holds is for people, or of a later version."""
+    """The parts of the file that are read; others are for people, or of a later version."""
 
     config: dict
     dataset: dict
