@@ -11,7 +11,7 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_preact import exporting
-from keras_preact.training import program
+from keras_preact.support import program
 
 
 def main(given: dict) -> None:

@@ -12,8 +12,8 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_preact import training
-from keras_preact.support import commands
-from keras_preact.training import program, run_folder
+from keras_preact.support import commands, program
+from keras_preact.training import run_folder
 
 
 def main(given: dict) -> None:

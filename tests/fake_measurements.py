@@ -6,8 +6,14 @@ import math
 import matplotlib.image
 import numpy as np
 
-from keras_preact.analysis.results import Initialisation, Lesions, PathLengths
-from keras_preact.propagation.results import Backward, Forward, Moments
+from keras_preact.analysis.results import (
+    Backward,
+    Forward,
+    Initialisation,
+    Lesions,
+    Moments,
+    PathLengths,
+)
 
 
 def names(count):

@@ -17,7 +17,8 @@ from fork_server import TIMED_OUT
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from keras_preact.training import TrainConfig, metrics, run
+from keras_preact.training import TrainConfig, run
+from keras_preact.training.reporting import metrics_file
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +93,7 @@ def steps_of(folder):
     newest = [path.name for path in (folder / "checkpoints").glob("step-*")]
     best = [path.name for path in (folder / "checkpoints" / "best").glob("step-*")]
     try:
-        rows = len(metrics.read(folder / "metrics.csv"))
+        rows = len(metrics_file.read(folder / "metrics.csv"))
     except ValueError:
         rows = 0
     return max(int(name[5:]) for name in newest), len(best), rows

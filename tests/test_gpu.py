@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_preact.layers import BatchNormalization
-from keras_preact.training import TrainConfig, metrics, run
+from keras_preact.training import TrainConfig, run
+from keras_preact.training.reporting import metrics_file
 
 pytestmark = pytest.mark.gpu
 
@@ -29,7 +30,7 @@ def test_all_gpus_train_as_one_processor_does(tmp_path, precision, xla):
         options["sync_bn"] = True
     run(CONFIG.updated(run_dir=str(tmp_path / "cpu"), devices="cpu", **options))
     run(CONFIG.updated(run_dir=str(tmp_path / "gpu"), precision=precision, xla=xla, **options))
-    cpu, gpu = (metrics.read(tmp_path / name / "metrics.csv")[-1] for name in ("cpu", "gpu"))
+    cpu, gpu = (metrics_file.read(tmp_path / name / "metrics.csv")[-1] for name in ("cpu", "gpu"))
     exact = precision == "float32" and (xla == "off" or GPUS == 1)
     assert gpu.train_loss == pytest.approx(cpu.train_loss, rel=5e-3 if exact else 0.1)
 

@@ -14,7 +14,12 @@ from fake_measurements import backward, forward, initialisation
 from matplotlib.mathtext import MathTextParser
 from PIL import Image
 
-from keras_preact.analysis import (
+from keras_preact.benchmark import plot as benchmark_plot
+from keras_preact.exporting import plot as export_plot
+from keras_preact.exporting.checks.parity import Agreement, Speed
+from keras_preact.exporting.markdown import to_markdown
+from keras_preact.exporting.report import Artifact
+from keras_preact.studies import (
     compare_plots,
     initialisation_plot,
     page,
@@ -22,15 +27,10 @@ from keras_preact.analysis import (
     study_plots,
     tables,
 )
-from keras_preact.analysis.results import RunCurves
-from keras_preact.benchmark import plot as benchmark_plot
-from keras_preact.exporting import plot as export_plot
-from keras_preact.exporting.compare import Agreement, Speed
-from keras_preact.exporting.markdown import to_markdown
-from keras_preact.exporting.report import Artifact
-from keras_preact.propagation import pictures as propagation_pictures
-from keras_preact.training import curves, pictures
-from keras_preact.training.metrics import Row
+from keras_preact.studies.run_curves import RunCurves
+from keras_preact.training.reporting import curves, pictures
+from keras_preact.training.reporting import propagation_figure as propagation_pictures
+from keras_preact.training.reporting.metrics_file import Row
 
 NAMES = {
     "formula": r"$\frac{1}$",

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from keras_preact.analysis.config import AnalysisConfig
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.exporting import ExportConfig
+from keras_preact.studies.config import AnalysisConfig
 from keras_preact.training import TrainConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

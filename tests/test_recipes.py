@@ -6,9 +6,9 @@ import re
 import pytest
 from absl import flags
 
+from keras_preact.support import flags as config_flags
 from keras_preact.training import TrainConfig
-from keras_preact.training import flags as config_flags
-from keras_preact.training.optimizer import make_schedule
+from keras_preact.training.steps.optimizer import make_schedule
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ("cifar.flags", "imagenet.flags")

@@ -13,10 +13,12 @@ import export
 import train
 from keras_preact import ResNetV2
 from keras_preact.analysis import __main__ as analysis
-from keras_preact.analysis.config import AnalysisConfig
 from keras_preact.exporting import ExportConfig
-from keras_preact.training import TrainConfig, flags, program, propagation_log, run
-from keras_preact.training.lock import locked
+from keras_preact.studies.config import AnalysisConfig
+from keras_preact.support import flags, program
+from keras_preact.support.lock import locked
+from keras_preact.training import TrainConfig, run
+from keras_preact.training.reporting import propagation_file
 
 # main, its configuration, and under which name it takes words.
 PROGRAMS = {
@@ -317,7 +319,7 @@ def with_line(name, line):
     def harm(here):
         path = here / "run" / name
         if not path.exists():
-            path.write_text(",".join(propagation_log.COLUMNS) + "\n")
+            path.write_text(",".join(propagation_file.COLUMNS) + "\n")
         path.write_bytes(path.read_bytes() + line + b"\n")
 
     return harm

@@ -1,10 +1,18 @@
-"""Does the signal propagate as the paper says? Arrays in, arrays out; no plotting needed."""
+"""The paper's equations measured on any network: arrays in, arrays out."""
 
+from keras_preact.analysis.backward_pass import backward
 from keras_preact.analysis.draws import initialisation
+from keras_preact.analysis.forward_pass import forward
 from keras_preact.analysis.lesions import lesion
 from keras_preact.analysis.paths import path_lengths
-from keras_preact.analysis.results import Initialisation, Lesions, PathLengths
-from keras_preact.propagation import Backward, Forward, Moments, backward, forward
+from keras_preact.analysis.results import (
+    Backward,
+    Forward,
+    Initialisation,
+    Lesions,
+    Moments,
+    PathLengths,
+)
 
 __all__ = [
     "Backward",

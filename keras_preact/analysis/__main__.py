@@ -5,9 +5,9 @@ python -m keras_preact.analysis [STUDY] [FLAGS]
 
 import sys
 
-from keras_preact.analysis.config import STUDIES, AnalysisConfig
-from keras_preact.analysis.run import run
-from keras_preact.training import program
+from keras_preact.studies.config import STUDIES, AnalysisConfig
+from keras_preact.studies.run import run
+from keras_preact.support import program
 
 COMMAND = "-m keras_preact.analysis"
 _STUDIES = "\n".join(f"  {name}: {text}" for name, text in STUDIES.items())

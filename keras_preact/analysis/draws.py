@@ -5,9 +5,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from keras_preact.analysis import chain
+from keras_preact.analysis.backward_pass import Loss, of_chain
 from keras_preact.analysis.results import Initialisation
-from keras_preact.propagation import chain
-from keras_preact.propagation.backward_pass import Loss, of_chain
 
 
 def initialisation(

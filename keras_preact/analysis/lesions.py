@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_preact.analysis import chain
 from keras_preact.analysis.results import Lesions
-from keras_preact.propagation import chain
 
 
 def lesion(

@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.analysis.results import PathLengths
-from keras_preact.propagation import chain
-from keras_preact.propagation.backward_pass import (
+from keras_preact.analysis import chain
+from keras_preact.analysis.backward_pass import (
     Loss,
     cross_entropy,
     of_loss,
@@ -17,7 +16,8 @@ from keras_preact.propagation.backward_pass import (
     pull_back,
     tolerance,
 )
-from keras_preact.propagation.forward_pass import exact
+from keras_preact.analysis.forward_pass import exact
+from keras_preact.analysis.results import PathLengths
 
 # Gradients pulled through one computation of a unit.
 _TOGETHER = 4

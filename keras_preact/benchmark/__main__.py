@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from keras_preact.benchmark import output, runner
 from keras_preact.benchmark.config import BenchmarkConfig
-from keras_preact.training import program
-from keras_preact.training.errors import RunError
+from keras_preact.support import program
+from keras_preact.support.errors import RunError
 
 COMMAND = "-m keras_preact.benchmark"
 

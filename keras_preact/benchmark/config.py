@@ -6,11 +6,11 @@ import os
 
 from etils import epath
 
-from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
+from keras_preact.support.choices import one_of
+from keras_preact.support.options import LARGEST, option
 from keras_preact.support.paths import usable
 from keras_preact.support.text import shown
-from keras_preact.training.config import LARGEST, option
 
 FRAMEWORKS = ("keras_preact", "keras", "torch")
 MODES = ("train", "inference", "serving")

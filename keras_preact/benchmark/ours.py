@@ -11,15 +11,16 @@ import tensorflow as tf
 from keras_preact.benchmark import serving
 from keras_preact.benchmark.tensorflow_device import device
 from keras_preact.data import DatasetInfo
-from keras_preact.exporting import network, rewriting, saved_model
+from keras_preact.exporting.formats import saved_model
+from keras_preact.exporting.graph import network, rewriting
 from keras_preact.models import ResNetV2
-from keras_preact.training import TrainConfig, optimizer
-from keras_preact.training.decision import Machine, decide
-from keras_preact.training.distribution import make_strategy
-from keras_preact.training.feeding import feed
-from keras_preact.training.normalization import make_normalizer
-from keras_preact.training.state import make_state
-from keras_preact.training.step import TrainStep
+from keras_preact.training import TrainConfig
+from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
+from keras_preact.training.distribution.distributed_input import feed
+from keras_preact.training.distribution.strategies import make_strategy
+from keras_preact.training.steps import optimizer
+from keras_preact.training.steps.train_state import make_state
+from keras_preact.training.steps.train_step import TrainStep
 
 if TYPE_CHECKING:
     from keras_preact.benchmark.job import Job
@@ -77,14 +78,14 @@ def _export(job, folder):
 
 def _training(config, batches, shape, job):
     info = _info(job, shape)
-    decision = decide(config, Machine.here())
-    strategy = make_strategy(decision)
+    plan = make_compute_plan(config, Machine.here())
+    strategy = make_strategy(plan)
     with strategy.scope():
         model = ResNetV2(config.depth, input_shape=shape)
         schedule = optimizer.make_schedule(config, info.train_count)
         state = make_state(config, model, optimizer.make_optimizer(config, schedule, model))
-    step = TrainStep(state, config, info, decision, strategy)
-    iterator = feed(strategy, lambda share: batches)
+    step = TrainStep(state, config, info, plan, strategy)
+    iterator = feed(strategy, lambda shard: batches)
 
     def take(steps):
         start = time.perf_counter()
@@ -96,12 +97,12 @@ def _training(config, batches, shape, job):
 
 
 def _inference(config, batches, shape, job):
-    model, normalize = ResNetV2(config.depth, input_shape=shape), make_normalizer(MEAN, STD)
+    model, info = ResNetV2(config.depth, input_shape=shape), _info(job, shape)
 
     # Compiled by XLA where training is, as Keras' predict is.
-    @tf.function(jit_compile=decide(config, Machine.here()).xla)
+    @tf.function(jit_compile=make_compute_plan(config, Machine.here()).xla)
     def infer(images):
-        return model(normalize(images), training=False)
+        return model(info.normalize(images), training=False)
 
     def take(steps):
         start = time.perf_counter()

@@ -3,8 +3,8 @@
 from keras_preact.benchmark import plot, report
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.runner import Outcome
+from keras_preact.support.files import write_whole
 from keras_preact.support.paths import is_regular
-from keras_preact.training.files import write_whole
 
 # Both kinds can be told by so many bytes.
 _FIRST_BYTES = 4096

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.rows import COLUMNS, Row
 from keras_preact.benchmark.runner import Outcome
-from keras_preact.training.machine import cores, processor
+from keras_preact.support.machine import cores, processor
 from keras_preact.version import __version__
 
 WIDTH = 98

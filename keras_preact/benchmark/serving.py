@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_preact.exporting.saved_model import SessionModel
+from keras_preact.exporting.formats.saved_model import SessionModel
 
 _SIGNATURE = "serving_default"
 

@@ -3,6 +3,6 @@
 from keras_preact.data import datasets
 from keras_preact.data.dataset import Dataset, DatasetInfo
 from keras_preact.data.datasets import load
-from keras_preact.data.order import Share
+from keras_preact.data.order import Shard
 
-__all__ = ["Dataset", "DatasetInfo", "Share", "datasets", "load"]
+__all__ = ["Dataset", "DatasetInfo", "Shard", "datasets", "load"]

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.data.augmentation import AUGMENTATIONS
-from keras_preact.data.order import DRAWS, DataOrder, Share
+from keras_preact.data.order import DRAWS, DataOrder, Shard
 from keras_preact.data.sources import Encoded, InMemory
-from keras_preact.layers.lookup import one_of
+from keras_preact.support.choices import one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,12 @@ class DatasetInfo:
     def classes(self) -> int:
         return len(self.class_names)
 
+    def normalize(self, images: tf.Tensor) -> tf.Tensor:
+        """Images in 0 to 255, of any dtype, as float32 ones of mean 0 and deviation 1."""
+        # Constants are made where they are used: each replica then has its own.
+        mean, std = tf.constant(self.mean), tf.constant(self.std)
+        return (tf.cast(images, tf.float32) - mean) / std
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -58,12 +64,12 @@ class Dataset:
         seed: int = 0,
         start_step: int = 0,
         augmentation: str | None = None,
-        share: Share = Share(),  # noqa: B008 - frozen
-        restarts: Sequence[int] = (),
+        shard: Shard = Shard(),  # noqa: B008 - frozen
+        reshuffles: Sequence[int] = (),
     ) -> tf.data.Dataset:
         """The endless stream of training batches, from start_step on.
 
-        Batches, their order and their augmentation depend on (seed, restarts, step)
+        Batches, their order and their augmentation depend on (seed, reshuffles, step)
         alone; see `DataOrder`. An image that cannot be read ends the stream with a
         `tf.errors.OpError`; `unreadable` says which one it was.
 
@@ -72,24 +78,24 @@ class Dataset:
             seed: a whole number, at least 0.
             start_step: the step that the first batch belongs to.
             augmentation: one of `AUGMENTATIONS`; by default what suits the data set.
-            share: of several replicas, those whose pieces of each batch to return, one
+            shard: of several replicas, those whose pieces of each batch to return, one
                 after the other.
-            restarts: the steps from which on the order is drawn anew; see `DataOrder`.
+            reshuffles: the steps from which on the order is drawn anew; see `DataOrder`.
 
         Returns:
             Batches (images, labels): uint8 (batch, height, width, channels), int32 (batch,).
 
         Raises:
             ValueError: if the augmentation is unknown or does not fit the images, a
-                batch cannot be cut into equal pieces, or restarts do not ascend.
+                batch cannot be cut into equal pieces, or reshuffles do not ascend.
         """
         augmentation = self.check_augmentation(augmentation)
-        order = DataOrder(len(self.train_source), batch_size, seed, restarts)
-        size = share.piece_size(batch_size)
+        order = DataOrder(len(self.train_source), batch_size, seed, reshuffles)
+        size = shard.piece_size(batch_size)
 
         def pieces():
             for batch in order.batches(start_step):
-                yield from zip(*map(share.pieces, batch), strict=True)
+                yield from zip(*map(shard.pieces, batch), strict=True)
 
         indices = tf.data.Dataset.from_generator(
             pieces,
@@ -105,7 +111,7 @@ class Dataset:
     def eval(
         self,
         batch_size: int,
-        share: Share = Share(),  # noqa: B008 - frozen
+        shard: Shard = Shard(),  # noqa: B008 - frozen
         indices: np.ndarray | None = None,
     ) -> tf.data.Dataset:
         """Every evaluation image once, in order, in batches of one size.
@@ -114,7 +120,7 @@ class Dataset:
 
         Args:
             batch_size: images in a batch.
-            share: as for `train`.
+            shard: as for `train`.
             indices: of the images wanted, int64 (count,); by default all.
 
         Returns:
@@ -126,10 +132,10 @@ class Dataset:
         """
         if indices is None:
             indices = np.arange(len(self.eval_source))
-        count, size = len(indices), share.piece_size(batch_size)
+        count, size = len(indices), shard.piece_size(batch_size)
         padded = -(-count // batch_size) * batch_size
         positions = np.arange(padded).reshape(-1, batch_size)
-        own = np.concatenate([np.stack(share.pieces(batch)).ravel() for batch in positions])
+        own = np.concatenate([np.stack(shard.pieces(batch)).ravel() for batch in positions])
         filled = indices[np.where(own < count, own, 0)]
         weights = (own < count).astype(np.float32)
         images = self.eval_source.eval_images(tf.data.Dataset.from_tensor_slices(filled))
@@ -141,10 +147,10 @@ class Dataset:
         )
 
     def train_indices(
-        self, step: int, batch_size: int, *, seed: int = 0, restarts: Sequence[int] = ()
+        self, step: int, batch_size: int, *, seed: int = 0, reshuffles: Sequence[int] = ()
     ) -> np.ndarray:
         """The images of a step of `train`, over all replicas: indices, int64 (batch_size,)."""
-        return DataOrder(len(self.train_source), batch_size, seed, restarts).batch(step)[0]
+        return DataOrder(len(self.train_source), batch_size, seed, reshuffles).batch(step)[0]
 
     def eval_name(self, index: int) -> str:
         """How to call an evaluation image: the path of its file, if it has one of its own."""

@@ -1,4 +1,4 @@
-"""The order of the training images: a function of (seed, restarts, step) alone."""
+"""The order of the training images: a function of (seed, reshuffles, step) alone."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ DRAWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class Shard:
     """The part of every global batch that one process computes.
 
     A global batch is cut into as many consecutive pieces as there are replicas, so that
@@ -61,7 +61,7 @@ class DataOrder:
     s * batch_size to (s + 1) * batch_size - 1, so any step is found without going
     through those before it.
 
-    A run that was rolled back to a checkpoint restarts there: what it had not seen by then
+    A run that was rolled back to a checkpoint reshuffles there: what it had not seen by then
     is drawn anew, in another order and with other random integers. Every epoch remains a
     permutation; of the one under way only the rest is permuted.
 
@@ -69,14 +69,14 @@ class DataOrder:
         count: number of training images.
         batch_size: images in a step.
         seed: a whole number, at least 0; another seed is another stream.
-        restarts: the steps from which on everything is drawn anew, in ascending order; one
+        reshuffles: the steps from which on everything is drawn anew, in ascending order; one
             that occurs twice is drawn anew twice.
 
     Raises:
-        ValueError: if one of them is below its least value, or restarts do not ascend.
+        ValueError: if one of them is below its least value, or reshuffles do not ascend.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, restarts: Sequence[int] = ()):
+    def __init__(self, count: int, batch_size: int, seed: int, reshuffles: Sequence[int] = ()):
         for name, value, least in (
             ("count", count, 1),
             ("batch_size", batch_size, 1),
@@ -87,7 +87,7 @@ class DataOrder:
         self.count = count
         self.batch_size = batch_size
         self.seed = seed
-        self.restarts = _check_restarts(restarts)
+        self.reshuffles = _check_reshuffles(reshuffles)
         # Two epochs: a batch may lie across their border.
         self._epoch = functools.lru_cache(maxsize=2)(self._compute_epoch)
 
@@ -97,7 +97,7 @@ class DataOrder:
         Returns:
             Indices into the data set, int64 (batch_size,), and the random integers
             of each image, int32 (batch_size, DRAWS), a function of (seed, epoch, index) and
-            the restarts before it.
+            the reshuffles before it.
         """
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs = positions // self.count
@@ -117,8 +117,8 @@ class DataOrder:
             step += 1
 
     def _compute_epoch(self, epoch):
-        offsets = [step * self.batch_size - epoch * self.count for step in self.restarts]
-        # Of the restarts before an epoch, the last leaves nothing of the others.
+        offsets = [step * self.batch_size - epoch * self.count for step in self.reshuffles]
+        # Of the reshuffles before an epoch, the last leaves nothing of the others.
         before = sum(offset <= 0 for offset in offsets)
         order, draws = self._draw(np.arange(self.count), epoch, before)
         for restart, offset in enumerate(offsets[before:], before + 1):
@@ -134,11 +134,11 @@ class DataOrder:
         return order, generator.integers(0, 2**31 - 1, size=(len(images), DRAWS), dtype=np.int32)
 
 
-def _check_restarts(restarts):
-    restarts = tuple(restarts)
-    if restarts != tuple(sorted(restarts)) or any(step < 0 for step in restarts):
+def _check_reshuffles(reshuffles):
+    reshuffles = tuple(reshuffles)
+    if reshuffles != tuple(sorted(reshuffles)) or any(step < 0 for step in reshuffles):
         raise ValueError(
-            "restarts must be steps of at least 0 in ascending order. "
-            f"Received: restarts={restarts}"
+            "reshuffles must be steps of at least 0 in ascending order. "
+            f"Received: reshuffles={reshuffles}"
         )
-    return restarts
+    return reshuffles

@@ -12,7 +12,7 @@ from keras_preact.data.class_names import check_class_names
 from keras_preact.data.reading import list_folder, one_line
 from keras_preact.data.sources import Encoded, InMemory, spread
 from keras_preact.data.tfds_records import check_count, label_rule, open_records
-from keras_preact.layers.lookup import one_of
+from keras_preact.support.choices import one_of
 from keras_preact.support.paths import usable
 
 # The data sets that need no tensorflow-datasets; here for the error that lists all names.

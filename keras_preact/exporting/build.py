@@ -7,17 +7,19 @@ import tensorflow as tf
 from etils import epath
 
 from keras_preact.data.limits import JPEG
-from keras_preact.exporting import network, publish, saved_model, serving, warmup
-from keras_preact.exporting.compare import Predict
+from keras_preact.exporting import export_folder
+from keras_preact.exporting.checks.parity import Predict
 from keras_preact.exporting.config import ExportConfig
+from keras_preact.exporting.formats import saved_model
+from keras_preact.exporting.formats.tflite import LiteModel, convert
+from keras_preact.exporting.formats.tflite_metadata import add_metadata
+from keras_preact.exporting.graph import network
+from keras_preact.exporting.serving import server_files, warmup
 from keras_preact.exporting.source import Source
-from keras_preact.exporting.tflite import LiteModel, convert
-from keras_preact.exporting.tflite_metadata import add_metadata
-from keras_preact.training.feeding import naming_unreadable
-from keras_preact.training.files import remove
-from keras_preact.training.machine import cores
-from keras_preact.training.normalization import make_normalizer
-from keras_preact.training.progress import say
+from keras_preact.support.console import say
+from keras_preact.support.files import remove
+from keras_preact.support.machine import cores
+from keras_preact.training.distribution.distributed_input import naming_unreadable
 
 _JPEG_QUALITY = 95
 # Warm-up requests hold dozens of copies.
@@ -43,12 +45,11 @@ class Built:
 
 def keras_predictor(source: Source) -> Predict:
     """What the Keras model itself says of images."""
-    normalize = make_normalizer(source.data.info.mean, source.data.info.std)
     returns_logits = source.model.layers[-1].name == network.CLASSIFIER
 
     @tf.function(input_signature=[tf.TensorSpec([None, *source.data.info.image_shape], tf.uint8)])
     def predict(images):
-        answer = source.model(normalize(images), training=False)
+        answer = source.model(source.data.info.normalize(images), training=False)
         return tf.nn.softmax(answer) if returns_logits else answer
 
     return lambda images: predict(images).numpy()
@@ -61,7 +62,7 @@ def write_saved_model(
     options = {"freeze": config.freeze, "max_image_pixels": config.max_image_pixels}
     saved_model.write(graph, source.data.info, folder, **options)
     session = saved_model.SessionModel(folder)
-    return Built(publish.SAVED_MODEL, "float32", folder, session.predict), session
+    return Built(export_folder.SAVED_MODEL, "float32", folder, session.predict), session
 
 
 def write_tflite(
@@ -92,7 +93,7 @@ def write_tflite(
         path = folder / f"{kind}.tflite"
         path.write_bytes(described)
         built.append(
-            Built(f"{publish.TFLITE}/{kind}", kind, path, LiteModel(path, cores()).predict)
+            Built(f"{export_folder.TFLITE}/{kind}", kind, path, LiteModel(path, cores()).predict)
         )
     remove(plain)
     return built
@@ -117,5 +118,5 @@ def write_serving(
         file = tf.io.encode_jpeg(image, quality=_JPEG_QUALITY).numpy()
     warmup.write(version, model_name, image, file)
     folder.mkdir()
-    for name, contents in serving.files(model_name, image, file).items():
+    for name, contents in server_files.files(model_name, image, file).items():
         (folder / name).write_bytes(contents)

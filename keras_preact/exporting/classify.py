@@ -15,8 +15,8 @@ import tensorflow as tf
 from etils import epath
 
 from keras_preact.data.reading import one_line
-from keras_preact.exporting.client import Answer, survive
-from keras_preact.exporting.decoding import refusal
+from keras_preact.exporting.formats.decoding import refusal
+from keras_preact.exporting.serving.client import Answer, survive
 from keras_preact.support.paths import is_regular, usable
 from keras_preact.support.text import printable
 

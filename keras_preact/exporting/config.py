@@ -4,11 +4,11 @@ import dataclasses
 import math
 
 from keras_preact.data.limits import MAX_IMAGE_PIXELS
-from keras_preact.exporting.serving import check_model_name
-from keras_preact.exporting.tflite import KINDS
-from keras_preact.layers.lookup import one_of
-from keras_preact.training.config import CHECKPOINTS, option
-from keras_preact.training.validation import LARGEST
+from keras_preact.exporting.formats.tflite import KINDS
+from keras_preact.exporting.serving.server_files import check_model_name
+from keras_preact.support.choices import one_of
+from keras_preact.support.options import LARGEST, option
+from keras_preact.training.config import CHECKPOINTS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_preact.exporting.compare import THROUGHPUT_BATCH
+from keras_preact.exporting.checks.parity import THROUGHPUT_BATCH
 from keras_preact.exporting.report import Artifact
 from keras_preact.support.text import markdown
 

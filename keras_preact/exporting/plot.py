@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from keras_preact.exporting.compare import THROUGHPUT_BATCH
+from keras_preact.exporting.checks.parity import THROUGHPUT_BATCH
 from keras_preact.exporting.report import Artifact
 from keras_preact.support.plotting import as_png, figure
 from keras_preact.support.text import printable

@@ -8,9 +8,9 @@ from typing import Any
 
 from etils import epath
 
-from keras_preact.exporting.compare import Agreement, Speed
-from keras_preact.exporting.gate import Tolerance
-from keras_preact.training.files import sha256
+from keras_preact.exporting.checks.parity import Agreement, Speed
+from keras_preact.exporting.checks.tolerances import Tolerance
+from keras_preact.support.files import sha256
 
 KERAS = "keras"
 

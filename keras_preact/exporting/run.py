@@ -8,15 +8,17 @@ import keras
 import tensorflow as tf
 from etils import epath
 
-from keras_preact.exporting import build, network, plot, publish, report, rewriting, serving, source
+from keras_preact.exporting import build, export_folder, plot, report, source
+from keras_preact.exporting.checks.verification import Proof
 from keras_preact.exporting.config import ExportConfig
+from keras_preact.exporting.export_folder import ExportFolder
+from keras_preact.exporting.graph import network, rewriting
 from keras_preact.exporting.markdown import to_markdown
-from keras_preact.exporting.proof import Proof
-from keras_preact.exporting.publish import ExportFolder
+from keras_preact.exporting.serving import server_files
 from keras_preact.support.commands import module, this_python
-from keras_preact.training.feeding import naming_unreadable
-from keras_preact.training.machine import cores, processor
-from keras_preact.training.progress import say
+from keras_preact.support.console import say
+from keras_preact.support.machine import cores, processor
+from keras_preact.training.distribution.distributed_input import naming_unreadable
 from keras_preact.version import __version__
 
 
@@ -54,7 +56,7 @@ def _output_dir(config):
 
 def _fill(stage, folder, exported, config, name, commands):
     """Writes and proves all files; returns them with what has been measured of them."""
-    version = stage / publish.SAVED_MODEL / str(folder.version)
+    version = stage / export_folder.SAVED_MODEL / str(folder.version)
     keras_predictor = build.keras_predictor(exported)
     proof = Proof(exported, keras_predictor, config)
     steps = rewriting.rewrite(network.trace(exported.model, exported.data.info.image_shape))
@@ -62,9 +64,11 @@ def _fill(stage, folder, exported, config, name, commands):
     graph = steps[-1].graph
     saved_model, session = build.write_saved_model(graph, exported, config, version)
     of_bytes = proof.of_bytes(session)
-    lite_folder = stage / publish.TFLITE / str(folder.version)
+    lite_folder = stage / export_folder.TFLITE / str(folder.version)
     lite = build.write_tflite(graph, exported, config, lite_folder)
-    build.write_serving(exported, name, proof.sample_images[0], stage / publish.SERVING, version)
+    build.write_serving(
+        exported, name, proof.sample_images[0], stage / export_folder.SERVING, version
+    )
     say("Comparing with the Keras model")
     artifacts = proof.of_files([saved_model, *lite], stage)
     facts = _facts(exported, folder, config)
@@ -98,7 +102,7 @@ def _facts(exported, folder, config):
 
 def _commands(model_name, folder):
     """What to do with the export, by title."""
-    saved_model, served = shlex.quote(str(folder.saved_model)), folder.path / publish.SERVING
+    saved_model, served = shlex.quote(str(folder.saved_model)), folder.path / export_folder.SERVING
     request, client, example = (
         shlex.quote(str(served / name))
         for name in ("request_bytes.json", "client.py", "example.jpg")
@@ -106,7 +110,7 @@ def _commands(model_name, folder):
     return {
         "Classify an image": f"{module('keras_preact.exporting.classify')} "
         f"--model={saved_model} {example}",
-        "Serve it": serving.docker_command(model_name, folder.path),
+        "Serve it": server_files.docker_command(model_name, folder.path),
         "Ask the server": f"{this_python()} {client} {example}",
         "The same with curl": f"curl -d @{request} "
         f"http://localhost:8501/v1/models/{model_name}:predict",
@@ -114,7 +118,7 @@ def _commands(model_name, folder):
 
 
 def _write_report(stage, version, facts, artifacts):
-    folder = stage / publish.REPORTS / str(version)
+    folder = stage / export_folder.REPORTS / str(version)
     folder.mkdir(parents=True)
     title = f"{facts['model']['name']}, version {version}, on {facts['machine']}"
     for name, contents in (
@@ -123,7 +127,7 @@ def _write_report(stage, version, facts, artifacts):
         ("png", plot.png(artifacts, title)),
     ):
         for place in (folder, stage):
-            (place / f"{publish.REPORT}.{name}").write_bytes(contents)
+            (place / f"{export_folder.REPORT}.{name}").write_bytes(contents)
 
 
 def _summary(folder, artifacts, commands):

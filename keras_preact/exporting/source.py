@@ -6,10 +6,10 @@ import keras
 
 from keras_preact.data import Dataset
 from keras_preact.exporting.config import ExportConfig
-from keras_preact.exporting.network import CLASSIFIER
+from keras_preact.exporting.graph.network import CLASSIFIER
 from keras_preact.support.paths import usable
-from keras_preact.training import checkpoint
-from keras_preact.training.checkpoint_folder import step_of
+from keras_preact.training.checkpoints import checkpoint
+from keras_preact.training.checkpoints.folder import step_of
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.run import load_data, restore_data, restore_model
 from keras_preact.training.run_folder import RunFolder

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_preact.layers.lookup import one_of
+from keras_preact.support.choices import one_of
 
 OPERATIONS = ("conv", "bn", "relu")
 

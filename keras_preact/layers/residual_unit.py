@@ -6,11 +6,11 @@ from keras_preact.layers import activation_order, shortcut_choice
 from keras_preact.layers.activation_order import ActivationOrder
 from keras_preact.layers.batch_norm import BatchNormalization
 from keras_preact.layers.convolution import Conv2D
-from keras_preact.layers.lookup import one_of
 from keras_preact.layers.shortcuts import Shortcut
 from keras_preact.layers.stochastic_depth import StochasticDepth, check_rate
 from keras_preact.layers.taps import Taps
 from keras_preact.layers.zero_pad import PROJECTIONS, ZeroPad
+from keras_preact.support.choices import one_of
 
 # Kernel sizes of the convolutions, first to last, and output channels per inner filter.
 BLOCKS = {"single": ((3,), 1), "basic": ((3, 3), 1), "bottleneck": ((1, 3, 1), 4)}

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_preact.layers.lookup import one_of
 from keras_preact.layers.shortcuts import (
     ConstantScaling,
     Convolution,
@@ -16,6 +15,7 @@ from keras_preact.layers.shortcuts import (
     Shortcut,
     ShortcutOnlyGating,
 )
+from keras_preact.support.choices import one_of
 from keras_preact.support.text import shown
 
 SHORTCUTS = {

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from keras_preact.layers import BLOCKS, PROJECTIONS
-from keras_preact.layers.lookup import one_of
+from keras_preact.support.choices import one_of
 
 # Units per stage. Source: "Deep Residual Learning for Image Recognition", table 1; 200
 # from "Identity Mappings in Deep Residual Networks", section 5.

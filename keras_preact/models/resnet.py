@@ -15,10 +15,10 @@ from keras_preact.layers import (
     shortcut_choice,
 )
 from keras_preact.layers import activation_order as activation_orders
-from keras_preact.layers.lookup import one_of
 from keras_preact.layers.max_pooling import SymmetricMaxPooling2D
 from keras_preact.layers.stochastic_depth import check_rate
 from keras_preact.models import architectures
+from keras_preact.support.choices import one_of
 
 UnitFactory = Callable[..., keras.layers.Layer]
 

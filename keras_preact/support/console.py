@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from tqdm import tqdm
+
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 
@@ -93,3 +95,10 @@ def _open_missing(descriptor):
 def _survived():
     # ValueError: the stream has been closed.
     return contextlib.suppress(OSError, ValueError)
+
+
+def say(text: str) -> None:
+    """Prints a line that stays, beside any bar, from any thread; where it cannot, goes on."""
+    stream = stdout()
+    tqdm.write(text, file=stream)
+    stream.flush()

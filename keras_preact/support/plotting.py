@@ -1,10 +1,34 @@
-"""Pictures as PNG files in memory, whatever the names in them are."""
+"""Pictures as PNG files in memory: one matplotlib set-up, one palette, lines by residual unit."""
 
 import contextlib
 import functools
 import io
+import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+# Okabe and Ito's palette, which the colour-blind can tell apart, without its yellow, which is
+# too pale for lines on white.
+COLORS = ("#56B4E9", "#D55E00", "#000000", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Some signals are equal (those before and after an identity). The later lines are thinner and
+# broken, so that they do not hide the earlier ones; the markers serve grey print.
+_LINES = (("-", 3.4, 8), ("--", 2.2, 6.5), ("-.", 1.6, 5), (":", 1.6, 4), ((0, (5, 1)), 1, 3))
+STYLES = tuple(
+    {"color": color, "marker": marker, "linestyle": line, "linewidth": width, "markersize": size}
+    for color, marker, (line, width, size) in zip(COLORS, MARKERS, _LINES, strict=False)
+)
+UNIT_LABEL = "residual unit, first to last"
+
+# More units have a marker on some of them only.
+_MOST_MARKERS = 20
+# More are drawn with thinner lines.
+_MANY_UNITS = 100
+# Less could not be told from 0 beside the largest of float32 numbers.
+_MOST_DECADES = 30
+_LETTERS_PER_INCH = 11
 
 
 def figure(**options):
@@ -61,3 +85,149 @@ def _texts(formulas: bool) -> Iterator[None]:
         # A box stands in its place.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         yield
+
+
+def titled_figure(title: str, width_inches: float, height_inches: float):
+    """An empty matplotlib figure under a title, which is wrapped."""
+    lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * width_inches))
+    height = height_inches + 0.2 * len(lines)
+    empty = figure(figsize=(width_inches, height))
+    # A title may have dollar signs, which are no formula.
+    empty.suptitle("\n".join(lines), parse_math=False)
+    return empty
+
+
+def plain(text: str) -> str:
+    """A text for a legend in which dollar signs start no formula."""
+    return text.replace("$", r"\$")
+
+
+def lines(axes, series: Mapping[str, np.ndarray], *, log: bool = False) -> None:
+    """Draws a line for each series (units,) against the number of the unit, from 1.
+
+    What is not finite is left out, and on a log scale what is not above 0 too; the legend
+    then says in how many units.
+    """
+    for place, (label, values) in enumerate(series.items()):
+        shown, remark = _drawable(values, log)
+        numbers = np.arange(1, len(shown) + 1)
+        style = {"markevery": marked(shown, place), **STYLES[place]}
+        if len(shown) > _MANY_UNITS:
+            style["linewidth"] *= 0.6
+        axes.plot(numbers, shown, label=label + remark, **style)
+    if log:
+        fit_log(axes, np.concatenate([np.ravel(values) for values in series.values()]))
+    axes.grid(alpha=0.3)
+
+
+def positive(values: np.ndarray) -> np.ndarray:
+    """The values with NaN for those that a log scale has no place for."""
+    values = np.asarray(values, "float64")
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def _drawable(values, log):
+    """The values with NaN for those without a place on the axis, and a remark on these."""
+    values = np.asarray(values, "float64")
+    missing = {"not finite": ~np.isfinite(values)}
+    if log:
+        missing |= {"0": values == 0, "below 0": np.isfinite(values) & (values < 0)}
+    remarks = []
+    for words, places in missing.items():
+        if places.all():
+            remarks.append(words)
+        elif places.any():
+            units = "unit" if places.sum() == 1 else "units"
+            remarks.append(f"{words} in {places.sum()} {units}")
+    remark = f" ({', '.join(remarks)})" if remarks else ""
+    return np.where(np.any(list(missing.values()), axis=0), np.nan, values), remark
+
+
+def marked(values: np.ndarray, place: int) -> list[int]:
+    """The indices that have a marker: a few, staggered by the place of the line, and all those
+    without a neighbour, which a line could not show."""
+    apart = -(-len(values) // _MOST_MARKERS)
+    there = np.pad(np.isfinite(values), 1)
+    alone = there[1:-1] & ~there[:-2] & ~there[2:]
+    regular = np.arange(len(values)) % apart == place % len(STYLES) * apart // len(STYLES)
+    return np.flatnonzero(regular | alone).tolist()
+
+
+def fit_log(axes, values: np.ndarray, most_decades: float = _MOST_DECADES) -> None:
+    """Makes the y axis logarithmic, over all values that it can show.
+
+    It spans a decade at least, so that rounding does not look like a slope, and
+    `most_decades` at most, down from the highest value.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    axes.set_yscale("log")
+    values = np.asarray(values, "float64")
+    exponents = np.log10(values[np.isfinite(values) & (values > 0)])
+    if not exponents.size:
+        axes.set_ylim(0.1, 10)
+        note(axes, "nothing above 0")
+        return
+    low, high = np.clip([exponents.min(), exponents.max()], -300, 300)
+    low = max(low, high - most_decades)
+    spare = max(min(0.05 * (high - low), 0.5), (1 - (high - low)) / 2)
+    axes.set_ylim(10 ** (low - spare), 10 ** (high + spare))
+    if high - low < 3 and low > -3 and high < 4:
+        # 0.02 is easier to read than 2 x 10^-2.
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_two_or_five))
+
+
+def _two_or_five(value, _):
+    text = f"{value:g}"
+    return text if text.strip("0.") in ("2", "5") else ""
+
+
+def note(axes, text: str) -> None:
+    """Writes into the middle of a panel why nothing is drawn there."""
+    place = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    axes.text(0.5, 0.5, text, color="0.35", bbox={"color": "white"}, **place)
+
+
+def unit_axis(axes, count: int, stages: np.ndarray | None = None, names: bool = True) -> None:
+    """Sets the x axis to units 1 to `count`, with thin lines between the stages.
+
+    Args:
+        axes: of matplotlib.
+        count: of units.
+        stages: int (units,), the stage of each; no lines without.
+        names: whether the stages' names stand above.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(0.5, count + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if stages is None:
+        return
+    starts = np.flatnonzero(np.diff(stages, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], count], strict=True):
+        if start:
+            axes.axvline(start + 0.5, color="0.5", linewidth=0.8, zorder=0)
+        if names:
+            # A narrow stage has room for its number only.
+            name = f"stage {stages[start]}" if end - start > 0.1 * count else f"{stages[start]}"
+            axes.annotate(
+                name,
+                ((start + end + 1) / 2, 1),
+                (0, 3),
+                xycoords=axes.get_xaxis_transform(),
+                textcoords="offset points",
+                ha="center",
+                fontsize="small",
+                color="0.35",
+            )
+
+
+def legend(figure, handles: Sequence) -> None:
+    """A legend of labelled artists below all panels, in as many columns as fit."""
+    longest = max(len(handle.get_label().replace(r"\mathcal", "")) for handle in handles)
+    columns = int(figure.get_figwidth() * _LETTERS_PER_INCH / (longest + 8))
+    columns = min(max(columns, 1), len(handles))
+    # As many rows as needed, evenly filled.
+    columns = -(-len(handles) // -(-len(handles) // columns))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=4)

@@ -1,9 +1,10 @@
 """One run: configuration, loop, checkpoints and figures."""
 
-from keras_preact.training.cluster import WorkerLostError
+from keras_preact.support.errors import SaveError
+from keras_preact.support.signals import Interrupted
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.errors import DivergenceError, SaveError
-from keras_preact.training.interruption import Interrupted
+from keras_preact.training.distribution.cluster import WorkerLostError
 from keras_preact.training.run import run
+from keras_preact.training.steps.step_metrics import DivergenceError
 
 __all__ = ["DivergenceError", "Interrupted", "SaveError", "TrainConfig", "WorkerLostError", "run"]

@@ -6,12 +6,12 @@ from typing import Any
 
 from keras_preact.data.augmentation import AUGMENTATIONS
 from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcut_choice
-from keras_preact.layers.lookup import one_of
 from keras_preact.models import architectures
 from keras_preact.support import records
+from keras_preact.support.choices import one_of
+from keras_preact.support.options import LARGEST, option
 from keras_preact.support.text import shown
 from keras_preact.training import validation
-from keras_preact.training.validation import LARGEST
 
 MODES = ("train", "evaluate")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
@@ -27,12 +27,6 @@ EXCLUSIVE = (
     ("schedule_steps", "schedule_epochs"),
     ("drop_steps", "drop_epochs"),
 )
-
-
-def option(group: str, help_text: str, default: Any = None, choices=None) -> Any:
-    """A field of a configuration that becomes a flag: its group, help text and choices."""
-    metadata = {"group": group, "help": help_text, "choices": choices and tuple(choices)}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,26 +2,14 @@
 
 import collections
 import contextlib
-import os
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-# A terminal that is closed sends the last.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Programs such as timeout send a signal to the process and to its group at once.
-SAME_SIGNAL_SECONDS = 0.2
+from keras_preact.support.signals import Interrupted, heard
+
 TIME_UP_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: to be started again
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, has saved, and can be resumed."""
-
-    def __init__(self, why: str, exit_code: int):
-        super().__init__(why)
-        self.exit_code = exit_code
 
 
 class Interruption:
@@ -85,46 +73,3 @@ class Interruption:
         self._signal = number
         name = signal.Signals(number).name
         self._tell(f"{name}: stopping after this step. A second signal ends at once.")
-
-
-@contextlib.contextmanager
-def heard(first: Callable[[int], None], handler: Callable) -> Iterator[None]:
-    """A context in which `SIGNALS` are heard at once; the second ends the process.
-
-    Python's own handlers wait until TensorFlow returns, a compilation later. SIGHUP is no
-    second signal, as a closed terminal sends it more than once, and stays ignored where it
-    was, as under nohup. To be entered in the main thread.
-
-    Args:
-        first: takes the number of the first signal, in another thread, at once.
-        handler: Python's own, called in the main thread once it can be.
-    """
-    ear, mouth = socket.socketpair()
-    mouth.setblocking(False)
-    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    numbers = [number for number in SIGNALS if not (nohup and number == signal.SIGHUP)]
-    previous = {number: signal.signal(number, handler) for number in numbers}
-    previous_fd = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_listen, args=(ear, first), daemon=True).start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(previous_fd)
-        for number, earlier in previous.items():
-            signal.signal(number, earlier)
-        mouth.close()
-
-
-def _listen(ear, first):
-    heard_at = None
-    with ear:
-        while received := ear.recv(1):
-            number = received[0]
-            if number not in SIGNALS:
-                continue
-            now = time.monotonic()
-            if heard_at is None:
-                heard_at = now
-                first(number)
-            elif now - heard_at > SAME_SIGNAL_SECONDS and number != signal.SIGHUP:
-                os._exit(128 + number)

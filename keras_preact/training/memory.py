@@ -7,7 +7,7 @@ from keras_preact.data import DatasetInfo
 from keras_preact.models import Description, describe
 from keras_preact.support import memory
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.decision import Decision
+from keras_preact.training.distribution.compute_plan import ComputePlan
 
 _FLOAT32_BYTES = 4
 
@@ -31,26 +31,26 @@ def check_image_size(config: TrainConfig) -> None:
         )
 
 
-def check(config: TrainConfig, info: DatasetInfo, decision: Decision) -> None:
+def check(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> None:
     """Refuses a run that the machine's memory surely cannot hold; GPUs say so themselves.
 
     Args:
         config: of the run.
         info: of its data.
-        decision: how it computes.
+        plan: how it computes.
 
     Raises:
         ValueError: if a step needs more than there is.
     """
     trains = config.mode == "train"
     memory.check(
-        (training_bytes if trains else evaluation_bytes)(config, info, decision),
+        (training_bytes if trains else evaluation_bytes)(config, info, plan),
         f"A step of {config.global_batch_size:,} images through ResNet-{config.depth}",
         (field.name for field in dataclasses.fields(config)),
     )
 
 
-def training_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision) -> int:
+def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> int:
     """Returns a lower bound of the bytes that a process holds at once in a training step.
 
     The images of its devices, as bytes; where these are parts of the processor, also, for
@@ -61,38 +61,38 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision) -
     Args:
         config: of the run.
         info: of its data.
-        decision: how it computes.
+        plan: how it computes.
     """
-    images = _image_bytes(config, info, decision)
-    if not _on_processor(decision):
+    images = _image_bytes(config, info, plan)
+    if not _on_processor(plan):
         return images
     net = _describe(config, info)
     variables = net.parameters + net.moving_statistics
     copies = 2 if config.ema_decay is not None else 1
     state = copies * variables + (net.parameters if config.momentum else 0)
-    piece = config.global_batch_size // (decision.replicas * config.gradient_accumulation_steps)
-    activations = piece * net.activations * _value_bytes(decision)
-    if decision.xla:
+    piece = config.global_batch_size // (plan.replicas * config.gradient_accumulation_steps)
+    activations = piece * net.activations * _value_bytes(plan)
+    if plan.xla:
         # It may compute BN and ReLU again, and keep what convolutions return alone.
         activations //= 2
     gradients = _FLOAT32_BYTES * net.parameters
-    replicas = len(decision.devices)
+    replicas = len(plan.devices)
     return images + replicas * _FLOAT32_BYTES * state + max(activations, gradients)
 
 
-def evaluation_bytes(config: TrainConfig, info: DatasetInfo, decision: Decision) -> int:
+def evaluation_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> int:
     """Returns a lower bound of the bytes that a process holds at once in an evaluation step.
 
     Args:
         config: of the run.
         info: of its data.
-        decision: how it computes.
+        plan: how it computes.
     """
-    images = _image_bytes(config, info, decision)
-    if not _on_processor(decision):
+    images = _image_bytes(config, info, plan)
+    if not _on_processor(plan):
         return images
-    piece = config.global_batch_size // decision.replicas
-    return images + inference_bytes(config, info, piece, _value_bytes(decision))
+    piece = config.global_batch_size // plan.replicas
+    return images + inference_bytes(config, info, piece, _value_bytes(plan))
 
 
 def inference_bytes(
@@ -112,16 +112,16 @@ def inference_bytes(
     return _FLOAT32_BYTES * variables + images * largest * value_bytes
 
 
-def _image_bytes(config, info, decision):
-    return config.global_batch_size // decision.workers * math.prod(info.image_shape)
+def _image_bytes(config, info, plan):
+    return config.global_batch_size // plan.workers * math.prod(info.image_shape)
 
 
-def _on_processor(decision):
-    return decision.devices[0].startswith("CPU")
+def _on_processor(plan):
+    return plan.devices[0].startswith("CPU")
 
 
-def _value_bytes(decision):
-    return _FLOAT32_BYTES if decision.precision == "float32" else _FLOAT32_BYTES // 2
+def _value_bytes(plan):
+    return _FLOAT32_BYTES if plan.precision == "float32" else _FLOAT32_BYTES // 2
 
 
 def _describe(config: TrainConfig, info: DatasetInfo) -> Description:

@@ -7,19 +7,22 @@ import typing
 import tensorflow as tf
 
 from keras_preact.data import Dataset
-from keras_preact.training.checkpoint import Checkpoints
+from keras_preact.training.checkpoints.checkpoint import Checkpoints
+from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.errors import DivergenceError
-from keras_preact.training.evaluation import Evaluation, evaluate, make_eval_step
-from keras_preact.training.feeding import feed_evaluation, feed_training, naming_unreadable
+from keras_preact.training.distribution.distributed_input import (
+    feed_evaluation,
+    feed_training,
+    naming_unreadable,
+)
 from keras_preact.training.interruption import Interruption
-from keras_preact.training.optimizer import StepSchedule
-from keras_preact.training.position import Position
-from keras_preact.training.probe import Probe
-from keras_preact.training.reports import Reports
-from keras_preact.training.state import TrainState
-from keras_preact.training.statistics import Recomputation, ReplicaStatistics
-from keras_preact.training.writer import Writer
+from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
+from keras_preact.training.reporting.writer import Writer
+from keras_preact.training.steps.bn_statistics import Recomputation, ReplicaStatistics
+from keras_preact.training.steps.evaluation import Evaluation, evaluate, make_eval_step
+from keras_preact.training.steps.optimizer import StepSchedule
+from keras_preact.training.steps.step_metrics import DivergenceError, Reports
+from keras_preact.training.steps.train_state import TrainState
 
 
 class Milestones:
@@ -47,7 +50,7 @@ class Milestones:
         checkpoints: Checkpoints,
         writer: Writer,
         interruption: Interruption,
-        probe: Probe | None = None,
+        probe: PropagationRecorder | None = None,
     ):
         self.config, self.data, self.state, self.schedule = config, data, state, schedule
         self.strategy, self.checkpoints, self.writer = strategy, checkpoints, writer
@@ -56,10 +59,10 @@ class Milestones:
         self._eval_step = make_eval_step(state.model, data.info, strategy, state.evaluated())
         self._recompute = Recomputation(state, data.info, strategy)
 
-    def begin(self, position: Position) -> None:
+    def begin(self, run_state: RunState) -> None:
         """What has been done so far."""
-        self.restarts, self.best_accuracy = position.restarts, position.best_accuracy
-        self.reports = Reports(position.step, position.reports)
+        self.reshuffles, self.best_accuracy = run_state.reshuffles, run_state.best_accuracy
+        self.reports = Reports(run_state.step, run_state.reports)
 
     def feed(self, start: int):
         """An iterator over the training batches from a step on."""
@@ -70,14 +73,14 @@ class Milestones:
             seed=self.config.seed,
             start_step=start,
             augmentation=self.config.augmentation,
-            restarts=self.restarts,
+            reshuffles=self.reshuffles,
         )
 
     def naming_unreadable(self, start: int, steps: int) -> contextlib.AbstractContextManager:
         """A context for steps from `start` on, in which images that cannot be read are named."""
 
         def indices():
-            options = {"seed": self.config.seed, "restarts": self.restarts}
+            options = {"seed": self.config.seed, "reshuffles": self.reshuffles}
             batch_size = self.config.global_batch_size
             for step in range(start, start + steps):
                 yield from self.data.train_indices(step, batch_size, **options)
@@ -175,18 +178,18 @@ class Milestones:
         self._refuse_divergence(done)
         batch_size, count = self.config.global_batch_size, self.data.info.train_count
         epoch = done * batch_size // count
-        position = Position(
+        run_state = RunState(
             step=done,
             epoch=epoch,
             step_in_epoch=done - epoch * count // batch_size,
             seed=self.config.seed,
-            restarts=self.restarts,
+            reshuffles=self.reshuffles,
             best_accuracy=self.best_accuracy,
             evaluated=evaluated,
             reports=self.reports.rows_since_evaluation(),
             replica_statistics=statistics,
         )
-        self.writer.save(position, best)
+        self.writer.save(run_state, best)
 
     def _collect(self):
         """Means over the steps since the last call; refuses what is not finite."""

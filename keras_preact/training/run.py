@@ -12,29 +12,30 @@ from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
 from keras_preact.support import console
 from keras_preact.support.commands import script
+from keras_preact.support.console import say
 from keras_preact.support.paths import usable
-from keras_preact.training import (
-    checkpoint,
-    distribution,
-    memory,
-    metrics,
-    optimizer,
-    propagation_log,
-)
-from keras_preact.training.agreement import Agreement
-from keras_preact.training.checkpoint_folder import step_of
-from keras_preact.training.cluster import from_environment
+from keras_preact.support.signals import Interrupted
+from keras_preact.training import memory
+from keras_preact.training.checkpoints import checkpoint
+from keras_preact.training.checkpoints.folder import step_of
+from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.evaluation import Evaluation, evaluate, make_eval_step
-from keras_preact.training.feeding import feed_evaluation, naming_unreadable
-from keras_preact.training.interruption import Interrupted, Interruption
-from keras_preact.training.position import Position
-from keras_preact.training.probe import Probe
-from keras_preact.training.progress import say
+from keras_preact.training.distribution import strategies
+from keras_preact.training.distribution.agreement import Agreement
+from keras_preact.training.distribution.cluster import from_environment
+from keras_preact.training.distribution.distributed_input import (
+    feed_evaluation,
+    naming_unreadable,
+)
+from keras_preact.training.interruption import Interruption
+from keras_preact.training.reporting import metrics_file, propagation_file
+from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
+from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.run_folder import RunFolder, check_same_data
-from keras_preact.training.state import make_state
+from keras_preact.training.steps import optimizer
+from keras_preact.training.steps.evaluation import Evaluation, evaluate, make_eval_step
+from keras_preact.training.steps.train_state import make_state
 from keras_preact.training.trainer import Trainer
-from keras_preact.training.writer import Writer
 
 
 def run(config: TrainConfig) -> Evaluation:
@@ -66,15 +67,15 @@ def _train(config, cluster, agreement):
     folder = RunFolder(config.folder)
     with folder.locked(config.resume) if writes else contextlib.nullcontext():
         folder.check_free(config)
-        with distribution.prepared(config, cluster, agreement.on_decision) as (decision, strategy):
+        with strategies.prepared(config, cluster, agreement.on_plan) as (plan, strategy):
             keras.utils.set_random_seed(config.seed)
             data = load_data(config)
-            memory.check(config, data.info, decision)
+            memory.check(config, data.info, plan)
             agreement.on_data(data)
-            trainer = _make_trainer(config, data, folder, decision, strategy, writes, interruption)
-            position = _start(config, data, folder, trainer)
-            _announce(config, data, folder, trainer, decision, position)
-            result = _fit(trainer, position, folder)
+            trainer = _make_trainer(config, data, folder, plan, strategy, writes, interruption)
+            run_state = _start(config, data, folder, trainer)
+            _announce(config, data, folder, trainer, plan, run_state)
+            result = _fit(trainer, run_state, folder)
             trainer.writer.line(
                 f"Finished: evaluation {result}\n"
                 f"  run:    {folder}\n"
@@ -84,30 +85,30 @@ def _train(config, cluster, agreement):
             return result
 
 
-def _fit(trainer, position, folder):
+def _fit(trainer, run_state, folder):
     try:
-        return trainer.fit(position)
+        return trainer.fit(run_state)
     except Interrupted as interrupted:
         if folder.aside.exists():
             interrupted.add_note(folder.kept_aside())
         raise
 
 
-def _make_trainer(config, data, folder, decision, strategy, writes, interruption):
+def _make_trainer(config, data, folder, plan, strategy, writes, interruption):
     schedule = optimizer.make_schedule(config, data.info.train_count)
     with strategy.scope():
         model = build_model(config, data.info, sync_bn=config.sync_bn)
         sgd = optimizer.make_optimizer(config, schedule, model)
         state = make_state(config, model, sgd)
     measures = config.log_propagation_steps and writes
-    probe = Probe(model, data, config) if measures else None
+    probe = PropagationRecorder(model, data, config) if measures else None
     checkpoints = checkpoint.Checkpoints(
         folder.checkpoints, state, config.keep_checkpoints, say, folder.run_id, folder.check_ours
     )
     title = f"{model.name}, {config.unit}, on {data.info.name}"
     writer = Writer(folder, checkpoints, config, data, title, writes)
     return Trainer(
-        config, data, state, schedule, decision, strategy, checkpoints, writer, interruption, probe
+        config, data, state, schedule, plan, strategy, checkpoints, writer, interruption, probe
     )
 
 
@@ -115,25 +116,25 @@ def _start(config, data, folder, trainer):
     """Where the run begins or goes on, once the folder is ready for it."""
     if config.resume and folder.holds_a_run():
         check_same_data(data.info, folder.read()[1], trained_on=True)
-        metrics.read(folder.metrics)
-        propagation_log.read(folder.propagation)
+        metrics_file.read(folder.metrics)
+        propagation_file.read(folder.propagation)
         folder.check_nothing_lost()
-        metrics.check_writable(folder.tensorboard)
+        metrics_file.check_writable(folder.tensorboard)
         return trainer.restore()
     if folder.holds_a_run() and trainer.writer.writes:
         folder.set_aside()
-    return Position(seed=config.seed)
+    return RunState(seed=config.seed)
 
 
-def _announce(config, data, folder, trainer, decision, position):
+def _announce(config, data, folder, trainer, plan, run_state):
     if trainer.writer.writes:
-        folder.begin(config, data.info, decision, position.step)
+        folder.begin(config, data.info, plan, run_state.step)
     model = trainer.model
     trainer.writer.line(
         f"{model.name} with {config.unit} units, {model.count_params():,} parameters, on "
         f"{data.info.train_count:,} images of {data.info.name} for {trainer.train_steps:,} "
-        f"steps of {config.global_batch_size}. Run folder: {folder}\n{decision}"
-        + (f"\nContinuing after step {position.step:,}" if position.step else "")
+        f"steps of {config.global_batch_size}. Run folder: {folder}\n{plan}"
+        + (f"\nContinuing after step {run_state.step:,}" if run_state.step else "")
         + (f"\n{folder.kept_aside()}" if folder.aside.exists() else "")
     )
 
@@ -144,15 +145,15 @@ def _evaluate(config, cluster, agreement):
     folder.check_evaluable(config)
     _, info = folder.read()
     checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
-    with distribution.prepared(config, cluster, agreement.on_decision) as (decision, strategy):
+    with strategies.prepared(config, cluster, agreement.on_plan) as (plan, strategy):
         data = load_data(config)
-        memory.check(config, info, decision)
+        memory.check(config, info, plan)
         agreement.on_data(data)
         check_same_data(data.info, info)
         with strategy.scope():
             # Anew: a run that goes on may have deleted it meanwhile.
             path = checkpoint.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
-            distribution.check_same_start(strategy, step_of(path))
+            strategies.check_same_start(strategy, step_of(path))
             model = restore_model(folder, path)
         step = make_eval_step(model, info, strategy)
         batches, steps = feed_evaluation(strategy, data, config.global_batch_size)

@@ -15,14 +15,15 @@ from etils import epath
 
 from keras_preact.data import DatasetInfo
 from keras_preact.support.aligned import aligned
+from keras_preact.support.errors import SaveError
+from keras_preact.support.files import lies_there, remove, write_whole
+from keras_preact.support.lock import locked
 from keras_preact.support.paths import usable
-from keras_preact.training import metrics, run_record
-from keras_preact.training.checkpoint_folder import listed, step_of, unfinished_steps
+from keras_preact.training import run_record
+from keras_preact.training.checkpoints.folder import listed, step_of, unfinished_steps
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.decision import Decision
-from keras_preact.training.errors import SaveError
-from keras_preact.training.files import lies_there, remove, write_whole
-from keras_preact.training.lock import locked
+from keras_preact.training.distribution.compute_plan import ComputePlan
+from keras_preact.training.reporting import metrics_file
 from keras_preact.version import __version__
 
 # Fields that may differ when a run is resumed: they change nothing that has been learned.
@@ -127,7 +128,7 @@ class RunFolder:
         """The signs of earlier checkpoints, in words."""
         # A run that was killed in its first save had written its row, and perhaps its best.
         begun = unfinished_steps(self.checkpoints)
-        rows = {row.step for row in metrics.read(self.metrics)} - begun
+        rows = {row.step for row in metrics_file.read(self.metrics)} - begun
         bests = set(map(step_of, listed(self.checkpoints / "best"))) - begun
         traces = [f"{self.metrics} has the evaluation after step {max(rows):,}"] if rows else []
         traces += [f"{self.checkpoints / 'best'} has that of step {step:,}" for step in bests]
@@ -190,14 +191,14 @@ class RunFolder:
         remove(self.aside)
 
     def begin(
-        self, config: TrainConfig, info: DatasetInfo, decision: Decision, step: int = 0
+        self, config: TrainConfig, info: DatasetInfo, plan: ComputePlan, step: int = 0
     ) -> None:
         """Writes what is needed to repeat, evaluate and export the run.
 
         Args:
             config: of the run.
             info: of its data.
-            decision: how it computes.
+            plan: how it computes.
             step: steps taken so far; what has changed since it was begun last is kept too.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -209,7 +210,7 @@ class RunFolder:
             "run": self.run_id,
             "config": config.to_json(),
             "dataset": dataclasses.asdict(info),
-            "decision": dataclasses.asdict(decision),
+            "decision": dataclasses.asdict(plan),
             "versions": _versions(),
             "history": [
                 *history,

@@ -6,8 +6,8 @@ from etils import epath
 
 from keras_preact.data import DatasetInfo
 from keras_preact.support import records
+from keras_preact.support.options import LARGEST
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.validation import LARGEST
 
 _WHAT = "the record of a run"
 _MOST_LETTERS = 1000

@@ -7,23 +7,23 @@ import typing
 import tensorflow as tf
 
 from keras_preact.data import Dataset
-from keras_preact.training.checkpoint import Checkpoints
+from keras_preact.training.checkpoints.checkpoint import Checkpoints
+from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.decision import Decision
-from keras_preact.training.distribution import check_same_start, wait_for_all
-from keras_preact.training.errors import DivergenceError
-from keras_preact.training.evaluation import Evaluation
-from keras_preact.training.feeding import UnreadableError
+from keras_preact.training.distribution.compute_plan import ComputePlan
+from keras_preact.training.distribution.distributed_input import UnreadableError
+from keras_preact.training.distribution.strategies import check_same_start, wait_for_all
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.milestones import Milestones
-from keras_preact.training.optimizer import StepSchedule
-from keras_preact.training.position import Position
-from keras_preact.training.probe import Probe
-from keras_preact.training.profiling import Profile
-from keras_preact.training.state import TrainState
-from keras_preact.training.step import TrainStep
+from keras_preact.training.reporting.profile import Profile
+from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
+from keras_preact.training.reporting.writer import Writer
+from keras_preact.training.steps.evaluation import Evaluation
+from keras_preact.training.steps.optimizer import StepSchedule
+from keras_preact.training.steps.step_metrics import DivergenceError
+from keras_preact.training.steps.train_state import TrainState
+from keras_preact.training.steps.train_step import TrainStep
 from keras_preact.training.timetable import Timetable
-from keras_preact.training.writer import Writer
 
 
 class Trainer:
@@ -34,7 +34,7 @@ class Trainer:
         data: to train and evaluate on.
         state: what the steps change, made in the scope of the strategy.
         schedule: the optimizer's schedule.
-        decision: how the run computes.
+        plan: how the run computes.
         strategy: over which replicas a batch is spread.
         checkpoints: of the run.
         writer: of the run's files; one that writes nothing in all processes but one.
@@ -48,19 +48,19 @@ class Trainer:
         data: Dataset,
         state: TrainState,
         schedule: StepSchedule,
-        decision: Decision,
+        plan: ComputePlan,
         strategy: tf.distribute.Strategy,
         checkpoints: Checkpoints,
         writer: Writer,
         interruption: Interruption,
-        probe: Probe | None = None,
+        probe: PropagationRecorder | None = None,
     ):
         self.config, self.data, self.strategy = config, data, strategy
         self.checkpoints, self.writer, self.interruption = checkpoints, writer, interruption
         self.model, self.train_steps = state.model, schedule.train_steps
-        self.several_workers = decision.workers > 1
+        self.several_workers = plan.workers > 1
         self.timetable = Timetable(config, schedule.train_steps, data.info.train_count)
-        self.train_step = TrainStep(state, config, data.info, decision, strategy)
+        self.train_step = TrainStep(state, config, data.info, plan, strategy)
         self.milestones = Milestones(
             config, data, state, schedule, strategy, checkpoints, writer, interruption, probe
         )
@@ -68,30 +68,30 @@ class Trainer:
             config.profile_steps if writer.writes else None, writer.folder.tensorboard
         )
 
-    def restore(self) -> Position:
+    def restore(self) -> RunState:
         """Restores the newest checkpoint, in all processes the same; the start, without any.
 
         Raises:
             ValueError: as `Checkpoints.restore` does, or if processes see different ones.
         """
-        position = self.checkpoints.restore(tidy=self.writer.writes)
-        check_same_start(self.strategy, position.step if position else 0)
-        if position is None:
-            return Position(seed=self.config.seed)
-        if position.seed != self.config.seed:
+        run_state = self.checkpoints.restore(tidy=self.writer.writes)
+        check_same_start(self.strategy, run_state.step if run_state else 0)
+        if run_state is None:
+            return RunState(seed=self.config.seed)
+        if run_state.seed != self.config.seed:
             raise ValueError(
                 f"The checkpoints in {self.writer.folder} must be of its run, whose seed is "
-                f"{self.config.seed}. Received: that of step {position.step:,}, of seed "
-                f"{position.seed}"
+                f"{self.config.seed}. Received: that of step {run_state.step:,}, of seed "
+                f"{run_state.seed}"
             )
-        self.milestones.statistics.scatter(position.replica_statistics)
-        return position
+        self.milestones.statistics.scatter(run_state.replica_statistics)
+        return run_state
 
-    def fit(self, position: Position) -> Evaluation:
+    def fit(self, run_state: RunState) -> Evaluation:
         """Trains to the end of the schedule.
 
         Args:
-            position: where the run stands.
+            run_state: where the run stands.
 
         Returns:
             The evaluation after the last step.
@@ -104,30 +104,30 @@ class Trainer:
             UnreadableError: if an image can no longer be read; where single steps are taken
                 by one process, the steps before are saved first.
         """
-        if position.step >= self.train_steps and position.evaluated:
-            self.writer.line(f"The run is complete: it has taken all {position.step:,} steps.")
+        if run_state.step >= self.train_steps and run_state.evaluated:
+            self.writer.line(f"The run is complete: it has taken all {run_state.step:,} steps.")
             if (evaluation := self.milestones.evaluate()) is None:
-                raise self.interruption.interrupted(f"after the last step, {position.step:,}")
+                raise self.interruption.interrupted(f"after the last step, {run_state.step:,}")
             return evaluation
         with (
             contextlib.closing(self.profile),
             self.interruption,
-            self.writer.writing(position, self.train_steps),
+            self.writer.writing(run_state, self.train_steps),
         ):
-            self.writer.example(self.data, position.step)
+            self.writer.example(self.data, run_state.step)
             while True:
                 try:
-                    return self._train_from(position)
+                    return self._train_from(run_state)
                 except DivergenceError as error:
-                    position = self._roll_back(error)
+                    run_state = self._roll_back(error)
 
-    def _train_from(self, position):
-        done = position.step
-        self.milestones.begin(position)
+    def _train_from(self, run_state):
+        done = run_state.step
+        self.milestones.begin(run_state)
         batches, evaluation, warm = self.milestones.feed(done), None, False
         if self.timetable.propagates(done):
             self.milestones.record_propagation(done)
-        if not position.evaluated:
+        if not run_state.evaluated:
             evaluation = self._evaluate(done)
         elif done == 0 and self.config.on_nan == "rollback":
             self.milestones.save(done)
@@ -197,7 +197,7 @@ class Trainer:
         raise self.interruption.interrupted(f"after step {done:,}, saved as {saved_as}")
 
     def _roll_back(self, error):
-        """The position to go on from, where the run may go on; else raises the error again."""
+        """The run_state to go on from, where the run may go on; else raises the error again."""
         advice = "A lower learning rate or a longer warm-up may help."
         rolls_back = self.config.on_nan == "rollback"
         if rolls_back:
@@ -205,17 +205,17 @@ class Trainer:
             wait_for_all(self.strategy)
         if not rolls_back or self.checkpoints.newest is None:
             raise DivergenceError(f"{error} Training has stopped. {advice}") from error
-        earlier = self.milestones.restarts
+        earlier = self.milestones.reshuffles
         if len(earlier) >= self.config.max_rollbacks:
             raise DivergenceError(
                 f"{error} Training has stopped: it has been rolled back {len(earlier)} times, as "
                 f"often as max_rollbacks allows. {advice}"
             ) from error
-        position = self.restore()
-        restarts = (*(min(step, position.step) for step in earlier), position.step)
+        run_state = self.restore()
+        reshuffles = (*(min(step, run_state.step) for step in earlier), run_state.step)
         self.writer.line(
-            f"{error} Rolled back to step {position.step:,}, to go on with another data order: "
-            f"{len(restarts)} of at most {self.config.max_rollbacks} times."
+            f"{error} Rolled back to step {run_state.step:,}, to go on with another data order: "
+            f"{len(reshuffles)} of at most {self.config.max_rollbacks} times."
         )
-        self.writer.set_back(position)
-        return dataclasses.replace(position, restarts=restarts)
+        self.writer.set_back(run_state)
+        return dataclasses.replace(run_state, reshuffles=reshuffles)

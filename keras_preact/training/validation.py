@@ -6,8 +6,8 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
-# Of what is counted: the range of 32 bits.
-LARGEST = 2**31 - 1
+from keras_preact.support.options import LARGEST
+
 # Of what each evaluation waits for, in silence.
 _MOST = {"recompute_bn_batches": 100_000}
 

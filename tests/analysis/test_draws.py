@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_preact.analysis import backward
 from keras_preact.analysis.draws import initialisation
 from keras_preact.models import ResNetV2
-from keras_preact.propagation import backward
 
 DEPTH = 8
 IMAGES = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype("float32")

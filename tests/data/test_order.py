@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_preact.data.order import DRAWS, DataOrder, Share
+from keras_preact.data.order import DRAWS, DataOrder, Shard
 
 seeds = st.integers(0, 2**32)
 counts = st.integers(1, 60)
@@ -134,10 +134,10 @@ def test_the_shares_of_all_processes_are_the_batch_in_its_order(data):
     batch = np.arange(replicas * size * 2).reshape(replicas * size, 2)
     pieces, first = [], 0
     for count in counts:
-        share = Share(replicas, first, count)
-        own = share.pieces(batch)
+        shard = Shard(replicas, first, count)
+        own = shard.pieces(batch)
         assert len(own) == count
-        assert {len(piece) for piece in own} == {size} == {share.piece_size(len(batch))}
+        assert {len(piece) for piece in own} == {size} == {shard.piece_size(len(batch))}
         pieces += own
         first += count
     np.testing.assert_array_equal(np.concatenate(pieces), batch)
@@ -145,17 +145,17 @@ def test_the_shares_of_all_processes_are_the_batch_in_its_order(data):
 
 def test_by_default_one_replica_has_the_whole_batch():
     batch = np.arange(7)
-    [piece] = Share().pieces(batch)
+    [piece] = Shard().pieces(batch)
     np.testing.assert_array_equal(piece, batch)
-    assert Share().piece_size(7) == 7
+    assert Shard().piece_size(7) == 7
 
 
 @pytest.mark.parametrize("arguments", [(0, 0, 0), (2, 0, 0), (2, -1, 1), (2, 1, 2), (2, 2, 1)])
 def test_replicas_that_are_not_among_all_are_refused(arguments):
-    with pytest.raises(ValueError, match=r"must be among the replicas\. Received: Share"):
-        Share(*arguments)
+    with pytest.raises(ValueError, match=r"must be among the replicas\. Received: Shard"):
+        Shard(*arguments)
 
 
 def test_a_batch_that_cannot_be_cut_evenly_is_refused():
     with pytest.raises(ValueError, match=r"multiple of the 4 replicas\. Received: batch_size=6"):
-        Share(4, 2, 2).piece_size(6)
+        Shard(4, 2, 2).piece_size(6)

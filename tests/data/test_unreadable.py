@@ -18,7 +18,7 @@ from keras_preact.data.tfrecord import index_files
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
-STREAM = {"seed": 3, "restarts": (2,)}
+STREAM = {"seed": 3, "reshuffles": (2,)}
 
 
 @pytest.fixture
@@ -180,15 +180,15 @@ def test_the_images_of_a_step_are_those_of_the_order(digits):
     order = DataOrder(1437, 50, 4, (3, 9))
     for step in (0, 9, 40):
         np.testing.assert_array_equal(
-            digits.train_indices(step, 50, seed=4, restarts=(3, 9)), order.batch(step)[0]
+            digits.train_indices(step, 50, seed=4, reshuffles=(3, 9)), order.batch(step)[0]
         )
 
 
 def test_a_stream_with_restarts_holds_the_images_of_the_order(digits):
-    stream = digits.train(50, seed=4, start_step=8, augmentation="none", restarts=(3, 9))
+    stream = digits.train(50, seed=4, start_step=8, augmentation="none", reshuffles=(3, 9))
     for step, (images, labels) in zip(range(8, 12), stream.as_numpy_iterator(), strict=False):
-        indices = digits.train_indices(step, 50, seed=4, restarts=(3, 9))
+        indices = digits.train_indices(step, 50, seed=4, reshuffles=(3, 9))
         np.testing.assert_array_equal(images, digits.train_source.images[indices])
         np.testing.assert_array_equal(labels, digits.train_source.labels[indices])
-    with pytest.raises(ValueError, match=r"ascending order\. Received: restarts=\(9, 3\)"):
-        digits.train(50, restarts=(9, 3))
+    with pytest.raises(ValueError, match=r"ascending order\. Received: reshuffles=\(9, 3\)"):
+        digits.train(50, reshuffles=(9, 3))

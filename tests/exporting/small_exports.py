@@ -13,12 +13,14 @@ from sklearn.datasets import load_digits
 
 from keras_preact import exporting
 from keras_preact.data import datasets
-from keras_preact.exporting import ExportConfig, compare
-from keras_preact.training import TrainConfig, curves, pictures, run
-from keras_preact.training.checkpoint import find
-from keras_preact.training.evaluation import Evaluation
+from keras_preact.exporting import ExportConfig
+from keras_preact.exporting.checks import parity
+from keras_preact.training import TrainConfig, run
+from keras_preact.training.checkpoints.checkpoint import find
+from keras_preact.training.reporting import curves, pictures
 from keras_preact.training.run import restore_model
 from keras_preact.training.run_folder import RunFolder
+from keras_preact.training.steps.evaluation import Evaluation
 
 COLOURS = {"blue": (60, 90, 170), "green": (70, 150, 80), "red": (170, 80, 70)}
 
@@ -41,7 +43,7 @@ def in_no_time():
     """A call is enough where a report measures for seconds; no picture of a run is looked at."""
     png = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "_ROUND_SECONDS", 0)
+        patch.setattr(parity, "_ROUND_SECONDS", 0)
         patch.setattr(pictures, "batch", lambda *arguments: png)
         patch.setattr(pictures, "confusion", lambda *arguments: png)
         patch.setattr(curves, "plot", lambda *arguments: None)

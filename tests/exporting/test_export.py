@@ -24,15 +24,16 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from keras_preact import ResNetV2
 from keras_preact.data import datasets
-from keras_preact.exporting import client
-from keras_preact.training import TrainConfig, decision, run
-from keras_preact.training.checkpoint import Checkpoints
-from keras_preact.training.lock import locked
-from keras_preact.training.optimizer import make_optimizer, make_schedule
-from keras_preact.training.position import Position
+from keras_preact.exporting.serving import client
+from keras_preact.support.lock import locked
+from keras_preact.training import TrainConfig, run
+from keras_preact.training.checkpoints.checkpoint import Checkpoints
+from keras_preact.training.checkpoints.run_state import RunState
+from keras_preact.training.distribution import compute_plan
 from keras_preact.training.run import build_model
 from keras_preact.training.run_folder import RunFolder
-from keras_preact.training.state import make_state
+from keras_preact.training.steps.optimizer import make_optimizer, make_schedule
+from keras_preact.training.steps.train_state import make_state
 
 CONFIG = TrainConfig(dataset="digits", depth=8, train_steps=9, ema_decay=0.9)
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1), np.uint8)
@@ -42,7 +43,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1), np.uint8)
 def saved(tmp_path_factory):
     """A run's folder, and the probabilities of IMAGE by the averages saved after each step."""
     folder, info = RunFolder(tmp_path_factory.mktemp("runs") / "run"), datasets.load("digits").info
-    folder.begin(CONFIG, info, decision.decide(CONFIG, decision.Machine()))
+    folder.begin(CONFIG, info, compute_plan.make_compute_plan(CONFIG, compute_plan.Machine()))
     model = build_model(CONFIG, info)
     schedule = make_schedule(CONFIG, info.train_count)
     state = make_state(CONFIG, model, make_optimizer(CONFIG, schedule, model))
@@ -54,7 +55,7 @@ def saved(tmp_path_factory):
         averaged.set_weights(build_model(CONFIG, info).get_weights())
         for variable in averaged.variables:
             state.averages[variable.path].assign(variable.value)
-        checkpoints.save(Position(step=step), best=step == 6)
+        checkpoints.save(RunState(step=step), best=step == 6)
         expected[step] = tf.nn.softmax(averaged(normalized)).numpy()
     checkpoints.wait()
     return folder, expected
@@ -91,7 +92,7 @@ def test_without_a_run_or_a_checkpoint_nothing_is_made(saved, tmp_path):
     with pytest.raises(ValueError, match=r"no .*config\.json"):
         export(tmp_path / "none")
     folder = RunFolder(tmp_path / "begun")
-    folder.begin(*saved[0].read(), decision.decide(CONFIG, decision.Machine()))
+    folder.begin(*saved[0].read(), compute_plan.make_compute_plan(CONFIG, compute_plan.Machine()))
     before = tree(tmp_path)
     with pytest.raises(ValueError, match="There is no newest checkpoint"):
         export(folder)

@@ -6,7 +6,7 @@ import pytest
 from absl import flags as absl_flags
 
 from keras_preact.exporting import ExportConfig
-from keras_preact.training import flags
+from keras_preact.support import flags
 
 
 def parsed(*arguments):

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from small_exports import export
 
-from keras_preact.exporting import rewriting
-from keras_preact.training.feeding import UnreadableError
+from keras_preact.exporting.graph import rewriting
+from keras_preact.training.distribution.distributed_input import UnreadableError
 from keras_preact.training.run_folder import RunFolder
 
 

@@ -24,8 +24,8 @@ from small_exports import (
 )
 
 from keras_preact.exporting import plot
-from keras_preact.exporting.compare import Agreement, Speed
-from keras_preact.exporting.gate import Tolerance
+from keras_preact.exporting.checks.parity import Agreement, Speed
+from keras_preact.exporting.checks.tolerances import Tolerance
 from keras_preact.exporting.markdown import to_markdown
 from keras_preact.exporting.report import Artifact, describe_files, to_json
 

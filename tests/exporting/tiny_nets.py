@@ -8,7 +8,8 @@ import tensorflow as tf
 
 import keras_preact
 from keras_preact.data import DatasetInfo
-from keras_preact.exporting import network, rewriting, saved_model
+from keras_preact.exporting.formats import saved_model
+from keras_preact.exporting.graph import network, rewriting
 
 SHAPE = (9, 8, 3)
 NAMES = ("ant", "bee", "gnú", "cat", "dog", "eel", "fox")

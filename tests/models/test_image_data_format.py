@@ -9,9 +9,9 @@ import tensorflow as tf
 from variants import ORDERS, PYRAMID, SHORTCUTS
 
 from keras_preact import PlainNet, ResNet, ResNetV2
+from keras_preact.analysis import backward, forward
 from keras_preact.layers import Convolution, ResidualUnit
-from keras_preact.models.sharing import share_traces
-from keras_preact.propagation import backward, forward
+from keras_preact.models.trace_sharing import share_traces
 
 FORMATS = ("channels_last", "channels_first")
 

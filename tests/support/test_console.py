@@ -9,7 +9,7 @@ import pytest
 from tqdm import tqdm
 
 from keras_preact.support import console
-from keras_preact.training.progress import say
+from keras_preact.support.console import say
 
 
 def full():

@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from keras_preact.training import curves, pictures
+from keras_preact.training.reporting import curves, pictures
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import contextlib
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from keras_preact.training.cluster import Cluster
+from keras_preact.training.distribution.cluster import Cluster
 
 TIMEOUT_SECONDS = 30
 

@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.training import checkpoint, metrics
+from keras_preact.training.checkpoints import checkpoint
+from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_folder import RunFolder
-from keras_preact.training.step import REPORT
+from keras_preact.training.steps.train_step import REPORT
 
 TIMES_AND_RATES = ("images_per_second", "elapsed_seconds")
 
@@ -23,10 +24,10 @@ def saved(folder):
 
 
 def rows(folder):
-    """The rows of metrics.csv without times and rates."""
+    """The rows of metrics_file.csv without times and rates."""
     return [
         {name: value for name, value in vars(row).items() if name not in TIMES_AND_RATES}
-        for row in metrics.read(RunFolder(folder).metrics)
+        for row in metrics_file.read(RunFolder(folder).metrics)
     ]
 
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from keras_preact.training import TrainConfig
-from keras_preact.training.step import REPORT, TrainStep
-from keras_preact.training.writer import Writer
+from keras_preact.training.reporting.writer import Writer
+from keras_preact.training.steps.train_step import REPORT, TrainStep
 
 # The digits have 1,437 training images.
 SMALL = TrainConfig(

@@ -6,10 +6,10 @@ import tensorflow as tf
 
 import keras_preact
 from keras_preact.training import TrainConfig
-from keras_preact.training.checkpoint import Checkpoints
-from keras_preact.training.optimizer import SGD
-from keras_preact.training.position import Position
-from keras_preact.training.state import make_state
+from keras_preact.training.checkpoints.checkpoint import Checkpoints
+from keras_preact.training.checkpoints.run_state import RunState
+from keras_preact.training.steps.optimizer import SGD
+from keras_preact.training.steps.train_state import make_state
 
 
 def make(seed, ema_decay=None, depth=8, **options):
@@ -31,7 +31,7 @@ def scramble(state, seed):
 def save(folder, state, step, **options):
     """Saves, waits until it is done, and returns the path."""
     checkpoints = Checkpoints(folder, state, keep=3)
-    checkpoints.save(Position(step=step), **options)
+    checkpoints.save(RunState(step=step), **options)
     checkpoints.wait()
     return folder / f"step-{step}"
 

@@ -7,11 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import datasets
-from keras_preact.training import TrainConfig, decision, distribution, optimizer
-from keras_preact.training.feeding import feed_training
+from keras_preact.training import TrainConfig
+from keras_preact.training.distribution import compute_plan, strategies
+from keras_preact.training.distribution.distributed_input import feed_training
 from keras_preact.training.run import build_model
-from keras_preact.training.state import TrainState, make_state
-from keras_preact.training.step import REPORT, TrainStep
+from keras_preact.training.steps import optimizer
+from keras_preact.training.steps.train_state import TrainState, make_state
+from keras_preact.training.steps.train_step import REPORT, TrainStep
 
 CONFIG = TrainConfig(
     dataset="digits",
@@ -44,9 +46,9 @@ def make(replicas=1, step_class=TrainStep, **changes) -> Small:
     """Everything for CONFIG with changes, from the same weights and data at each call."""
     keras.utils.set_random_seed(1)
     config = CONFIG.updated(devices=str(replicas), **changes)
-    chosen = decision.decide(config, decision.Machine())
+    chosen = compute_plan.make_compute_plan(config, compute_plan.Machine())
     keras.config.set_dtype_policy(chosen.precision)
-    strategy = distribution.make_strategy(chosen)
+    strategy = strategies.make_strategy(chosen)
     data = datasets.load("digits")
     with strategy.scope():
         model = build_model(config, data.info, config.sync_bn)

@@ -8,7 +8,8 @@ import sys
 import pytest
 from fork_server import ROOT
 
-from keras_preact.training import checkpoint, metrics
+from keras_preact.training.checkpoints import checkpoint
+from keras_preact.training.reporting import metrics_file
 
 TRAIN = ("train.py", "--dataset=digits", "--depth=8", "--log_steps=1", "--global_batch_size=128")
 TIMEOUT_SECONDS = 180
@@ -35,7 +36,7 @@ def test_a_run_ends_as_ever_where_its_output_goes_nowhere(tmp_path, server, stdo
     )
     assert (code, errors) == (0, "")
     assert newest(run) == str(run / "checkpoints" / "step-3")
-    assert [row.step for row in metrics.read(run / "metrics.csv")] == [3]
+    assert [row.step for row in metrics_file.read(run / "metrics.csv")] == [3]
 
 
 @pytest.mark.parametrize("stdout", ["broken", "closed", "/dev/full"])

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from same_runs import assert_same_runs
 
-from keras_preact.training import Interrupted, TrainConfig, evaluation, run
-from keras_preact.training.writer import Writer
+from keras_preact.training import Interrupted, TrainConfig, run
+from keras_preact.training.reporting.writer import Writer
+from keras_preact.training.steps import evaluation
 
 # Evaluations, with a checkpoint each, after steps 12 and 16; the digits have 1,437 images.
 SMALL = TrainConfig(

@@ -11,8 +11,9 @@ import time
 
 import pytest
 
+from keras_preact.support.signals import Interrupted
 from keras_preact.training import interruption
-from keras_preact.training.interruption import Interrupted, Interruption
+from keras_preact.training.interruption import Interruption
 
 # Loads the module by its path: the package would import TensorFlow.
 BUSY = """

@@ -8,7 +8,8 @@ from small_runs import harmed_at_step, small, steps_shown, wait_for, without_a_l
 from small_states import names
 
 from keras_preact.data import Dataset, datasets
-from keras_preact.training import DivergenceError, metrics, run
+from keras_preact.training import DivergenceError, run
+from keras_preact.training.reporting import metrics_file
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -92,8 +93,8 @@ def drawn_by_run(monkeypatch):
     return streams
 
 
-def drawn_from(step, restarts):
-    batches = datasets.load("digits").train(256, seed=3, start_step=step, restarts=restarts)
+def drawn_from(step, reshuffles):
+    batches = datasets.load("digits").train(256, seed=3, start_step=step, reshuffles=reshuffles)
     return [labels.tolist() for _, labels in batches.take(4).as_numpy_iterator()]
 
 
@@ -126,12 +127,12 @@ def test_a_run_that_diverged_once_goes_on_with_another_order_and_shows_each_step
     assert len(taken) == 8 + 4
     assert [stream[:4] for stream in streams] == expected
     held = saved(tmp_path)
-    [restarts] = [value for name, value in held.items() if name.startswith("position/restarts")]
-    assert restarts.tolist() == [4]
+    [reshuffles] = [value for name, value in held.items() if name.startswith("position/reshuffles")]
+    assert reshuffles.tolist() == [4]
     assert all(np.isfinite(value).all() for value in held.values())
     assert names(checkpoints / "damaged") == ["step-6"]
     # An epoch is 5.6 steps.
-    rows = metrics.read(tmp_path / "metrics.csv")
+    rows = metrics_file.read(tmp_path / "metrics.csv")
     assert [row.step for row in rows] == [6, 8]
     assert rows[-1].eval_loss == pytest.approx(result.loss, rel=1e-5)
     assert steps_shown(tmp_path, "train", "loss") == [2, 4, 6, 8]

@@ -12,7 +12,10 @@ from small_runs import small
 from small_states import names
 
 from keras_preact.data import datasets
-from keras_preact.training import DivergenceError, checkpoint, distribution, metrics, run
+from keras_preact.training import DivergenceError, run
+from keras_preact.training.checkpoints import checkpoint
+from keras_preact.training.distribution import strategies
+from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_folder import RunFolder
 
 
@@ -36,19 +39,19 @@ def test_a_run_leaves_everything_that_is_promised_and_nothing_else(trained):
         "tensorboard",
     ]
     # 1,437 / 128 = 11.2 steps an epoch, so one evaluation in it and one at the end.
-    rows = metrics.read(folder / "metrics.csv")
+    rows = metrics_file.read(folder / "metrics.csv")
     assert [row.step for row in rows] == [12, 13]
     assert names(folder / "checkpoints") == ["best", "checkpoint", "step-12", "step-13"]
     assert rows[-1].eval_accuracy == pytest.approx(result.accuracy, rel=1e-5)
     assert rows[-1].epoch == pytest.approx(13 * 128 / 1437, rel=1e-5)
     assert result.count == 360
     assert (folder / "labels.txt").read_text().split() == list("0123456789")
-    position = {
+    run_state = {
         name.split("/")[1]: value
         for name, value in saved(folder).items()
         if name.startswith("position/")
     }
-    assert (position["step"], position["epoch"], position["step_in_epoch"]) == (13, 1, 2)
+    assert (run_state["step"], run_state["epoch"], run_state["step_in_epoch"]) == (13, 1, 2)
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -74,7 +77,7 @@ def test_evaluating_a_run_gives_what_training_reported(trained, capsys):
 def test_workers_that_see_different_checkpoints_evaluate_none(trained, monkeypatch):
     config, _ = RunFolder(trained[0]).read()
     # As if a run that goes on had saved another between the looks of two workers.
-    monkeypatch.setattr(distribution, "_total", lambda strategy, number: number + 8)
+    monkeypatch.setattr(strategies, "_total", lambda strategy, number: number + 8)
     with pytest.raises(ValueError, match=r"newest checkpoints differ\. Received: step 13 here"):
         run(config.updated(mode="evaluate"))
 
@@ -124,7 +127,7 @@ def test_a_run_is_replaced_on_request_and_kept_until_the_new_one_has_saved(tmp_p
     assert (old / "config.json").exists()
     run(small(folder, train_steps=2, overwrite=True, seed=1))
     assert not old.exists()
-    assert [row.step for row in metrics.read(folder / "metrics.csv")] == [2]
+    assert [row.step for row in metrics_file.read(folder / "metrics.csv")] == [2]
     # Another seed is another run.
     second = saved(folder)
     [kernel] = [name for name in first if name.startswith("model/stem_conv")]

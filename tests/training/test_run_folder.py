@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
 from keras_preact.training import TrainConfig
-from keras_preact.training.decision import Decision
+from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.run_folder import RunFolder, check_same_data, configure
 
-DECISION = Decision("one_device", ("CPU:0",), 1, "float32", False, {"strategy": "as given"})
+DECISION = ComputePlan("one_device", ("CPU:0",), 1, "float32", False, {"strategy": "as given"})
 INFO = DatasetInfo("digits", ("a", "b"), (8, 8, 1), 10, 5, (1.0,), (2.0,), 1.0)
 
 

@@ -64,7 +64,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
         with_changes(run="1f7a"),
         with_changes(run=None),
         # What nobody reads may be as it is: of another version, damaged or not there.
-        with_changes(decision=5, versions=None),
+        with_changes(plan=5, versions=None),
         without("decision"),
         # Fields that have been added since have their defaults.
         without("config", "recompute_bn_batches"),

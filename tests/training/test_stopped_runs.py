@@ -15,10 +15,13 @@ from same_runs import saved
 from small_runs import at_step, small, steps_shown, wait_for
 from small_states import names
 
-from keras_preact.training import Interrupted, SaveError, checkpoint, files, metrics, run
-from keras_preact.training.background import Saving
-from keras_preact.training.probe import Probe
-from keras_preact.training.writer import Writer
+from keras_preact.support import files
+from keras_preact.training import Interrupted, SaveError, run
+from keras_preact.training.checkpoints import checkpoint
+from keras_preact.training.checkpoints.background import Saving
+from keras_preact.training.reporting import metrics_file
+from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
+from keras_preact.training.reporting.writer import Writer
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -48,7 +51,7 @@ def test_a_run_stops_when_asked_or_when_its_time_is_up_and_goes_on_later(
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
     run(small(tmp_path, resume=True))
-    assert [row.step for row in metrics.read(tmp_path / "metrics.csv")] == [6]
+    assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [6]
     assert steps_shown(tmp_path, "train", "loss") == [2, 4, 6]
     out = capsys.readouterr().out
     assert "Could not save" not in out
@@ -73,13 +76,15 @@ def test_a_run_that_is_asked_to_stop_saves_before_it_logs_records_or_evaluates(
         at_step(patch, 12, ask)
         patch.setattr(Writer, "log", fail)
         patch.setattr(Writer, "evaluation", fail)
-        patch.setattr(Probe, "measure", lambda self, done: None if done == 0 else fail())
+        patch.setattr(
+            PropagationRecorder, "measure", lambda self, done: None if done == 0 else fail()
+        )
         patch.setattr(Writer, "propagation", lambda self, record: None)
         with pytest.raises(Interrupted, match=r"after step 12, saved as .*step-12"):
             run(config.updated(log_steps=12))
     run(config.updated(resume=True))
     # The evaluation that was due is made, and no second one of the same epoch.
-    assert [row.step for row in metrics.read(tmp_path / "metrics.csv")] == [12, 14]
+    assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [12, 14]
 
 
 def test_where_nothing_more_can_be_written_the_run_stops_and_keeps_what_was_saved(
@@ -109,7 +114,7 @@ def test_where_nothing_more_can_be_written_the_run_stops_and_keeps_what_was_save
     for name, value in saved(tmp_path).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
     run(small(tmp_path, checkpoint_steps=2, resume=True))
-    assert [row.step for row in metrics.read(tmp_path / "metrics.csv")] == [6]
+    assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [6]
 
 
 def write_images(folder, count):

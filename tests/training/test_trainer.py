@@ -9,7 +9,8 @@ from small_runs import events
 from small_runs import small as larger
 
 from keras_preact import exporting
-from keras_preact.training import metrics, run
+from keras_preact.training import run
+from keras_preact.training.reporting import metrics_file
 
 
 def small(folder, **changes):
@@ -57,7 +58,7 @@ def test_everything_at_once_on_two_replicas_is_trained_resumed_evaluated_and_exp
     }
     run(small(tmp_path, train_steps=3, schedule_steps=6, **options))
     trained = run(small(tmp_path, train_steps=6, schedule_steps=6, resume=True, **options))
-    assert [row.step for row in metrics.read(tmp_path / "metrics.csv")] == [3, 6]
+    assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [3, 6]
     config = small(tmp_path, schedule_steps=6, **options)
     evaluated = run(config.updated(mode="evaluate", devices="1"))
     np.testing.assert_allclose(evaluated.loss, trained.loss, rtol=0.02)
@@ -72,7 +73,7 @@ def test_a_run_in_bfloat16_goes_on_in_float32_with_a_profile(tmp_path):
     run(small(tmp_path, train_steps=2, schedule_steps=6, precision="mixed_bfloat16"))
     changes = {"train_steps": 4, "precision": "float32", "profile_steps": (3, 4)}
     run(small(tmp_path, schedule_steps=6, resume=True, **changes))
-    assert [row.step for row in metrics.read(tmp_path / "metrics.csv")] == [2, 4]
+    assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [2, 4]
     record = json.loads((tmp_path / "config.json").read_text())
     assert record["decision"]["precision"] == "float32"
     assert record["decision"]["reasons"]["precision"] == "as given"

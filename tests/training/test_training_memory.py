@@ -11,8 +11,8 @@ from keras_preact.layers import Convolution
 from keras_preact.models import describe
 from keras_preact.support import memory as machine_memory
 from keras_preact.training import TrainConfig, memory
-from keras_preact.training.cluster import Cluster
-from keras_preact.training.decision import Machine, decide
+from keras_preact.training.distribution.cluster import Cluster
+from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGE = 32 * 32 * 3
@@ -24,7 +24,7 @@ NET = describe(20, print_fn=None)
 
 def needed(count=memory.training_bytes, machine=Machine(), cluster=None, **options):  # noqa: B008
     config = TrainConfig(**{"depth": 20, "global_batch_size": 12, **options})
-    return count(config, INFO, decide(config, machine, cluster))
+    return count(config, INFO, make_compute_plan(config, machine, cluster))
 
 
 # Weights, their momentum, and the statistics of BN.
@@ -88,12 +88,12 @@ def test_what_cannot_fit_is_refused_and_the_flags_are_named(monkeypatch, mode):
     monkeypatch.setattr(machine_memory, "most", lambda: (2**30, "memory of the machine"))
     config = TrainConfig(depth=20, global_batch_size=100_000, mode=mode)
     with pytest.raises(ValueError, match="A step of 100,000 images through ResNet-20") as error:
-        memory.check(config, INFO, decide(config, Machine()))
+        memory.check(config, INFO, make_compute_plan(config, Machine()))
     assert "--global_batch_size" in str(error.value) and "GiB, and there are 1 GiB" in str(
         error.value
     )
     fits = config.updated(global_batch_size=100)
-    memory.check(fits, INFO, decide(fits, Machine()))
+    memory.check(fits, INFO, make_compute_plan(fits, Machine()))
 
 
 def test_an_image_that_cannot_be_held_is_refused_before_images_are_read(monkeypatch):
@@ -109,12 +109,12 @@ PROGRAM = """
 import resource, sys
 from keras_preact.data import datasets
 from keras_preact.training import TrainConfig, memory, run
-from keras_preact.training.decision import Machine, decide
+from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
 
 config = TrainConfig(dataset="synthetic", train_steps=2, warmup_steps=1, run_dir=sys.argv[1],
                      **eval(sys.argv[2]))
 info = datasets.load("synthetic", image_size=config.image_size).info
-estimate = memory.training_bytes(config, info, decide(config, Machine()))
+estimate = memory.training_bytes(config, info, make_compute_plan(config, Machine()))
 run(config)
 print(estimate, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

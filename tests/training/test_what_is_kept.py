@@ -14,8 +14,9 @@ from fork_server import ROOT
 from same_runs import saved
 from small_runs import at_step, small
 
-from keras_preact.training import Interrupted, SaveError, metrics, run
-from keras_preact.training.checkpoint_folder import keep, listed
+from keras_preact.training import Interrupted, SaveError, run
+from keras_preact.training.checkpoints.folder import keep, listed
+from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_folder import RunFolder
 
 TIMEOUT_SECONDS = 180
@@ -114,13 +115,13 @@ def test_a_run_that_has_lost_its_checkpoints_does_not_begin_anew(folder, harm, w
 
 
 def test_a_run_that_was_killed_in_its_first_save_begins_anew(folder):
-    """As after SIGKILL between the row of metrics.csv and the checkpoint's last rename."""
+    """As after SIGKILL between the row of metrics_file.csv and the checkpoint's last rename."""
     checkpoints = folder / "checkpoints"
     [best] = steps(checkpoints / "best")
     (checkpoints / "step-6").rename(checkpoints / ".step-6.tmp")
     without_newest(folder)
     (checkpoints / ".step-6.tmp" / "manifest.json").unlink()
-    assert best == "step-6" and len(metrics.read(folder / "metrics.csv")) == 1
+    assert best == "step-6" and len(metrics_file.read(folder / "metrics.csv")) == 1
     run(small(folder, resume=True))
     assert steps(checkpoints) == ["step-6"]
     # An earlier evaluation was no part of that save.

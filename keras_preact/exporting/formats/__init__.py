@@ -1,0 +1,1 @@
+"""The formats that servers and phones load."""

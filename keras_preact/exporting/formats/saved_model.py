@@ -1,0 +1,165 @@
+"""A SavedModel that servers load as it is: raw images in, probabilities and names out."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+from keras_preact.data import DatasetInfo
+from keras_preact.data.limits import MAX_IMAGE_PIXELS
+from keras_preact.exporting.formats.decoding import make_decoder
+from keras_preact.exporting.graph.network import InferenceGraph
+
+TOP_CLASSES = 5
+ASSET = "class_names.txt"
+
+
+def write(
+    graph: InferenceGraph,
+    info: DatasetInfo,
+    folder: epath.PathLike,
+    *,
+    freeze: bool = False,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+) -> None:
+    """Writes a SavedModel with four signatures.
+
+    | signature | input | output |
+    |---|---|---|
+    | serving_default | `images` (batch, height, width, channels) uint8 | `probabilities` \
+    (batch, classes); `classes` (batch, k), names, the likeliest first; `scores` (batch, k) |
+    | serving_float32 | `images`, float32 in 0 to 255 | the same |
+    | serving_bytes | `image_bytes` (batch,), JPEG or PNG files of any size | the same |
+    | features | `images` uint8 | `features` (batch, channels), what the classifier reads |
+
+    k is 5, or all classes. The class names by label are also the asset class_names.txt. An
+    empty batch is refused: TensorFlow's kernels for CPUs fail on it in their own words.
+
+    Args:
+        graph: of the network, from normalized images.
+        info: of the data it was trained on.
+        folder: which does not exist yet.
+        freeze: whether weights are constants of the graph in place of variables.
+        max_image_pixels: as for `decoding.make_decoder`.
+    """
+    module = tf.Module()
+    module.network = _make_network(module, graph, info, freeze)
+    with tempfile.TemporaryDirectory() as temporary:
+        names = epath.Path(temporary) / ASSET
+        names.write_text("".join(f"{name}\n" for name in info.class_names))
+        module.class_names = tf.saved_model.Asset(str(names))
+        signatures = _make_signatures(module.network, info, max_image_pixels)
+        _save(module, folder, signatures)
+
+
+def write_for_tflite(graph: InferenceGraph, info: DatasetInfo, folder: epath.PathLike) -> None:
+    """Writes a SavedModel to convert: `images`, float32 in 0 to 255, to `probabilities`."""
+    module = tf.Module()
+    module.network = _make_network(module, graph, info, freeze=True)
+
+    def predict(images):
+        return {"probabilities": tf.nn.softmax(module.network(images)["logits"])}
+
+    signature = _signature(predict, [None, *info.image_shape], tf.float32, "images")
+    _save(module, folder, signature)
+
+
+def _save(module, folder, signatures):
+    # Gradients are for training; those that functions define themselves may be impossible to save.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures=signatures, options=options)
+
+
+def _make_network(module, graph, info, freeze) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
+    """A function of images in 0 to 255 whose variables, if any, are the module's."""
+    weights = graph.weights
+    if not freeze:
+        module.weights = weights = {
+            name: tf.Variable(value, trainable=False, name=name) for name, value in weights.items()
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *info.image_shape], tf.float32)])
+    def network(images):
+        return graph(info.normalize(images), weights)
+
+    return network
+
+
+def _make_signatures(network, info, max_image_pixels):
+    names, k = tf.constant(info.class_names), min(TOP_CLASSES, info.classes)
+    decode = make_decoder(info.image_shape, info.margin, max_image_pixels)
+
+    def compute(images):
+        return network(tf.cast(_filled(images), tf.float32))
+
+    def predict(images):
+        probabilities = tf.nn.softmax(compute(images)["logits"])
+        scores, labels = tf.math.top_k(probabilities, k)
+        classes = tf.gather(names, labels)
+        return {"probabilities": probabilities, "classes": classes, "scores": scores}
+
+    def predict_bytes(image_bytes):
+        return predict(decode(image_bytes))
+
+    def features(images):
+        return {"features": compute(images)["features"]}
+
+    shape = [None, *info.image_shape]
+    return {
+        "serving_default": _signature(predict, shape, tf.uint8, "images"),
+        "serving_float32": _signature(predict, shape, tf.float32, "images"),
+        "serving_bytes": _signature(predict_bytes, [None], tf.string, "image_bytes"),
+        "features": _signature(features, shape, tf.uint8, "images"),
+    }
+
+
+def _filled(images):
+    """The images, of which there must be one or more."""
+    rule = "A batch must hold at least one image. Received: an empty batch"
+    with tf.control_dependencies([tf.debugging.Assert(tf.shape(images)[0] > 0, [rule])]):
+        return tf.identity(images)
+
+
+def _signature(function, shape, dtype, name):
+    return tf.function(function, input_signature=[tf.TensorSpec(shape, dtype, name=name)])
+
+
+class SessionModel:
+    """A SavedModel in a plain session, the way TF Serving loads one: none of its Python is left.
+
+    Args:
+        folder: of the SavedModel.
+    """
+
+    def __init__(self, folder: epath.PathLike):
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        with _without_warnings():
+            self.meta_graph = tf.compat.v1.saved_model.load(
+                self._session, [tf.saved_model.SERVING], str(folder)
+            )
+
+    def __call__(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs of a signature, by name."""
+        definition = self.meta_graph.signature_def[signature]
+        outputs = {name: info.name for name, info in definition.outputs.items()}
+        feed = {definition.inputs[name].name: value for name, value in inputs.items()}
+        return self._session.run(outputs, feed)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The probabilities (batch, classes) of uint8 images (batch, height, width, channels)."""
+        return self("serving_default", images=images)["probabilities"]
+
+
+@contextlib.contextmanager
+def _without_warnings():
+    """Keeps TensorFlow from calling the one loader deprecated that servers use."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""A network's inference as a graph, rewritten to fewer operations."""

@@ -1,0 +1,223 @@
+"""Rewrites a network's graph for inference: the same outputs from fewer operations.
+
+Looks at operations and not at layers, so that units of any make gain from it.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.exporting.graph.graph_view import (
+    ADDITIONS,
+    BATCH_NORMS,
+    GraphView,
+    is_nhwc,
+    node_of,
+)
+from keras_preact.exporting.graph.network import InferenceGraph
+
+NodeDef = tf.compat.v1.NodeDef
+
+_IDENTITIES = ("Identity", "StopGradient", "PreventGradient")
+_SOURCES = ("Placeholder", "Const")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One rewriting of a graph.
+
+    Args:
+        description: what has been done, for a report.
+        graph: the graph after it.
+    """
+
+    description: str
+    graph: InferenceGraph
+
+
+def rewrite(graph: InferenceGraph) -> list[Step]:
+    """The steps from a traced graph to the one to export, which is that of the last step."""
+    steps = [drop_unneeded(graph)]
+    steps.append(evaluate_constants(steps[-1].graph))
+    steps.append(fold_batch_norms(steps[-1].graph))
+    steps.append(simplify_batch_norms(steps[-1].graph))
+    return steps
+
+
+def drop_unneeded(graph: InferenceGraph) -> Step:
+    """Drops identities, and what no output depends on, such as the statistics of training."""
+    pruned = _pruned(graph)
+    before, after = _count_operations(graph), _count_operations(pruned)
+    return Step(f"dropped {before - after:,} of {before:,} operations that change nothing", pruned)
+
+
+def evaluate_constants(graph: InferenceGraph) -> Step:
+    """Computes once and for all what depends on weights alone."""
+    results = _results_of_weights(graph)
+    with tf.Graph().as_default() as computed:
+        tf.graph_util.import_graph_def(graph.definition, name="")
+        with tf.compat.v1.Session(graph=computed) as session:
+            feed = {f"{name}:0": value for name, value in graph.weights.items()}
+            values = session.run({name: f"{name}:0" for name in results}, feed)
+    nodes, weights = GraphView(graph).nodes, dict(graph.weights)
+    for name, value in values.items():
+        if np.issubdtype(value.dtype, np.floating):
+            nodes[name], weights[name] = _placeholder(name, value), value
+        else:  # such as a shape, which must stay known to TensorFlow
+            nodes[name] = _constant(name, value)
+    evaluated = _pruned(_rewritten(graph, nodes, weights))
+    count = _count_operations(graph) - _count_operations(evaluated)
+    return Step(f"computed {count:,} operations on weights alone beforehand", evaluated)
+
+
+def fold_batch_norms(graph: InferenceGraph) -> Step:
+    """Folds BNs, and other scales and shifts of channels, into the convolution before them.
+
+    conv(x, W) * a + b = conv(x, W * a) + b, where nothing else reads what the convolution
+    returns. A BN that comes after an addition, as at the entry of a pre-activation unit,
+    stays.
+    """
+    view = GraphView(graph)
+    nodes, weights = dict(view.nodes), dict(graph.weights)
+    for conv in view.nodes.values():
+        kernel = view.value(conv.input[1]) if conv.op == "Conv2D" and is_nhwc(conv) else None
+        if kernel is None:
+            continue
+        chain = list(view.affine_chain(conv.name, kernel.shape[-1]))
+        if len(chain) > 1 or any(node.op not in ADDITIONS for node, *_ in chain):
+            shared = len(view.readers[node_of(conv.input[1])]) > 1
+            path = f"{conv.name}/kernel" if shared else node_of(conv.input[1])
+            _fold(conv, chain, kernel, path, nodes, weights)
+    folded = _pruned(_rewritten(graph, nodes, weights))
+    before, after = _count(graph, BATCH_NORMS), _count(folded, BATCH_NORMS)
+    return Step(f"folded {before - after:,} of {before:,} BNs into convolutions", folded)
+
+
+def simplify_batch_norms(graph: InferenceGraph) -> Step:
+    """Writes the BNs that are left as one multiplication and one addition.
+
+    On CPUs these are faster than the fused kernel, which is made for training.
+    """
+    view = GraphView(graph)
+    nodes, weights = dict(view.nodes), dict(graph.weights)
+    for bn in view.nodes.values():
+        found = view.affine(bn, bn.input[0]) if bn.op in BATCH_NORMS else None
+        if found is None:
+            continue
+        signal = bn.input[0]
+        for op, part, value in zip(("Mul", "AddV2"), ("scale", "shift"), found, strict=True):
+            constant = f"{bn.name}/{part}"
+            weights[constant] = value.astype(np.float32)
+            nodes[constant] = _placeholder(constant, weights[constant])
+            # The second under the BN's name, whose readers then need not know.
+            name = bn.name if op == "AddV2" else f"{bn.name}/scaled"
+            nodes[name] = NodeDef(name=name, op=op, input=[signal, constant])
+            nodes[name].attr["T"].CopyFrom(bn.attr["T"])
+            signal = name
+    simplified = _pruned(_rewritten(graph, nodes, weights))
+    count = _count(graph, BATCH_NORMS) - _count(simplified, BATCH_NORMS)
+    return Step(f"wrote the other {count:,} BNs as a scale and a shift", simplified)
+
+
+def _fold(conv, chain, kernel, path, nodes, weights):
+    """Puts a convolution with scaled weights, and a bias, in the place of conv and chain."""
+    scale, shift = np.float64(1), np.float64(0)
+    for _, factor, summand in chain:
+        scale, shift = scale * factor, shift * factor + summand
+    bias = f"{path}/bias"
+    weights[path] = (kernel * scale).astype(kernel.dtype)
+    weights[bias] = np.broadcast_to(shift, kernel.shape[-1:]).astype(kernel.dtype)
+    for name in (path, bias):
+        nodes[name] = _placeholder(name, weights[name])
+    nodes[conv.name] = scaled = NodeDef()
+    scaled.CopyFrom(conv)
+    scaled.input[1] = path
+    # Under the last node's name, whose readers then need not know.
+    last = chain[-1][0].name
+    nodes[last] = NodeDef(name=last, op="BiasAdd", input=[conv.name, bias])
+    if not shift.any():
+        nodes[last] = NodeDef(name=last, op="Identity", input=[conv.name])
+    nodes[last].attr["T"].CopyFrom(conv.attr["T"])
+
+
+def _results_of_weights(graph):
+    """The names of operations on weights alone that are read by others."""
+    with tf.Graph().as_default() as imported:
+        tf.graph_util.import_graph_def(graph.definition, name="")
+    fixed, read = set(graph.weights), {}
+    for operation in imported.get_operations():
+        sources = [tensor.op for tensor in operation.inputs]
+        pure = not (operation.control_inputs or operation.op_def.is_stateful)
+        inner = sources and pure and fixed.issuperset(source.name for source in sources)
+        if operation.type == "Const" or inner:
+            fixed.add(operation.name)
+        else:
+            read |= dict.fromkeys(sources)
+    return [
+        operation.name
+        for operation in read
+        if operation.name in fixed
+        and operation.type not in _SOURCES
+        and len(operation.outputs) == 1
+    ]
+
+
+def _pruned(graph):
+    """The graph without identities and without what no output depends on."""
+    nodes = GraphView(graph).nodes
+
+    def source(tensor):
+        node = nodes[node_of(tensor)]
+        # One with control inputs, or that is one, orders other operations.
+        if node.op not in _IDENTITIES or len(node.input) > 1 or tensor.startswith("^"):
+            return tensor
+        return source(node.input[0])
+
+    outputs = {name: source(tensor) for name, tensor in graph.outputs.items()}
+    # A name without a number is a tensor where nodes read it, but an operation elsewhere.
+    outputs = {name: t if ":" in t else f"{t}:0" for name, t in outputs.items()}
+    waiting, needed = [graph.input, *map(node_of, outputs.values())], {}
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed[name] = node = NodeDef()
+            node.CopyFrom(nodes[name])
+            del node.input[:]
+            node.input.extend(source(tensor) for tensor in nodes[name].input)
+            waiting += map(node_of, node.input)
+    weights = {name: value for name, value in graph.weights.items() if name in needed}
+    in_order = {name: needed[name] for name in nodes if name in needed}
+    return _rewritten(dataclasses.replace(graph, outputs=outputs), in_order, weights)
+
+
+def _rewritten(graph, nodes: Mapping[str, NodeDef], weights: Mapping[str, np.ndarray]):
+    """The graph with other nodes and weights, and the same functions and versions."""
+    definition = tf.compat.v1.GraphDef()
+    definition.CopyFrom(graph.definition)
+    del definition.node[:]
+    definition.node.extend(nodes.values())
+    return dataclasses.replace(graph, definition=definition, weights=weights)
+
+
+def _placeholder(name, value):
+    node = NodeDef(name=name, op="Placeholder")
+    node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
+    node.attr["shape"].shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+    return node
+
+
+def _constant(name, value):
+    node = NodeDef(name=name, op="Const")
+    node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+    return node
+
+
+def _count(graph, operations: Iterable[str]) -> int:
+    return sum(node.op in operations for node in graph.definition.node)
+
+
+def _count_operations(graph) -> int:
+    return sum(node.op not in _SOURCES for node in graph.definition.node)

@@ -1,0 +1,1 @@
+"""TensorFlow Serving: its files, warm-up requests and a client."""

@@ -1,0 +1,1 @@
+"""Networks and runs analysed: pages, pictures and CSV files."""

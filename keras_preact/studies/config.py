@@ -1,0 +1,153 @@
+"""What an analysis is made of: every flag of it, checked in one place."""
+
+import dataclasses
+
+from etils import epath
+
+from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS
+from keras_preact.models import architectures
+from keras_preact.support.choices import one_of
+from keras_preact.support.options import LARGEST, option
+from keras_preact.support.paths import usable
+from keras_preact.support.text import shown
+from keras_preact.training.config import CHECKPOINTS, TrainConfig
+
+STUDIES = {
+    "propagation": "signal and gradient in each unit, of new networks or a run (the default)",
+    "initialisation": "gradients of new networks over several draws of the weights and depths",
+    "lesion": "accuracy of a run without one of its units",
+    "compare": "learning curves, final errors and gradients of runs: compare RUN RUN ...",
+}
+
+# Each builds a network; so many leave nothing to chance.
+MOST_DRAWS = 10_000
+
+_OF_NETWORKS = ("depth", "unit", "shortcut", "block", "projection", "stem", "width_multiplier")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysisConfig:
+    """One analysis. The fields are its flags; `metadata["help"]` says what they mean.
+
+    Raises:
+        ValueError: if a value is outside its rule, or values contradict each other.
+    """
+
+    run_dir: str | None = option("of what", "folder of a trained run")
+    checkpoint: str = option("of what", "which of its checkpoints", "newest", CHECKPOINTS)
+    depth: tuple[int, ...] = option("of what", "of new networks, separated by commas", (110,))
+    unit: tuple[str, ...] = option(
+        "of what", "orders of BN and ReLU, separated by commas", ("full_preactivation",), ORDERS
+    )
+    shortcut: tuple[str, ...] = option(
+        "of what",
+        "shortcuts, separated by commas, with arguments as in "
+        "identity,constant_scaling:shortcut_scale=0.5:residual_scale=1",
+        ("identity",),
+    )
+    block: str | None = option("of what", "kind of unit; default: by depth", None, BLOCKS)
+    projection: str | None = option(
+        "of what", "where dimensions change; default: the paper's choice", None, PROJECTIONS
+    )
+    stem: str | None = option("of what", "default: by depth", None, architectures.STEMS)
+    width_multiplier: float = option("of what", "multiplies the filters of every convolution", 1.0)
+
+    dataset: str | None = option("on what", "for new networks, as in train.py; default synthetic")
+    data_dir: str | None = option("on what", "as in train.py")
+    image_size: int | None = option("on what", "for new networks, as in train.py")
+    images: int | None = option(
+        "on what",
+        "how many; default 64 training images, or 16 of more than 64x64 pixels; for lesions all "
+        "evaluation images",
+    )
+    seed: int = option("on what", "decides on initial weights and on the images", 0)
+    draws: int = option("on what", "of initial weights, for the initialisation study", 5)
+
+    output_dir: str | None = option(
+        "output", "where the page goes; default RUN_DIR/analysis/STUDY, or analysis/STUDY"
+    )
+    overwrite: bool = option("output", "replace an earlier analysis there", False)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            choices, value = field.metadata["choices"], getattr(self, field.name)
+            values = value if isinstance(value, tuple) else (value,)
+            for each in values if choices else ():
+                if each is not None:
+                    one_of(field.name, each, choices)
+            if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
+                received = ",".join(map(str, value))
+                raise ValueError(
+                    f"{field.name} must be one or more, each once. "
+                    f"Received: {field.name}={received}"
+                )
+        for name, most in (("images", LARGEST), ("draws", MOST_DRAWS), ("image_size", LARGEST)):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise ValueError(
+                    f"{name} must be at least 1 and at most {most}. Received: {name}={shown(value)}"
+                )
+        if not 0 <= self.seed <= LARGEST:
+            raise ValueError(f"seed must be from 0 to {LARGEST}. Received: seed={shown(self.seed)}")
+        self._check_run()
+        self.networks()
+
+    def _check_run(self):
+        """Raises ValueError where a run and a new network are asked for."""
+        own = ("dataset", "image_size", *_OF_NETWORKS)
+        given = [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name in own and getattr(self, field.name) != field.default
+        ]
+        if self.run_dir and given:
+            raise ValueError(
+                f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for new networks; a run "
+                f"knows its own. Received: run_dir={self.run_dir!r}, too"
+            )
+
+    def networks(self) -> list[TrainConfig]:
+        """New networks of each depth, unit and shortcut, as the runs that would train them.
+
+        Raises:
+            ValueError: as `TrainConfig` does.
+        """
+        return [
+            self._network(depth, unit, *_split(shortcut))
+            for depth in self.depth
+            for unit in self.unit
+            for shortcut in self.shortcut
+        ]
+
+    def _network(self, depth, unit, shortcut, arguments):
+        return TrainConfig(
+            depth=depth,
+            unit=unit,
+            shortcut=shortcut,
+            shortcut_arguments=arguments,
+            block=self.block,
+            projection=self.projection if shortcut != "none" else None,
+            stem=self.stem,
+            width_multiplier=self.width_multiplier,
+            seed=self.seed,
+            dataset=self.dataset or "synthetic",
+            data_dir=self.data_dir,
+            image_size=self._size(depth),
+        )
+
+    def _size(self, depth):
+        if self.image_size is None and self.dataset is None:
+            plan = architectures.resolve(depth, self.stem, self.block)
+            return plan.default_input_shape[0]
+        return self.image_size
+
+    def folder(self, study: str) -> epath.Path:
+        """Where the page goes; raises ValueError where none can; see `paths.usable`."""
+        default = f"{self.run_dir}/analysis/{study}" if self.run_dir else f"analysis/{study}"
+        return usable(self.output_dir or default, "output_dir")
+
+
+def _split(shortcut):
+    """(name, arguments as TrainConfig takes them) of NAME:ARGUMENT=VALUE:..."""
+    name, _, arguments = shortcut.partition(":")
+    return name, arguments.replace(":", ",")

@@ -1,0 +1,127 @@
+"""The networks that are analysed, and the images on which."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_preact.data import Dataset
+from keras_preact.training.checkpoints import checkpoint
+from keras_preact.training.checkpoints.folder import step_of
+from keras_preact.training.config import TrainConfig
+from keras_preact.training.reporting.propagation_recorder import check_images
+from keras_preact.training.run import build_model, restore_data, restore_model
+from keras_preact.training.run_folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A network and its data.
+
+    Args:
+        label: of the network, for titles and legends.
+        config: of the run that trained it, or would.
+        model: float32, from normalized images to logits.
+        data: of the run.
+        folder: of the run; None of a new network.
+    """
+
+    label: str
+    config: TrainConfig
+    model: keras.Model
+    data: Dataset
+    folder: RunFolder | None = None
+
+    def training_images(
+        self, count: int | None = None, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Training images as they are, not augmented.
+
+        Args:
+            count: how many; by default 64, or 16 where they have more than 64 x 64 pixels.
+            seed: decides on which.
+
+        Returns:
+            float32 images (batch, height, width, channels) as the model takes them, and
+            their labels, int32 (batch,).
+
+        Raises:
+            ValueError: if these images are too few and too small; see `probe.check_images`.
+        """
+        info = self.data.info
+        count = min(count or (64 if max(info.image_shape[:2]) <= 64 else 16), info.train_count)
+        check_images(self.config, info, count, "images")
+        images, labels = next(iter(self.data.train(count, seed=seed, augmentation="none")))
+        return self.normalize(images).numpy(), labels.numpy()
+
+    def describe_images(self, count: int) -> str:
+        """How many training images were measured on, and which, for people."""
+        shape = " x ".join(map(str, self.data.info.image_shape))
+        return (
+            f"{count} training images of {self.data.info.name} ({shape}), normalized as in "
+            "training, with the batch statistics of BN"
+        )
+
+    def normalize(self, images):
+        """Images in 0 to 255 as the model takes them."""
+        return self.data.info.normalize(images)
+
+
+def new(config: TrainConfig, data: Dataset) -> Subject:
+    """A network with new weights, which the configuration's seed decides on."""
+    keras.utils.set_random_seed(config.seed)
+    return Subject(describe(config), config, build_model(config, data.info), data)
+
+
+def of_run(run_dir: str, which: str = "newest", data_dir: str | None = None) -> Subject:
+    """The network of a run, with the weights of a checkpoint: averaged ones, if it has them.
+
+    Args:
+        run_dir: its folder.
+        which: "newest" or "best".
+        data_dir: where the images lie; default: where they lay in training.
+
+    Raises:
+        ValueError: if there is no such run, no checkpoint, or its data are no longer there.
+    """
+    folder = RunFolder(run_dir)
+    config, _ = folder.read()
+    checkpoint.find(folder.checkpoints, which, tell=lambda line: None)
+    data = restore_data(folder, data_dir)
+    # Now: a run that goes on may have deleted an earlier one meanwhile.
+    path = checkpoint.find(folder.checkpoints, which, run=folder.recorded_id())
+    model = restore_model(folder, path)
+    return Subject(f"{describe(config)}, step {step_of(path):,}", config, model, data, folder)
+
+
+def describe(config: TrainConfig) -> str:
+    """What a network is called: "ResNet-110, original, identity"."""
+    return ", ".join([f"{_family(config)}-{config.depth}", *_parts(config)])
+
+
+def kinds(configs: Sequence[TrainConfig]) -> list[str]:
+    """What networks are called beside each other: by what they do not have in common.
+
+    The depth is left out.
+    """
+    parts = [[_family(config), *_parts(config)] for config in configs]
+    common = set.intersection(*map(set, parts))
+    names = [", ".join(part for part in of_one if part not in common) for of_one in parts]
+    return [name or ", ".join(of_one) for name, of_one in zip(names, parts, strict=True)]
+
+
+def _family(config):
+    return "PlainNet" if config.shortcut == "none" else "ResNet"
+
+
+def _parts(config):
+    parts = [config.unit]
+    if config.shortcut != "none":
+        arguments = config.shortcut_arguments.replace(",", ", ")
+        parts.append(config.shortcut + (f" ({arguments})" if arguments else ""))
+    if config.block:
+        parts.append(f"{config.block} units")
+    if config.width_multiplier != 1:
+        parts.append(f"width {config.width_multiplier:g}")
+    return parts

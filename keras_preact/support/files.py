@@ -1,0 +1,191 @@
+"""Files and folders that are never seen half-written, and are found damaged where they are."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+
+from etils import epath
+
+from keras_preact.support import records
+
+MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A file: its size in bytes, and its SHA-256 in hexadecimal digits."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The files of a folder, at least one, each by its name in the folder itself.
+
+    Args:
+        files: by name.
+        run: id of the run that the folder is a part of, where it is one.
+    """
+
+    files: dict[str, Entry]
+    run: str | None = None
+
+    def __post_init__(self):
+        if not self.files:
+            raise ValueError("files must name a file. Received: none")
+        for name in self.files:
+            # A path would lead out of the folder.
+            if name in ("", ".", "..") or not name.isprintable() or re.search(r"[/\\]", name):
+                raise ValueError(
+                    "files must be named as they are called in the folder. "
+                    f"Received: {records.short(name)}"
+                )
+
+
+def read_manifest(path: epath.PathLike) -> Manifest:
+    """The manifest that a file holds.
+
+    Raises:
+        ValueError: if it holds something else; it names the file and the field.
+        OSError: if it cannot be read.
+    """
+    return records.read_json(path, Manifest, "a manifest")
+
+
+def write_whole(path: epath.PathLike, data: bytes) -> None:
+    """Writes a file under another name and renames it, so that it is the old or the new one."""
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.name}.tmp"
+    try:
+        temporary.write_bytes(data)
+        _flush(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
+
+
+@contextlib.contextmanager
+def sealed(path: epath.PathLike, run: str | None = None) -> Iterator[epath.Path]:
+    """A folder to fill with files, which takes its name only once it is whole and on the disk.
+
+    It gets a manifest of the size and SHA-256 of each of its files. A folder that had
+    the name before is deleted; nothing is left where filling it fails.
+
+    Args:
+        path: what the folder will be called.
+        run: id of the run that it is a part of, for `run_of`.
+
+    Yields:
+        The folder, under another name, which begins with a dot.
+    """
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.name}.tmp"
+    remove(temporary)
+    try:
+        # Not its parents too: a folder that was taken away meanwhile must not come back.
+        temporary.parent.mkdir(exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        manifest = {name: _describe(temporary / name) for name in _files(temporary)}
+        record = {"files": manifest, **({"run": run} if run else {})}
+        (temporary / MANIFEST).write_text(json.dumps(record, indent=2) + "\n")
+        for name in (*manifest, MANIFEST, "."):
+            _flush(temporary / name)
+        remove(path)
+        temporary.rename(path)
+    except BaseException:
+        remove(temporary)
+        raise
+    # The folder around it may be as new.
+    for folder in (path.parent, path.parent.parent):
+        _flush(folder)
+
+
+def damage(path: epath.PathLike) -> str | None:
+    """What a `sealed` folder lacks, or which of its files has been changed; None for nothing."""
+    path = epath.Path(path)
+    try:
+        expected = read_manifest(path / MANIFEST).files
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except OSError as error:
+        return f"its {MANIFEST} cannot be read: {error.strerror}"
+    except ValueError as error:
+        return f"its {MANIFEST} cannot be read: {error}"
+    for name, entry in expected.items():
+        try:
+            records.check_regular(path / name)
+            found = _describe(path / name)
+        except (OSError, ValueError) as error:
+            return f"its {name} cannot be read: {getattr(error, 'strerror', error)}"
+        if found["bytes"] != entry.bytes:
+            return f"its {name} has {found['bytes']:,} bytes in place of {entry.bytes:,}"
+        if found["sha256"] != entry.sha256:
+            return f"its {name} has been changed: its SHA-256 is another"
+    return None
+
+
+def run_of(path: epath.PathLike) -> str | None:
+    """The id of the run that a `sealed` folder is a part of; None where it names none."""
+    try:
+        return read_manifest(epath.Path(path) / MANIFEST).run
+    except (OSError, ValueError):
+        return None
+
+
+def flush_tree(folder: epath.PathLike) -> None:
+    """Returns once a folder and all that lies in it are on the disk, and not only in memory."""
+    for path in epath.Path(folder).iterdir():
+        flush_tree(path) if path.is_dir() else _flush(path)
+    _flush(folder)
+
+
+def sha256(path: epath.PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    return _describe(epath.Path(path))["sha256"]
+
+
+def lies_there(path: epath.PathLike) -> bool:
+    """Whether there is a file, a folder or a link, be it one that leads nowhere."""
+    return epath.Path(path).exists() or os.path.islink(path)
+
+
+def remove(path: epath.PathLike) -> None:
+    """Deletes a folder or a file, where there is one, so that it is never seen half-deleted."""
+    path = epath.Path(path)
+    if not lies_there(path):
+        return
+    if not path.name.startswith("."):
+        hidden = path.parent / f".{path.name}.deleted"
+        remove(hidden)
+        path = path.rename(hidden)
+    # What a link leads to was not made here.
+    path.rmtree() if path.is_dir() and not os.path.islink(path) else path.unlink()
+
+
+def _files(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def _describe(path):
+    with epath.Path(path).open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": checksum}
+
+
+def _flush(path):
+    """Returns once a file or the names in a folder are on the disk, and not only in memory."""
+    if "://" in os.fspath(path):
+        return  # A bucket has what it has acknowledged.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

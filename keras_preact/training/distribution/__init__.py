@@ -1,0 +1,1 @@
+"""The devices and processes over which a step is spread."""

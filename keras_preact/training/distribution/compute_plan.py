@@ -1,0 +1,195 @@
+"""Devices, strategy, precision and XLA: one plan, with its reasons."""
+
+import dataclasses
+import re
+
+import tensorflow as tf
+
+from keras_preact.training.config import TrainConfig
+from keras_preact.training.distribution.cluster import EXAMPLE, Cluster
+
+# XLA's compile time grows faster than linearly with the number of operations.
+DEEPEST_FOR_XLA = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What this process may compute on.
+
+    Args:
+        gpus: the compute capability of each GPU, such as (8, 0); None where it is unknown.
+    """
+
+    gpus: tuple[tuple[int, int] | None, ...] = ()
+
+    @classmethod
+    def here(cls) -> "Machine":
+        """The machine that this process runs on."""
+        details = map(
+            tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU")
+        )
+        return cls(tuple(gpu.get("compute_capability") for gpu in details))
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputePlan:
+    """How a run computes.
+
+    Args:
+        strategy: "one_device", "mirrored" or "multi_worker".
+        devices: of this process, such as GPU:0.
+        workers: number of processes.
+        precision: the name of a Keras dtype policy.
+        xla: whether XLA compiles a replica's forward and backward pass.
+        reasons: of strategy, precision and xla.
+    """
+
+    strategy: str
+    devices: tuple[str, ...]
+    workers: int
+    precision: str
+    xla: bool
+    reasons: dict[str, str]
+
+    @property
+    def replicas(self) -> int:
+        """Parts into which a global batch is split, over all processes."""
+        return self.workers * len(self.devices)
+
+    def __str__(self) -> str:
+        where = ", ".join(self.devices)
+        if self.workers > 1:
+            where = f"{self.workers} workers with {where} each"
+        return (
+            f"Strategy {self.strategy} on {where}: {self.reasons['strategy']}\n"
+            f"Precision {self.precision}: {self.reasons['precision']}\n"
+            f"XLA {'on' if self.xla else 'off'}: {self.reasons['xla']}"
+        )
+
+
+def make_compute_plan(
+    config: TrainConfig, machine: Machine, cluster: Cluster | None = None
+) -> ComputePlan:
+    """The one place that chooses; everything else takes what it says.
+
+    Raises:
+        ValueError: if what config wishes cannot be had here; it says what can.
+    """
+    devices = _devices(config.devices, machine)
+    strategy, why_strategy = _strategy(config, devices, machine, cluster)
+    if config.devices is None and strategy == "one_device":
+        devices = devices[:1]
+    workers = len(cluster.addresses) if strategy == "multi_worker" else 1
+    precision, why_precision = _precision(config.precision, devices, machine)
+    xla, why_xla = _xla(config, devices, workers)
+    plan = ComputePlan(
+        strategy,
+        devices,
+        workers,
+        precision,
+        xla,
+        {"strategy": why_strategy, "precision": why_precision, "xla": why_xla},
+    )
+    _check_batch(config, plan)
+    return plan
+
+
+def _devices(wish, machine):
+    """The devices that a wish such as None, "2", "cpu" or "GPU:0,GPU:2" stands for."""
+    gpus = [f"GPU:{index}" for index in range(len(machine.gpus))]
+    if wish is None:
+        return tuple(gpus or ["CPU:0"])
+    wish = wish.upper().replace(" ", "")
+    if wish == "CPU":
+        return ("CPU:0",)
+    if re.fullmatch(r"[1-9]\d?", wish):
+        if not gpus:
+            # A CPU can be split into as many devices as wished, to try replicas out.
+            return tuple(f"CPU:{index}" for index in range(int(wish)))
+        if int(wish) <= len(gpus):
+            return tuple(gpus[: int(wish)])
+    names = wish.split(",")
+    if all(name in gpus for name in names) and len(set(names)) == len(names):
+        return tuple(names)
+    allowed = f"1 to {len(gpus)}, cpu, or of {', '.join(gpus)}" if gpus else "a number, or cpu"
+    raise ValueError(
+        f"devices must be {allowed}: that is what this machine has. Received: devices={wish}"
+    )
+
+
+def _strategy(config, devices, machine, cluster):
+    wish = config.strategy
+    if wish == "multi_worker" and cluster is None:
+        raise ValueError(
+            "strategy='multi_worker' needs to know all workers: start it through SLURM, or set "
+            f"TF_CONFIG={EXAMPLE}. Received: neither"
+        )
+    if cluster is not None and wish in ("auto", "multi_worker"):
+        if len(devices) > 1 and not machine.gpus:
+            raise ValueError(
+                "A worker without GPUs has one device: start more workers in place of "
+                f"--devices={config.devices}."
+            )
+        return "multi_worker", "TF_CONFIG or SLURM names several workers"
+    if cluster is not None:
+        raise ValueError(
+            f"TF_CONFIG or SLURM names {len(cluster.addresses)} workers, each of which would train "
+            f"alone with strategy={wish!r}. Leave --strategy out, or start one process."
+        )
+    if wish == "mirrored" and len(devices) < 2:
+        raise ValueError(
+            "strategy='mirrored' needs two devices or more. Received: "
+            f"{', '.join(devices)}. Without GPUs, --devices=2 splits the CPU in two to try it."
+        )
+    if wish == "one_device" and config.devices is not None and len(devices) > 1:
+        raise ValueError(
+            f"strategy='one_device' takes one device. Received: devices={config.devices}"
+        )
+    if wish != "auto":
+        return wish, "as given"
+    if len(devices) > 1:
+        return "mirrored", f"{len(devices)} devices"
+    return "one_device", "one device"
+
+
+def _precision(wish, devices, machine):
+    if wish != "auto":
+        slow = wish == "mixed_float16" and devices[0].startswith("CPU")
+        return wish, "as given; processors compute it slowly" if slow else "as given"
+    if devices[0].startswith("CPU"):
+        return "float32", "CPU; mixed_bfloat16 is faster where it has bfloat16 instructions"
+    capabilities = [machine.gpus[int(device.partition(":")[2])] for device in devices]
+    if all(capability and capability >= (8, 0) for capability in capabilities):
+        return "mixed_bfloat16", "the GPUs have bfloat16 units"
+    if all(capability and capability >= (7, 0) for capability in capabilities):
+        return "mixed_float16", "the GPUs have float16 units but none for bfloat16"
+    return "float32", "the GPUs are not known to be faster in 16 bits"
+
+
+def _xla(config, devices, workers):
+    synchronizes = config.sync_bn and workers * len(devices) > 1
+    if config.xla == "on" and synchronizes:
+        raise ValueError(
+            "xla='on' cannot compile the exchange of statistics that sync_bn asks for. Give one "
+            "of them. Received: xla='on', sync_bn=True"
+        )
+    if config.xla != "auto":
+        return config.xla == "on", "as given"
+    if devices[0].startswith("CPU"):
+        return False, "CPU; measured slower than TensorFlow's own kernels"
+    if synchronizes:
+        return False, "sync_bn exchanges statistics inside the step"
+    if (config.depth or 0) > DEEPEST_FOR_XLA:
+        return False, f"deeper than {DEEPEST_FOR_XLA} layers, it would compile for too long"
+    return True, "GPU"
+
+
+def _check_batch(config, plan):
+    parts = plan.replicas * config.gradient_accumulation_steps
+    if config.global_batch_size % parts:
+        below = config.global_batch_size // parts * parts
+        raise ValueError(
+            f"global_batch_size must be a multiple of {parts}, the replicas times "
+            f"gradient_accumulation_steps: {f'{below} or ' if below else ''}{below + parts}, "
+            f"for example. Received: global_batch_size={config.global_batch_size}"
+        )

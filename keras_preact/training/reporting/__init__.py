@@ -1,0 +1,1 @@
+"""The figures, pictures and messages of a run."""

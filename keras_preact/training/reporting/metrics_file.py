@@ -1,0 +1,165 @@
+"""The figures of a run: metrics.csv and TensorBoard."""
+
+import csv
+import dataclasses
+import io
+import math
+import os
+import time
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+from tensorboard.compat.proto import event_pb2
+
+from keras_preact.support import tables
+from keras_preact.support.files import write_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of metrics.csv: an evaluation, and the training since the one before.
+
+    Args:
+        step: steps taken so far.
+        epoch: images seen so far over training images.
+        train_loss: mean cross-entropy of the augmented training images, in nats.
+        train_accuracy: 0 to 1.
+        eval_loss: mean cross-entropy of the evaluation images, in nats.
+        eval_accuracy: 0 to 1.
+        learning_rate: of the last step.
+        images_per_second: training images; evaluation and saving not counted.
+        elapsed_seconds: since this process began to train.
+    """
+
+    step: int
+    epoch: float
+    train_loss: float
+    train_accuracy: float
+    eval_loss: float
+    eval_accuracy: float
+    learning_rate: float
+    images_per_second: float
+    elapsed_seconds: float
+
+
+COLUMNS = [field.name for field in dataclasses.fields(Row)]
+SPLITS = ("train", "eval")
+_TABLE = tables.Table(COLUMNS, f"a line of {len(COLUMNS)} numbers for each evaluation")
+
+
+def read(path: epath.PathLike) -> list[Row]:
+    """The rows of a metrics.csv; none where there is no such file.
+
+    Raises:
+        ValueError: if it is no such table; it names the file and the line.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        return []
+    rows = []
+    for line, cells in _TABLE.rows(path):
+        try:
+            rows.append(Row(*map(_number, COLUMNS, cells)))
+        except ValueError:
+            raise _TABLE.damaged(path, line, cells) from None
+    return rows
+
+
+def _number(column, cell):
+    if column == "step":
+        return tables.whole(cell)
+    if column in ("train_loss", "train_accuracy") and cell == "nan":
+        return math.nan  # every step since the last evaluation overflowed in float16
+    return tables.finite(cell)
+
+
+def check_writable(tensorboard_dir: epath.PathLike) -> None:
+    """Raises ValueError where something else lies where a folder of TensorBoard's must."""
+    folder = epath.Path(tensorboard_dir)
+    for path in (folder, *(folder / split for split in SPLITS)):
+        # Of links to nothing, too, TensorFlow makes no folder.
+        if os.path.lexists(path) and not path.is_dir():
+            raise ValueError(
+                f"{path} must be a folder, or not there, for the events of TensorBoard. Received: "
+                "a file or a link to nothing. Move it away"
+            )
+
+
+class MetricsLog:
+    """Keeps the rows of metrics.csv, and writes TensorBoard's events.
+
+    Args:
+        csv_path: of metrics.csv; rows beyond start_step are dropped, as those steps
+            will be taken again.
+        tensorboard_dir: where the events go, training and evaluation apart; those
+            beyond start_step are no longer shown.
+        start_step: the step that training starts or goes on from.
+    """
+
+    def __init__(self, csv_path: epath.PathLike, tensorboard_dir: epath.PathLike, start_step: int):
+        self._path = epath.Path(csv_path)
+        self.rows = [row for row in read(csv_path) if row.step <= start_step]
+        self._writers = {}
+        for split in SPLITS:
+            folder = epath.Path(tensorboard_dir) / split
+            self._writers[split] = tf.summary.create_file_writer(str(folder))
+            _begin_session(self._writers[split], start_step)
+
+    def train(self, step: int, **scalars: float) -> None:
+        """Training figures at a step, to TensorBoard alone."""
+        self._write("train", step, scalars)
+
+    def picture(self, split: str, step: int, name: str, png: bytes) -> None:
+        """A picture, to TensorBoard alone; split is "train" or "eval"."""
+        with self._writers[split].as_default(step=step):
+            tf.summary.image(name, tf.io.decode_png(png, channels=3)[None])
+        self._writers[split].flush()
+
+    def text(self, split: str, step: int, name: str, markdown: str) -> None:
+        """A text, to TensorBoard alone."""
+        with self._writers[split].as_default(step=step):
+            tf.summary.text(name, markdown)
+
+    def histogram(self, split: str, step: int, name: str, values: np.ndarray) -> None:
+        """A distribution of values, to TensorBoard alone."""
+        with self._writers[split].as_default(step=step):
+            tf.summary.histogram(name, values)
+
+    def add(self, row: Row) -> None:
+        """An evaluation: a row, and events."""
+        self.rows.append(row)
+        self._write("eval", row.step, {"loss": row.eval_loss, "accuracy": row.eval_accuracy})
+
+    def csv(self) -> bytes:
+        """What metrics.csv is to hold."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for each in self.rows:
+            values = dataclasses.asdict(each)
+            writer.writerow({k: v if k == "step" else f"{v:.6g}" for k, v in values.items()})
+        return text.getvalue().encode()
+
+    def write_csv(self, data: bytes) -> None:
+        """Writes metrics.csv; data is what `csv` gave."""
+        write_whole(self._path, data)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def _write(self, split, step, scalars):
+        with self._writers[split].as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+        self._writers[split].flush()
+
+
+def _begin_session(writer, step):
+    """Has TensorBoard forget the events after a step, from the second session in a folder on."""
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    event = event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start)
+    # No public function writes it, and it must come first in the writer's own file: TensorBoard
+    # reads files in the order of their names, which may be of the same second.
+    tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())

@@ -1,0 +1,101 @@
+"""Telling the user how a run is going: a bar on a terminal, plain lines elsewhere."""
+
+import datetime
+import math
+import sys
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_preact.support.console import say
+from keras_preact.training.steps.step_metrics import Means
+
+
+class Progress:
+    """Shows each log interval, counts training time, and prints lines beside the bar.
+
+    Args:
+        start_step: the step that training starts or goes on from.
+        train_steps: the step it ends at.
+        global_batch_size: images in a step.
+        quiet: shows nothing.
+    """
+
+    def __init__(
+        self, start_step: int, train_steps: int, global_batch_size: int, quiet: bool = False
+    ):
+        self._bar = tqdm(
+            total=train_steps,
+            initial=start_step,
+            dynamic_ncols=True,
+            disable=quiet or not sys.stderr.isatty(),
+            # Narrow, so that the figures fit on a line of 80 characters.
+            bar_format="{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}",
+        )
+        self._train_steps = train_steps
+        self._quiet = quiet
+        self._batch_size = global_batch_size
+        self._images = 0
+        self._since = time.perf_counter()
+        self._past_images, self._past_seconds = 0, 0.0
+
+    def advance(self, steps: int) -> None:
+        """Further steps have been taken."""
+        self._bar.update(steps)
+        self._images += steps * self._batch_size
+
+    def restart_clock(self) -> None:
+        """What has been done since the last interval was not training, or not typical of it."""
+        self._images = 0
+        self._since = time.perf_counter()
+
+    def interval(
+        self, step: int, means: Means, learning_rate: float, show: bool = True
+    ) -> tuple[float, float]:
+        """Shows the steps since the last interval.
+
+        Returns:
+            Their images per second, and the share of the time spent waiting for input;
+            both 0 where all of them lie before the clock was last restarted. The share is
+            NaN where it was not measured.
+        """
+        seconds = time.perf_counter() - self._since
+        rate = self._images / seconds
+        # The clock may have been restarted after some of these steps.
+        steps = self._images / self._batch_size
+        waiting = np.minimum(1.0, means.wait_seconds / means.steps * steps / seconds)
+        self._past_images += self._images
+        self._past_seconds += seconds
+        self.restart_clock()
+        left = (self._train_steps - step) * self._batch_size / rate if rate else 0
+        eta = datetime.timedelta(seconds=round(left))
+        share = "" if math.isnan(waiting) else f", {waiting:.0%} waiting for input"
+        speed = f", {rate:,.0f} images/s{share}, {eta} left" if rate else ""
+        skipped = f", {means.skipped_steps} steps overflowed" if means.skipped_steps else ""
+        if not self._bar.disable:
+            self._bar.set_postfix_str(
+                f"loss {means.loss:.4f} acc {means.accuracy:.1%} lr {learning_rate:.4g} "
+                f"{rate:,.0f} img/s {eta}"
+            )
+        elif show and not self._quiet:
+            say(
+                f"step {step:,} of {self._train_steps:,}: loss {means.loss:.4f}, "
+                f"accuracy {means.accuracy:.2%}, learning rate {learning_rate:.4g}{speed}{skipped}"
+            )
+        return rate, waiting
+
+    def mean_rate(self) -> float:
+        """Images per second over the intervals since the last call; 0 where there were none."""
+        rate = self._past_images / self._past_seconds if self._past_images else 0.0
+        self._past_images, self._past_seconds = 0, 0.0
+        return rate
+
+    def set_back(self, step: int) -> None:
+        """The run goes on from an earlier step."""
+        self._bar.n = step
+        self._bar.refresh()
+        self.restart_clock()
+
+    def close(self) -> None:
+        self._bar.close()

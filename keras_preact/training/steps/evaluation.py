@@ -1,0 +1,123 @@
+"""Evaluation that counts every image exactly once."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.data import DatasetInfo
+from keras_preact.training.steps.loss import cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Means over the evaluation images.
+
+    Args:
+        loss: cross-entropy, in nats.
+        confusion: int64 (classes, classes): images of the class of the row that were
+            taken for the class of the column.
+    """
+
+    loss: float
+    confusion: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Shard of right answers, 0 to 1."""
+        return float(np.trace(self.confusion) / self.count)
+
+    @property
+    def class_accuracies(self) -> np.ndarray:
+        """Shard of right answers among the images of each class; NaN where it has none."""
+        with np.errstate(invalid="ignore"):
+            return np.diag(self.confusion) / self.confusion.sum(axis=1)
+
+    def __str__(self) -> str:
+        return (
+            f"accuracy {self.accuracy:.2%} ({np.trace(self.confusion):,} of {self.count:,}), "
+            f"error {1 - self.accuracy:.2%}, loss {self.loss:.4f}"
+        )
+
+
+def make_eval_step(
+    model: keras.Model,
+    info: DatasetInfo,
+    strategy: tf.distribute.Strategy,
+    variables: tuple[Sequence[tf.Variable], Sequence[tf.Variable]] | None = None,
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """A function that evaluates one batch.
+
+    Args:
+        model: a built model.
+        info: of the data.
+        strategy: over which replicas a batch is spread.
+        variables: trainable and other ones to evaluate with, in the model's order; by
+            default its own.
+
+    Returns:
+        step(images, labels, weights, stop=0) -> the loss summed over images of weight 1;
+        their confusion matrix, float32 (classes, classes); and the sum of stop over all
+        replicas, by which processes agree to end an evaluation early.
+    """
+
+    def replica_step(images, labels, weights, stop):
+        inputs = info.normalize(images)
+        if variables is None:
+            logits = model(inputs, training=False)
+        else:
+            values = [[tf.convert_to_tensor(v) for v in group] for group in variables]
+            logits, _ = model.stateless_call(*values, inputs, training=False)
+        losses = cross_entropy(logits, labels)
+        predicted = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+        confusion = tf.math.confusion_matrix(
+            labels, predicted, info.classes, weights=weights, dtype=tf.float32
+        )
+        # A tensor of its own on each replica, as only such are summed.
+        return tf.reduce_sum(losses * weights), confusion, tf.identity(stop)
+
+    @tf.function
+    def step(images, labels, weights, stop=0.0):
+        stop = tf.convert_to_tensor(stop)
+        per_replica = strategy.run(replica_step, args=(images, labels, weights, stop))
+        return tuple(
+            strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in per_replica
+        )
+
+    return step
+
+
+def evaluate(
+    eval_step: Callable,
+    batches: Iterator,
+    steps: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Runs eval_step over all batches (images, labels, weights) of `Dataset.eval`.
+
+    Args:
+        eval_step: from `make_eval_step`.
+        batches: an iterator over the batches, distributed where the step is.
+        steps: number of batches.
+        stop: asked before each batch whether to give up.
+
+    Returns:
+        The evaluation; None where some process asked to give up.
+    """
+    loss, confusion = 0.0, 0
+    for _ in range(steps):
+        asked = tf.constant(float(stop()))
+        # Summed outside of TensorFlow: float32 could no longer count beyond 2**24.
+        batch_loss, batch_confusion, stops = eval_step(*next(batches), asked)
+        if stops > 0:
+            return None
+        loss += float(batch_loss)
+        confusion = confusion + batch_confusion.numpy().astype(np.int64)
+    return Evaluation(loss / int(confusion.sum()), confusion)

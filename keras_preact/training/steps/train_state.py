@@ -1,0 +1,119 @@
+"""Everything that a training step changes, and that a checkpoint therefore holds."""
+
+from collections.abc import Iterable
+
+import keras
+import tensorflow as tf
+
+from keras_preact.models.trace_sharing import share_traces
+from keras_preact.training.config import TrainConfig
+from keras_preact.training.steps.loss_scale import LossScale
+
+
+class TrainState:
+    """A model, its optimizer, the loss scale, and averaged weights where they are wanted.
+
+    Create it in the scope of the strategy: each replica then has its own copy of all.
+
+    Args:
+        model: a built model.
+        optimizer: built for the model's trainable variables.
+        ema_decay: of the averaged weights; None for none.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        ema_decay: float | None = None,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.ema_decay = ema_decay
+        self.loss_scale = LossScale()
+        self.averages = {}
+        if ema_decay is not None:
+            self.averages = {
+                path: tf.Variable(variable, trainable=False)
+                for path, variable in by_path(model.variables).items()
+                if variable.dtype.is_floating
+            }
+
+    @property
+    def trainable(self) -> list[tf.Variable]:
+        return [variable.value for variable in self.model.trainable_variables]
+
+    @property
+    def non_trainable(self) -> list[tf.Variable]:
+        return [variable.value for variable in self.model.non_trainable_variables]
+
+    def evaluated(self) -> tuple[list[tf.Variable], list[tf.Variable]]:
+        """The trainable and other variables to evaluate with: the averages, where there are any."""
+
+        def choose(variables):
+            return [self.averages.get(v.path, v.value) for v in variables]
+
+        return choose(self.model.trainable_variables), choose(self.model.non_trainable_variables)
+
+    def statistics(self) -> dict[tuple[str, str], tf.Variable]:
+        """What differs between replicas, by group and name in `to_save`.
+
+        These are the statistics of BN, and their averages.
+        """
+        own = {v.path: v.value for v in self.model.non_trainable_variables}
+        own = {path: value for path, value in own.items() if value.dtype.is_floating}
+        averages = {path: self.averages[path] for path in own if path in self.averages}
+        return {
+            **{("model", path): value for path, value in own.items()},
+            **{("averages", path): value for path, value in averages.items()},
+        }
+
+    def update_averages(self, step: tf.Tensor) -> None:
+        """Moves the averages towards the weights after `step` steps; does nothing without any.
+
+        The decay grows with the steps up to ema_decay, so that the random initial weights
+        do not linger: min(ema_decay, (1 + step) / (10 + step)), as in
+        `tf.train.ExponentialMovingAverage`.
+        """
+        if not self.averages:
+            return
+        step = tf.cast(step, tf.float32)
+        decay = tf.minimum(self.ema_decay, (1 + step) / (10 + step))
+        for path, variable in by_path(self.model.variables).items():
+            if path in self.averages:
+                average = self.averages[path]
+                average.assign(decay * average + (1 - decay) * variable)
+
+    def to_save(self) -> dict:
+        """What a checkpoint of the run holds, under names that depend on the network alone."""
+        return {
+            **self.weights_to_save(),
+            # Without the optimizer's own name, which Keras counts up in a process.
+            "optimizer": {v.path.partition("/")[2]: v.value for v in self.optimizer.variables},
+            "loss_scale": self.loss_scale.variables,
+        }
+
+    def weights_to_save(self) -> dict:
+        """The part of `to_save` that is needed to evaluate and export."""
+        weights = {"model": by_path(self.model.variables)}
+        return {**weights, "averages": self.averages} if self.averages else weights
+
+
+def make_state(
+    config: TrainConfig, model: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> TrainState:
+    """The state of a run, in the scope of its strategy.
+
+    Args:
+        config: of the run.
+        model: built.
+        optimizer: built for the model's trainable variables.
+    """
+    # Replicas cannot exchange statistics from inside another function.
+    model = model if config.sync_bn else share_traces(model)
+    return TrainState(model, optimizer, config.ema_decay)
+
+
+def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
+    """The variables under their paths, such as `stem_conv/kernel`."""
+    return {variable.path: variable.value for variable in variables}

@@ -1,0 +1,148 @@
+import base64
+import io
+from html.parser import HTMLParser
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from keras_preact.studies.page import Picture, Table, html
+
+NASTY = "<script>alert(1)</script> & \"quoted\" 'text' </title></style>"
+VOID = {"meta", "link", "img"}
+
+
+class Reader(HTMLParser):
+    """Collects the elements and the texts of a page, and fails where tags do not match."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.elements, self.texts = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        assert len(attrs) == len(dict(attrs)), f"{tag} has an attribute twice"
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data.strip()))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def text_of(self, tag):
+        return [text for name, text in self.texts if name == tag]
+
+
+def png(width, height):
+    image = io.BytesIO()
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), "uint8")
+    matplotlib.image.imsave(image, pixels, format="png")
+    return image.getvalue()
+
+
+def pictures(count):
+    return [
+        Picture(
+            f"p {n}", f"Picture {n}", png(10 + n, 20), f"Look at {n}.", "equation (4)", f"a {n}"
+        )
+        for n in range(count)
+    ]
+
+
+def read(*args):
+    reader = Reader()
+    document = html(*args)
+    reader.feed(document.decode("utf-8"))
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_every_picture_is_inside_with_its_size_alternative_and_caption():
+    given = pictures(2)
+    page = read("a title", {}, given)
+    images = page.all("img")
+    assert len(images) == 2
+    for image, picture in zip(images, given, strict=True):
+        head, data = image["src"].split(",")
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(data, validate=True) == picture.png
+        assert image["alt"] == picture.alt
+        pixels = matplotlib.image.imread(io.BytesIO(picture.png))
+        assert (int(image["height"]), int(image["width"])) == pixels.shape[:2]
+    assert page.text_of("figcaption") == [
+        "Look at 0. See equation (4) of the paper.",
+        "Look at 1. See equation (4) of the paper.",
+    ]
+
+
+def test_without_an_equation_the_caption_names_none():
+    page = read("a title", {}, [Picture("p", "P", png(3, 3), "Look.", "", "alt")])
+    assert page.text_of("figcaption") == ["Look."]
+
+
+def test_the_page_has_what_a_browser_needs_and_asks_nothing_of_the_network():
+    page = read("a title", {"network": "x"}, pictures(5), [Table("T", ["a"], [["b"]], "c")])
+    assert html("a title", {}, []).startswith(b'<!DOCTYPE html>\n<html lang="en">')
+    metas = page.all("meta")
+    assert metas[0] == {"charset": "utf-8"}
+    policy = {m["http-equiv"]: m["content"] for m in metas if "http-equiv" in m}
+    directives = {d.split()[0]: d.split()[1:] for d in policy["Content-Security-Policy"].split(";")}
+    assert directives == {
+        "default-src": ["'none'"],
+        "img-src": ["data:"],
+        "style-src": ["'unsafe-inline'"],
+    }
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in metas
+    assert page.all("link") == [{"rel": "icon", "href": "data:,"}]
+    assert page.text_of("title") == page.text_of("h1") == ["a title"]
+    for tag, attributes in page.elements:
+        assert tag != "script"
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in ("src", "href"):
+                assert value.startswith(("data:", "#"))
+    assert len(page.all("style")) == 1
+    assert "url(" not in "".join(page.text_of("style"))
+    assert "@import" not in "".join(page.text_of("style"))
+
+
+def test_texts_from_outside_are_shown_and_never_become_elements():
+    picture = Picture(NASTY, NASTY, png(3, 3), NASTY, NASTY, NASTY)
+    table = Table(NASTY, [NASTY], [[NASTY]], NASTY)
+    page = read(NASTY, {NASTY: NASTY}, [picture] * 4, [table])
+    assert page.all("script") == []
+    for tag in ("title", "h1", "h2", "dt", "dd", "figcaption", "caption", "th", "td"):
+        assert page.text_of(tag)[0].startswith(NASTY), tag
+    assert page.all("img")[0]["alt"] == NASTY
+    assert all(set(i) == {"src", "alt", "width", "height"} for i in page.all("img"))
+    assert all(set(d) == {"class", "role", "tabindex", "aria-label"} for d in page.all("div"))
+
+
+@pytest.mark.parametrize(("count", "contents"), [(0, False), (3, False), (4, True)])
+def test_more_than_3_pictures_have_a_table_of_contents(count, contents):
+    tables = [Table("Table", ["a"], [["b"]], "c")] * 2
+    page = read("a title", {}, pictures(count), tables)
+    identifiers = [heading["id"] for heading in page.all("h2")]
+    assert len(identifiers) == len(set(identifiers)) == count + 2
+    assert not any(set(identifier) & set(" \t#%\"'") for identifier in identifiers)
+    links = [link["href"] for link in page.all("a")]
+    assert links == ([f"#{identifier}" for identifier in identifiers] if contents else [])
+    assert page.text_of("a") == (page.text_of("h2") if contents else [])
+
+
+def test_facts_and_tables_are_there_cell_by_cell():
+    table = Table("Deviations", ["unit", "error"], [["stage1_unit1", 0.25], ["-", None]], "Of it.")
+    page = read("a title", {"network": "ResNet-164", "images": "1,000"}, [], [table])
+    assert page.text_of("dt") == ["network", "images"]
+    assert page.text_of("dd") == ["ResNet-164", "1,000"]
+    assert page.text_of("th") == ["unit", "error"]
+    assert page.text_of("td") == ["stage1_unit1", "0.25", "-", "None"]
+    assert page.text_of("caption") == ["Of it."]
+    assert page.text_of("h2") == ["Deviations"]
+    assert read("a title", {}, []).all("dl") == []

@@ -1,0 +1,90 @@
+"""Options of a step: several at once, mixup, smoothing, random layers."""
+
+import functools
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_steps import assert_same, make, weights
+
+from keras_preact.data import datasets
+from keras_preact.training.steps.loss import mixing_weight
+
+
+def test_several_steps_at_once_are_the_same_steps():
+    single, looped = make(1), make(1, steps_per_loop=4)
+    rows = single.take(4)
+    together = looped.step(looped.batches, 4).numpy()
+    np.testing.assert_allclose(together[:, 0], rows["loss"], rtol=1e-4)
+    assert_same(weights(single), weights(looped), rtol=1e-3, atol=1e-5)
+
+
+def test_waiting_for_input_is_measured():
+    small = make(1)
+    small.take(1)
+
+    def slow(images, labels):
+        tf.py_function(lambda: time.sleep(0.2), [], [])
+        return images, labels
+
+    data = datasets.load("digits")
+    batches = iter(data.train(32).map(slow).prefetch(0))
+    next(batches)
+    waited = small.step(batches).numpy()[0, -1]
+    assert 0.15 < waited < 20
+
+
+def log_probabilities(small, inputs):
+    logits = small.state.model(inputs, training=True).numpy().astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_mixed_images_is_the_mixture_of_two_losses(smoothing):
+    options = {"mixup_alpha": 0.4, "label_smoothing": smoothing}
+    small, reference = make(1, **options), make(1)
+    data = datasets.load("digits")
+    images, labels = next(iter(data.train(32)))
+    weight = float(mixing_weight(0.4, small.step._seed(0)))
+    assert 0 < weight < 1
+    normalized = (images.numpy() - np.array(data.info.mean)) / data.info.std
+    mixed = weight * normalized + (1 - weight) * normalized[::-1]
+    log_p = log_probabilities(reference, mixed.astype(np.float32))
+    targets = np.eye(10)[labels.numpy()]
+    targets = weight * targets + (1 - weight) * targets[::-1]
+    targets = (1 - smoothing) * targets + smoothing / 10
+    expected = -(targets * log_p).sum(axis=1).mean()
+    np.testing.assert_allclose(small.take(1)["loss"], expected, rtol=1e-4)
+
+
+def test_random_layers_draw_anew_at_each_step_replica_and_part():
+    seeds = set()
+    for replicas in (1, 2):
+        small = make(replicas, gradient_accumulation_steps=2)
+
+        seeds_of_parts = functools.partial(lambda step: [step._seed(0), step._seed(1)], small.step)
+        draw = tf.function(functools.partial(small.strategy.run, seeds_of_parts))
+        for _ in range(3):
+            for part in draw():
+                local = small.strategy.experimental_local_results(part)
+                seeds |= {(replicas, *map(int, seed)) for seed in local}
+            small.take(1)
+    assert len(seeds) == 3 * 2 + 3 * 4
+
+
+def test_what_is_random_is_a_function_of_seed_and_step():
+    options = {"stochastic_depth_rate": 0.5, "shortcut": "dropout", "mixup_alpha": 1.0}
+    first, again = make(1, **options), make(1, **options)
+    assert_same({"loss": first.take(3)["loss"]}, {"loss": again.take(3)["loss"]}, rtol=1e-4, atol=0)
+    other = make(1, seed=7, **options)
+    assert not np.allclose(other.take(1)["loss"], make(1, **options).take(1)["loss"], rtol=1e-4)
+
+
+def test_stochastic_depth_changes_the_training_loss_of_the_same_weights():
+    plain, dropped = make(1), make(1, stochastic_depth_rate=0.9)
+    pairs = zip(dropped.state.trainable, plain.state.trainable, strict=True)
+    for variable, value in pairs:
+        variable.assign(value)
+    assert abs(plain.take(1)["loss"][0] - dropped.take(1)["loss"][0]) > 1e-4
