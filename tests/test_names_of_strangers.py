@@ -15,10 +15,8 @@ from matplotlib.mathtext import MathTextParser
 from PIL import Image
 
 from keras_preact.benchmark import plot as benchmark_plot
-from keras_preact.exporting import plot as export_plot
+from keras_preact.exporting import report as export_report
 from keras_preact.exporting.checks.parity import Agreement, Speed
-from keras_preact.exporting.markdown import to_markdown
-from keras_preact.exporting.report import Artifact
 from keras_preact.studies import (
     compare_plots,
     initialisation_plot,
@@ -64,8 +62,8 @@ def of_curves(name, path):
 
 
 def of_an_export(name):
-    artifact = Artifact("keras", Agreement(4, 0, 0, 4, 1.0, 1.0), Speed(4.0, 1600.0), "image 3")
-    return export_plot.png([artifact], name)
+    agreement, speed = Agreement(4, 0, 0, "image 3", 1.0, 1.0), Speed(4.0, 1600.0)
+    return export_report.to_png([export_report.Artifact("keras", agreement, speed)], name)
 
 
 def of_a_benchmark(name):
@@ -156,7 +154,7 @@ FACTS = {
 def test_the_report_of_an_export_shows_a_name_as_text_in_its_line(name):
     def report(name):
         named = {"source": name, "model": {"name": name}, "data": {**FACTS["data"], "name": name}}
-        return to_markdown({**FACTS, **named}, []).decode()
+        return export_report.to_markdown({**FACTS, **named}, []).decode()
 
     shown, lines = report(name), report("a").splitlines()
     assert len(shown.splitlines()) == len(lines)
@@ -167,6 +165,6 @@ def test_the_report_of_an_export_shows_a_name_as_text_in_its_line(name):
 
 
 def test_no_picture_is_drawn_without_the_rule_for_names():
-    package = pathlib.Path(pictures.__file__).parent.parent
+    package = pathlib.Path(pictures.__file__).parent.parent.parent
     made = [p.name for p in package.rglob("*.py") if "FigureCanvasAgg(" in p.read_text()]
     assert made == ["plotting.py"]

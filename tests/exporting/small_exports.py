@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,10 +17,8 @@ from sklearn.datasets import load_digits
 from keras_preact import exporting
 from keras_preact.data import datasets
 from keras_preact.exporting import ExportConfig
-from keras_preact.exporting.checks import parity
 from keras_preact.training import TrainConfig, run
 from keras_preact.training.checkpoints.checkpoint import find
-from keras_preact.training.reporting import curves, pictures
 from keras_preact.training.run import restore_model
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.evaluation import Evaluation
@@ -39,28 +40,48 @@ class Run:
 
 
 @contextlib.contextmanager
-def in_no_time():
-    """A call is enough where a report measures for seconds; no picture of a run is looked at."""
-    png = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
+def leaping_clock():
+    """A clock that leaps a second at each look: one call fills a round of the speed's measuring."""
+    ticks = itertools.count()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "_ROUND_SECONDS", 0)
-        patch.setattr(pictures, "batch", lambda *arguments: png)
-        patch.setattr(pictures, "confusion", lambda *arguments: png)
-        patch.setattr(curves, "plot", lambda *arguments: None)
+        patch.setattr(time, "perf_counter", lambda: float(next(ticks)))
         yield
+
+
+class _Listener:
+    """A stream that acts once when certain words are written."""
+
+    def __init__(self, stream, words, act):
+        self._stream, self._words, self._act, self.heard = stream, words, act, False
+
+    def write(self, text):
+        if self._words in text and not self.heard:
+            self._act()
+            self.heard = True
+        return self._stream.write(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def when_said(words, act):
+    """Acts at the moment when a program of this process prints the words."""
+    with contextlib.redirect_stdout(_Listener(sys.stdout, words, act)) as listener:
+        yield
+    assert listener.heard
 
 
 def train(folder, **options):
     """A run, evaluated at its end alone."""
     config = {"depth": 8, "warmup_steps": 2, "eval_epochs": 100, "precision": "float32", **options}
-    with in_no_time():
-        return Run(folder, run(TrainConfig(run_dir=str(folder), **config)))
+    return Run(folder, run(TrainConfig(run_dir=str(folder), **config)))
 
 
 def export(run_dir, **options):
     """The folder of an export, by default of a SavedModel alone, compared on a few images."""
     options = {"tflite": (), "eval_images": 20, **options}
-    with in_no_time():
+    with leaping_clock():
         version = exporting.run(ExportConfig(run_dir=str(run_dir), **options))
     return pathlib.Path(version).parent.parent
 

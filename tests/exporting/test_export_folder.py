@@ -8,7 +8,6 @@ import shutil
 import pytest
 from small_exports import tree
 
-from keras_preact.exporting import export_folder
 from keras_preact.exporting.export_folder import ExportFolder
 from keras_preact.support.lock import locked
 
@@ -213,10 +212,15 @@ def test_where_a_disk_begins_the_export_is_built_on_it(out, monkeypatch):
 
 
 def test_all_is_on_the_disk_before_it_gets_its_name(out, monkeypatch):
-    flushed = []
-    monkeypatch.setattr(export_folder, "flush_tree", lambda path: flushed.append(out.exists()))
+    flushed = set()
+
+    def fsync(descriptor):
+        if not out.exists():
+            flushed.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     export(out, "first")
-    assert flushed == [False]
+    assert flushed >= {path.stat().st_ino for path in (out, *out.rglob("*"))}
 
 
 def test_the_next_free_version_follows_the_highest_of_any_kind(out, first):

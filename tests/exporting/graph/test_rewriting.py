@@ -65,7 +65,7 @@ def check_network(order, shortcut, block):
     assert count_bns(traced) == folded + kept
     assert count_bns(folding.graph) == kept
     assert f"folded {folded} of {folded + kept} BNs" in folding.description
-    assert f"wrote the other {kept} BNs" in last.description
+    assert f"replaced the other {kept} BNs" in last.description
     assert not operations(last.graph).keys() & {FUSED_BN, "Identity", "StopGradient"}
     images = normalized_images(2)
     assert_same(run(last.graph, images), keras_outputs(model, images))
