@@ -44,10 +44,15 @@ def run(config: ExportConfig) -> epath.Path:
         facts = _facts(exported, folder, config, name)
         layout, data = Layout(stage, folder.version), exported.data
         with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
-            steps = _write(exported, config, layout, name)
+            verification = Verification(exported, exported.predictor(), config)
+            steps = rewriting.rewrite(network.trace(exported.model, data.info.image_shape))
+            facts["rewriting"] = verification.compare_steps(steps)
+            _write(steps[-1].graph, exported, config, layout, name)
             say("Comparing with the Keras model")
-            artifacts, compared = _compare(exported, config, layout, steps)
-        report.write(layout, facts | compared, artifacts)
+            session = saved_model.SessionModel(layout.saved_model)
+            artifacts = verification.compare_files(_load(config, layout, session), stage)
+            facts["serving_bytes"] = verification.compare_serving_bytes(session)
+        report.write(layout, facts, artifacts)
     say(_summary(folder, artifacts, facts["commands"]))
     return folder.saved_model
 
@@ -57,11 +62,9 @@ def _output_dir(config):
     return config.output_dir or default
 
 
-def _write(exported, config, layout, name) -> list[rewriting.Step]:
-    """Writes the SavedModel, the TFLite files and what serving takes, and checks none of them."""
+def _write(graph, exported, config, layout, name):
+    """Writes the SavedModel, the TFLite files and the folder `serving`."""
     info = exported.data.info
-    steps = rewriting.rewrite(network.trace(exported.model, info.image_shape))
-    graph = steps[-1].graph
     options = {"freeze": config.freeze, "max_image_pixels": config.max_image_pixels}
     saved_model.write(graph, info, layout.saved_model, **options)
     if config.tflite:
@@ -71,23 +74,15 @@ def _write(exported, config, layout, name) -> list[rewriting.Step]:
     image, file = exported.example()
     warmup.write(layout.saved_model, name, image, file)
     server_files.write(layout.serving, name, image, file)
-    return steps
 
 
-def _compare(exported, config, layout, steps) -> tuple[list[report.Artifact], dict]:
-    """Loads what has been written; returns its figures and those of the steps that led to it."""
-    session = saved_model.SessionModel(layout.saved_model)
+def _load(config, layout, session) -> list[WrittenFile]:
     files = [WrittenFile(export_folder.SAVED_MODEL, "float32", layout.saved_model, session.predict)]
     for kind in config.tflite:
         path = layout.tflite / f"{kind}.tflite"
         predict = tflite.LiteModel(path, cores()).predict
         files.append(WrittenFile(f"{export_folder.TFLITE}/{kind}", kind, path, predict))
-    verification = Verification(exported, exported.predictor(), config)
-    artifacts = verification.compare_files(files, layout.root)
-    return artifacts, {
-        "rewriting": verification.compare_steps(steps),
-        "serving_bytes": verification.compare_serving_bytes(session),
-    }
+    return files
 
 
 def _facts(exported, folder, config, model_name):
