@@ -34,7 +34,7 @@ def main():
     for record in tf.data.TFRecordDataset(str(warmup)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
         servable.predict(log.predict_log.request)
-    with fake_serving.serve(model.name, newest, flags.port, flags.rest_api_port):
+    with fake_serving.serve(servable, flags.port, flags.rest_api_port):
         signal.pause()
 
 

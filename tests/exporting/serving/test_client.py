@@ -22,7 +22,7 @@ COLOURS = ((200, 10, 90), (0, 255, 30), (90, 90, 200))
 def server(tmp_path_factory):
     version = tmp_path_factory.mktemp("model") / "1"
     colour_model.write(version)
-    with fake_serving.serve("colours", version) as running:
+    with fake_serving.serve(fake_serving.Servable("colours", version)) as running:
         yield running
 
 

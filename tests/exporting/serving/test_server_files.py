@@ -30,7 +30,9 @@ def files():
 def server(tmp_path_factory):
     version = tmp_path_factory.mktemp("model") / "1"
     colour_model.write(version)
-    with fake_serving.serve("digits-1.b", version) as running:
+    servable = fake_serving.Servable("digits-1.b", version)
+    with fake_serving.serve(servable) as running:
+        running.servable = servable
         yield running
 
 
@@ -140,6 +142,13 @@ def test_the_health_check_tells_a_loaded_model_from_none(files, server):
     assert check_health(files, port)
     assert not check_health(server_files.files("another", IMAGE, JPEG), port)
     assert not check_health(files, 9), "nothing listens there"
+
+
+def test_a_model_that_is_unavailable_is_not_healthy(files, server, monkeypatch):
+    monkeypatch.setattr(server.servable, "state", "LOADING")
+    assert not check_health(files, server.ports["rest"])
+    monkeypatch.setattr(server.servable, "error_code", "UNAVAILABLE")
+    assert not check_health(files, server.ports["rest"])
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "a:b", 'a"b', ".a", "é", "a\n"])
