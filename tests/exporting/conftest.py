@@ -1,4 +1,4 @@
-"""Runs and exports that several tests look at, and none changes."""
+"""Runs and exports that several tests read and none changes."""
 
 import pytest
 from small_exports import export, train, write_photographs

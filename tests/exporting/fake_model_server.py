@@ -1,4 +1,4 @@
-"""fake_serving as a program with the flags of tensorflow_model_server, for tests.
+"""A mock server as a program with the flags of tensorflow_model_server, for tests.
 
 Like that, it refuses flags that it does not know, reads its two files as protocol buffers, and
 answers only once the newest version of the model has passed its warm-up.

@@ -1,4 +1,4 @@
-"""A server that answers as TensorFlow Serving is documented to, for tests.
+"""A mock server that answers as TensorFlow Serving is documented to, for tests.
 
 It loads a SavedModel into a plain session, as TensorFlow Serving does, and computes one
 request at a time.
@@ -45,7 +45,7 @@ BATCHING_PARAMETERS = {
 
 
 def parse_batching_parameters(text):
-    """The message that a text holds, as TensorFlow Serving parses it."""
+    """Parses batching parameters as TensorFlow Serving does."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="batching_parameters.proto",
@@ -78,7 +78,7 @@ def text(strings):
 
 
 class RequestError(Exception):
-    """A request that is answered with a status of gRPC."""
+    """An error that is answered with a status of gRPC."""
 
     def __init__(self, code, message):
         super().__init__(message)
@@ -86,9 +86,9 @@ class RequestError(Exception):
 
 
 class Servable:
-    """A version of a model in a session; `batch_sizes` records what it has been asked.
+    """A version of a model in a session; `batch_sizes` records the requests.
 
-    Its `state` and `error_code` are those that the server tells of it.
+    The server reports its `state` and `error_code`.
     """
 
     state, error_code = "AVAILABLE", "OK"

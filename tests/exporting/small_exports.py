@@ -1,4 +1,4 @@
-"""Small runs to export, small exports of them, and what one looks like from outside."""
+"""Small runs, small exports of them, and readers of exports that are not ours."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ class Run:
 
     Args:
         folder: of the run.
-        evaluation: what train.py said last.
+        evaluation: the last figures of train.py.
     """
 
     folder: pathlib.Path
@@ -41,7 +41,7 @@ class Run:
 
 @contextlib.contextmanager
 def leaping_clock():
-    """A clock that leaps a second at each look: one call fills a round of the speed's measuring."""
+    """A clock that advances a second at each reading: one call fills a round of measured speed."""
     ticks = itertools.count()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "perf_counter", lambda: float(next(ticks)))
@@ -73,13 +73,13 @@ def when_said(words, act):
 
 
 def train(folder, **options):
-    """A run, evaluated at its end alone."""
+    """A run that is evaluated only at its end."""
     config = {"depth": 8, "warmup_steps": 2, "eval_epochs": 100, "precision": "float32", **options}
     return Run(folder, run(TrainConfig(run_dir=str(folder), **config)))
 
 
 def export(run_dir, **options):
-    """The folder of an export, by default of a SavedModel alone, compared on a few images."""
+    """The folder of an export; by default only a SavedModel, compared on a few images."""
     options = {"tflite": (), "eval_images": 20, **options}
     with leaping_clock():
         version = exporting.run(ExportConfig(run_dir=str(run_dir), **options))
@@ -96,7 +96,7 @@ def artifact(folder, name):
 
 
 def tree(folder):
-    """All that lies in a folder: bytes and time of change by path; None for a folder."""
+    """Bytes and modification time of each file in a folder, by path; None for folders."""
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         if path.is_file()
@@ -123,7 +123,7 @@ def softmax(logits):
 
 
 def keras_probabilities(run_dir, images):
-    """Written out in NumPy around Keras' own predict, of the newest checkpoint."""
+    """Probabilities of the newest checkpoint: Keras' own predict, the rest in NumPy."""
     folder = RunFolder(run_dir)
     _, info = folder.read()
     normalized = ((images - np.float64(info.mean)) / info.std).astype(np.float32)
@@ -138,7 +138,7 @@ def saved_model_probabilities(folder, version=1, signature="serving_default", **
 
 
 def lite_probabilities(path, images):
-    """By the interpreter alone, one image after the other."""
+    """Probabilities of a TFLite file, by the interpreter alone, one image after the other."""
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
     [source], [result] = interpreter.get_input_details(), interpreter.get_output_details()
@@ -153,7 +153,7 @@ def lite_probabilities(path, images):
 
 
 def write_photographs(root, counts=(("train", 16), ("val", 6))):
-    """JPEG files of many sizes; their class decides on their colour, more or less."""
+    """Writes JPEG files of many sizes; the colour depends on the class, more or less."""
     rng = np.random.default_rng(0)
     for split, count in counts:
         for name, colour in COLOURS.items():
@@ -166,7 +166,7 @@ def write_photographs(root, counts=(("train", 16), ("val", 6))):
 
 
 def write_digits(root, train=10, val=3):
-    """Some of scikit-learn's digits of every class, as PNG files."""
+    """Writes some of scikit-learn's digits of every class, as PNG files."""
     images, labels = load_digits(return_X_y=True)
     images = np.rint(images.reshape(-1, 8, 8, 1) * 255 / 16).astype(np.uint8)
     for label in range(10):

@@ -21,7 +21,7 @@ IMAGES = images_of(INFO)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The folder of a model, and what Keras says of IMAGES."""
+    """The folder of a model, and Keras' probabilities of IMAGES."""
     keras.utils.set_random_seed(0)
     model = make_resnet()
     folder = export(tmp_path_factory.mktemp("exported") / "1", model, INFO)

@@ -1,4 +1,4 @@
-"""Folders that an export does not go to, and what its versions must share."""
+"""Folders that an export refuses, and properties that all its versions share."""
 
 import dataclasses
 import json

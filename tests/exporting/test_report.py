@@ -1,4 +1,4 @@
-"""report.json, recomputed from the files it is about; report.md; report.png."""
+"""report.json, recomputed from the files it describes; report.md; report.png."""
 
 import dataclasses
 import hashlib
@@ -36,7 +36,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def answers(digits_run, digits_export):
-    """Labels, and by name what each file says of every evaluation image."""
+    """Labels, and each file's probabilities of every evaluation image, by name."""
     images, labels = evaluation_images(load_data(digits_run.folder))
     said = {
         "keras": keras_probabilities(digits_run.folder, images),
@@ -70,7 +70,7 @@ def test_the_keras_model_answers_as_often_right_as_train_py_has_said(digits_run,
 def test_accuracy_and_agreement_are_those_of_the_files(digits_export, answers, name):
     labels, said = answers
     entry, taken = artifact(digits_export, name), said[name].argmax(axis=1)
-    # Where two classes are equally likely, arithmetic of another order may decide otherwise.
+    # Between two equally likely classes another order of arithmetic may decide otherwise.
     slack = 0 if name != "tflite/int8" else 2 / 360
     assert entry["accuracy"] == pytest.approx((taken == labels).mean(), abs=slack)
     same = (taken == said["keras"].argmax(axis=1)).mean()

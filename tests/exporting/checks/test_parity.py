@@ -1,4 +1,4 @@
-"""Comparisons of answers and of times, with functions in the place of models."""
+"""Comparisons of answers and times of functions that stand for models."""
 
 import math
 import time
@@ -19,7 +19,7 @@ def probabilities(count=11, seed=0):
 
 
 def batches(count, size, labels=None):
-    """As of `Dataset.eval`: an image's first pixel is its position; the filling is image 0."""
+    """Batches of `Dataset.eval`: an image's pixel is its position; padding is image 0."""
     labels = np.zeros(count, np.int32) if labels is None else labels
     for start in range(0, count, size):
         positions = np.arange(start, start + size)
@@ -30,7 +30,7 @@ def batches(count, size, labels=None):
 
 
 def from_table(table):
-    """A model that knows what to say of each image."""
+    """A model that looks its answers up in a table."""
     return lambda images: table[images[:, 0, 0, 0]]
 
 
@@ -109,7 +109,7 @@ def clock(monkeypatch):
 
 
 def timed(clock, name, seconds):
-    """A model that takes so long, by the size of the batch; the first call takes an hour more."""
+    """A model that takes seconds(batch size), and an hour more on its first call for a size."""
     known = set()
 
     def predict(images):
@@ -148,7 +148,7 @@ def test_a_disturbance_in_one_round_falls_on_all_and_moves_no_median(clock):
     speeds = parity.measure_speed(predictors, IMAGE, round_seconds=1.0)
     for speed in speeds.values():
         assert speed.latency_milliseconds == pytest.approx(50)
-    # In turn, and not one model after the other.
+    # The models take turns.
     turns = [name for n, (name, _) in enumerate(clock.calls) if clock.calls[n - 1][0] != name]
     assert turns.count("one") >= 3
 
@@ -157,5 +157,5 @@ def test_a_model_that_takes_longer_than_a_round_is_timed_all_the_same(clock):
     slow = timed(clock, "slow", lambda size: 7 * size)
     speeds = parity.measure_speed({"slow": slow}, IMAGE, round_seconds=1.0)
     assert speeds["slow"].latency_milliseconds == 7000
-    # Of each size, a call to warm up and one that counts, three times.
+    # For each batch size a warm-up call and a timed one, three times.
     assert len(clock.calls) == 12

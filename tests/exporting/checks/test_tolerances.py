@@ -1,4 +1,4 @@
-"""What an export may differ by, and what becomes of one that differs more."""
+"""Tolerances of an export, and the end of an export that exceeds one."""
 
 import contextlib
 import dataclasses
@@ -57,11 +57,11 @@ def test_probabilities_that_are_not_finite_fail_even_where_only_accuracy_counts(
     [
         *((100, 1.0, 1), (360, 1.0, 3), (10_000, 1.0, 100), (99, 1.0, 0), (199, 1.0, 1)),
         *((360, 0.0, 0), (1000, 0.7, 7), (200, 1.5, 3), (50_000, 0.29, 145), (60, 100.0, 60)),
-        # A share of images that is whole, but not in floating point.
+        # Whole numbers of images whose shares are not exact in floating point.
         *((5000, 1.14, 57), (500, 64.6, 323), (2000, 32.3, 646), (10_000, 0.07, 7)),
     ],
 )
-def test_so_many_images_may_be_lost_and_not_one_more(images, points, allowed):
+def test_the_allowed_number_of_images_may_be_lost_and_no_more(images, points, allowed):
     assert allowed == math.floor(fractions.Fraction(str(points)) * images / 100)
     tolerance = tolerances.Tolerance("int8_loss_points", max_loss_points=points)
     for right in {images, max(images // 2, allowed + 1)} - {0}:
@@ -71,7 +71,7 @@ def test_so_many_images_may_be_lost_and_not_one_more(images, points, allowed):
             assert tolerance.excess(accurate(right - allowed - 1, images), keras)
 
 
-def test_to_be_right_more_often_is_no_loss():
+def test_a_higher_accuracy_is_no_loss():
     tolerance = tolerances.Tolerance("int8_loss_points", max_loss_points=0.0)
     assert tolerance.excess(accurate(330, 360), GOOD) is None
 
@@ -120,7 +120,7 @@ def classifier_kernel(run_dir):
 
 
 def refused(run_dir, out, capsys, **options):
-    """The error of an export in this process, as export.py ends with it: with code 1."""
+    """The message of an export in this process that ends with code 1, as export.py does."""
     with pytest.raises(SystemExit) as ended, program.ending(ExportConfig, "nothing is done"):
         export(run_dir, output_dir=str(out), **options)
     assert ended.value.code == 1
@@ -129,9 +129,9 @@ def refused(run_dir, out, capsys, **options):
 
 @contextlib.contextmanager
 def spoiled(out, name, weights, others, copy):
-    """Other weights in a file of an unfinished export, as of a bad disk, and a copy of its folder.
+    """Changes weights in a file of an unfinished export, and copies the file's folder.
 
-    The file is changed once all have been written, and before they are read and compared.
+    It does so when all files have been written, and before they are read and compared.
     """
 
     def spoil():

@@ -86,7 +86,7 @@ def test_steps_are_compared_with_the_keras_model(verification, photographs):
 
 
 class Session:
-    """In the place of a SavedModel: it says of files what it is told to."""
+    """Stands for a SavedModel and gives the answers it was made with."""
 
     def __init__(self, answers):
         self._answers, self.files = answers, None
@@ -120,7 +120,7 @@ def test_an_image_whose_file_gives_something_else_is_named(verification, expecte
 
 
 def write_frames(root, kinds):
-    """A folder of images of two classes by turns, of these kinds of files."""
+    """Writes a folder of images of two classes in turn, a file of each kind."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for number, kind in enumerate(kinds):

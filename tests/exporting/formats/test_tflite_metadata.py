@@ -52,7 +52,7 @@ def predict(file, images):
 
 @pytest.fixture(scope="module")
 def reader():
-    """MediaPipe's reader of metadata, without importing MediaPipe and all that it needs."""
+    """MediaPipe's reader of metadata, without importing MediaPipe and its requirements."""
     found = importlib.util.find_spec("mediapipe")
     if found is None:
         pytest.skip("needs MediaPipe's files: pip install --no-deps mediapipe")

@@ -157,7 +157,7 @@ def test_a_silent_server_is_given_up(ask, protocol, tmp_path):
 
 @contextlib.contextmanager
 def answering(status, body):
-    """A server that answers anything with this; yields its port."""
+    """A server that gives the same answer to every request; yields its port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):

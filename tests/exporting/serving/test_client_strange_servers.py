@@ -1,4 +1,4 @@
-"""The client beside servers that answer with anything, and outputs that break."""
+"""The client with servers that give strange answers, and with outputs that break."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ OK = "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n"
 
 @contextlib.contextmanager
 def server(answer):
-    """A server that does `answer(connection)` once it has read a request; yields its port."""
+    """A server that calls answer(connection) after reading a request; yields its port."""
     ended = threading.Event()
 
     def serve():
@@ -209,13 +209,13 @@ def test_what_a_server_says_does_not_steer_the_terminal(images, capsys):
     with server(whole(json.dumps({"error": f"{ESCAPES} {'a' * 999}"}).encode(), bad)) as port:
         assert ask(port, images[0]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    # Ends of lines are blanks.
+    # Line ends become blanks.
     assert line.startswith(f"Error: {images[0]} was refused by the server: ant\\x1b]0;owned\\x07")
     assert line.isprintable() and line.endswith("aaa...") and len(line) < 600
 
 
 def test_one_bad_image_does_not_keep_the_others_from_their_answers(images, capsys):
-    """Neither does one that the server cannot take, nor one that is none."""
+    """A bad image is a pipe, a device, too large or missing."""
     folder = pathlib.Path(images[0]).parent
     os.mkfifo(folder / "pipe.png")
     with (folder / "large.png").open("wb") as sparse:
@@ -242,7 +242,7 @@ def test_one_bad_image_does_not_keep_the_others_from_their_answers(images, capsy
 
 
 def call(port, *arguments, **options):
-    """The client as a copy of its own, without what is installed."""
+    """The client in a subprocess without installed packages."""
     command = [sys.executable, "-I", "-S", client.__file__, "--model=any", "--host=127.0.0.1"]
     return subprocess.Popen([*command, f"--port={port}", *arguments], **options)
 

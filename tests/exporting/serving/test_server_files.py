@@ -74,7 +74,7 @@ def test_the_example_is_the_image_of_the_requests(files):
 
 
 def parse_docker(command):
-    """A docker command taken apart as docker does it."""
+    """A docker command parsed as docker does it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs=2)
     for flag in ("--rm", "--init"):
@@ -114,7 +114,7 @@ def test_the_docker_command_works_from_any_folder(tmp_path, monkeypatch):
 
 
 def compose_value(files, key):
-    """What stands on a key's line; lists are JSON, as YAML allows."""
+    """The value on a key's line; lists are JSON, as YAML allows."""
     value = re.search(rf"^ *{key}: (.*)$", files["compose.yaml"].decode(), re.MULTILINE)[1]
     return json.loads(value) if value.startswith("[") else value
 
