@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 import subprocess
+import types
 import urllib.request
 
 import colour_model
@@ -30,9 +31,7 @@ def files():
 def server(tmp_path_factory):
     version = tmp_path_factory.mktemp("model") / "1"
     colour_model.write(version)
-    servable = fake_serving.Servable("digits-1.b", version)
-    with fake_serving.serve(servable) as running:
-        running.servable = servable
+    with fake_serving.serve(fake_serving.Servable("digits-1.b", version)) as running:
         yield running
 
 
@@ -144,11 +143,13 @@ def test_the_health_check_tells_a_loaded_model_from_none(files, server):
     assert not check_health(files, 9), "nothing listens there"
 
 
-def test_a_model_that_is_unavailable_is_not_healthy(files, server, monkeypatch):
-    monkeypatch.setattr(server.servable, "state", "LOADING")
-    assert not check_health(files, server.ports["rest"])
-    monkeypatch.setattr(server.servable, "error_code", "UNAVAILABLE")
-    assert not check_health(files, server.ports["rest"])
+@pytest.mark.parametrize("error_code", ["OK", "UNAVAILABLE"])
+def test_a_model_that_is_not_loaded_is_not_healthy(files, error_code):
+    loading = types.SimpleNamespace(
+        name="digits-1.b", state="LOADING", error_code=error_code, batch_sizes=[]
+    )
+    with fake_serving.serve(loading) as running:
+        assert not check_health(files, running.ports["rest"])
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "a:b", 'a"b', ".a", "é", "a\n"])
