@@ -1,15 +1,6 @@
 """Trains, resumes or evaluates a residual network; all flags: python train.py --help."""
 
-import os
 import shlex
-import signal
-
-if __name__ == "__main__":
-    # TensorFlow's import takes seconds. A signal in it ends the program, without a traceback.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: os._exit(128 + number))
-    # Hides those of its start-up notices that can be hidden.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_preact import training
 from keras_preact.support import commands, program

@@ -3,14 +3,27 @@
 Source: He et al., "Identity Mappings in Deep Residual Networks", 2016.
 """
 
-from keras_preact.support import backend
+import importlib
 
-# Before anything imports Keras.
-if error := backend.refusal():
-    raise error
-
-from keras_preact import analysis, layers, models
-from keras_preact.models import PlainNet, ResNet, ResNetV2
+from keras_preact.support import startup
 from keras_preact.version import __version__
 
 __all__ = ["PlainNet", "ResNet", "ResNetV2", "__version__", "analysis", "layers", "models"]
+
+if startup.PROGRAM:
+    startup.begin()
+
+# `keras-preact` alone answers without TensorFlow. All others need the layers registered with
+# Keras, so that it can load models.
+if startup.PROGRAM != "door":
+    from keras_preact.support import backend
+
+    backend.check()
+    from keras_preact import analysis, layers, models
+    from keras_preact.models import PlainNet, ResNet, ResNetV2
+
+
+def __getattr__(name):
+    if name in __all__:
+        return getattr(importlib.import_module("keras_preact.models"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
