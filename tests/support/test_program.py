@@ -15,10 +15,10 @@ from absl import flags as absl_flags
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.exporting import ExportConfig
 from keras_preact.exporting.export_folder import ExportFolder
-from keras_preact.support import flags, program
+from keras_preact.support import flags, program, signals
 from keras_preact.support.errors import RunError, SaveError
 from keras_preact.support.signals import Interrupted
-from keras_preact.training import TrainConfig, interruption
+from keras_preact.training import TrainConfig
 from keras_preact.training.distribution.cluster import WorkerLostError
 from keras_preact.training.steps.step_metrics import DivergenceError
 
@@ -206,7 +206,7 @@ def test_a_signal_that_comes_while_python_deletes_an_object_is_not_lost(capsys):
 def test_a_second_signal_ends_at_once(monkeypatch, number, code):
     ended, codes = threading.Event(), []
     monkeypatch.setattr(os, "_exit", lambda code: (codes.append(code), ended.set()))
-    monkeypatch.setattr(interruption, "SAME_SIGNAL_SECONDS", 0.01)
+    monkeypatch.setattr(signals, "SAME_SIGNAL_SECONDS", 0.01)
     with ends_with(143):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
