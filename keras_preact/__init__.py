@@ -10,15 +10,15 @@ from keras_preact.version import __version__
 
 __all__ = ["PlainNet", "ResNet", "ResNetV2", "__version__", "analysis", "layers", "models"]
 
-if startup.PROGRAM:
-    startup.begin()
-
-# `keras-preact` alone answers without TensorFlow. All others need the layers registered with
-# Keras, so that it can load models.
-if startup.PROGRAM != "door":
+# `keras-preact` alone answers without TensorFlow. For all others importing the layers registers
+# them with Keras, which then can load models.
+if startup.PROGRAM not in startup.DOORS:
     from keras_preact.support import backend
 
+    if startup.PROGRAM:
+        startup.begin()
     backend.check()
+
     from keras_preact import analysis, layers, models
     from keras_preact.models import PlainNet, ResNet, ResNetV2
 

@@ -41,17 +41,19 @@ def start(
     unfinished: str,
     command: str | None = None,
     words: str | None = None,
+    recipes: bool = False,
 ) -> typing.NoReturn:
     """Runs a program and ends the process.
 
     Args:
-        main: takes the fields that the user set, and to what.
+        main: takes the fields that the user set, and their values.
         config_class: a dataclass made of `option`s; its fields become flags.
         description: of the program, for --help.
         unfinished: what a user who interrupts the program should know, as in "nothing
             has been exported".
-        command: how Python is called to run the program; default: the file that runs.
-        words: under which main takes the words beside flags; without, there may be none.
+        command: how the user called the program; default: "python" and the file that runs.
+        words: the name under which main takes the words beside flags; None allows no words.
+        recipes: whether --recipe=NAME is a flag.
     """
     console.survive()
     flags.define(config_class)
@@ -62,8 +64,8 @@ def start(
             tf.debugging.disable_traceback_filtering()
         main(flags.given(config_class) | ({words: tuple(arguments[1:])} if words else {}))
 
-    argv = [command or sys.argv[0], *sys.argv[1:]]
-    parser = flags.parser(description, config_class, words=words is not None)
+    argv = [command or f"python {sys.argv[0]}", *sys.argv[1:]]
+    parser = flags.parser(description, config_class, words=words is not None, recipes=recipes)
     with ending(config_class, unfinished):
         app.run(run, argv=argv, flags_parser=parser)
 

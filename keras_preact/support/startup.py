@@ -13,25 +13,26 @@ from collections.abc import Callable, Iterator
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # Beside the package in a clone.
 _SCRIPTS = ("train.py", "export.py")
-_CONSOLE_SCRIPT = "keras-preact"
+CONSOLE_SCRIPT = "keras-preact"
+DOORS = (CONSOLE_SCRIPT, _PACKAGE.name)
 
 
 def _program() -> str:
-    """The program of ours that runs: "door", "module" or "script"; "" for somebody else's."""
+    """The program of ours that runs, as it was called; "" for somebody else's.
+
+    It is "keras-preact", a module after `python -m`, such as "keras_preact.analysis", or
+    "train.py".
+    """
     path = pathlib.Path(sys.argv[0] if sys.argv else "")
     if str(path) == "-m":
         # Python imports the package to find the module in it; until then only this names it.
         module = sys.orig_argv[-len(sys.argv)].removeprefix("-m")
-        if module == _PACKAGE.name:
-            return "door"
-        return "module" if module.startswith(f"{_PACKAGE.name}.") else ""
-    if path.name == _CONSOLE_SCRIPT:
-        return "door"
+        return module if module.partition(".")[0] == _PACKAGE.name else ""
     of_clone = path.name in _SCRIPTS and path.resolve().parent == _PACKAGE.parent
-    return "script" if of_clone else ""
+    return path.name if of_clone or path.name == CONSOLE_SCRIPT else ""
 
 
-# Found out at once, as Python changes sys.argv later.
+# Found out at once, as sys.argv changes later.
 PROGRAM = _program()
 
 # Lines that native code prints in programs where all is well, as extended regular expressions.

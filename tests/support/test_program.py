@@ -105,7 +105,7 @@ def test_where_there_are_no_words_main_takes_none_of_them(started):
 
 def test_a_program_without_words_refuses_them_and_its_main_takes_flags_alone(started, capsys):
     assert started(["--version=3"])[0] == [{"version": 3}]
-    assert started(["--version=3", "runs/a"], command="-m a.program") == ([], 2)
+    assert started(["--version=3", "runs/a"], command="python -m a.program") == ([], 2)
     error = capsys.readouterr().err
     assert "Only flags are understood. Received: runs/a" in error
     assert "python -m a.program --help" in error
