@@ -186,22 +186,6 @@ def test_sigterm_leaves_no_unfinished_export(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_signal_that_comes_while_python_deletes_an_object_is_not_lost(capsys):
-    class Deleted:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
-
-    before = sys.unraisablehook
-    with ends_with(143):
-        Deleted()
-        for _ in range(500):
-            time.sleep(0.01)
-        pytest.fail("nobody was told of the signal")
-    assert capsys.readouterr().err == "Error: ended by SIGTERM; nothing is done.\n"
-    assert sys.unraisablehook is before
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_ends_at_once(monkeypatch, number, code):
     ended, codes = threading.Event(), []
