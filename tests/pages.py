@@ -102,7 +102,9 @@ def shortened(verb: str, arguments: list[str]) -> list[str]:
     """The arguments with less work to do."""
     names = {argument.partition("=")[0] for argument in arguments}
     if verb == "train" and names & {"--flagfile", "--recipe", "--dataset"}:
-        return [*(a for a in arguments if not a.startswith("--train_epochs=")), *_TRAIN]
+        # Another page may have trained under the same name.
+        again = () if "--resume" in names else ("--overwrite",)
+        return [*(a for a in arguments if not a.startswith("--train_epochs=")), *_TRAIN, *again]
     if verb == "export":
         return [*arguments, *_EXPORT]
     if verb == "analysis" and "compare" not in arguments:
@@ -113,26 +115,32 @@ def shortened(verb: str, arguments: list[str]) -> list[str]:
     return arguments
 
 
-class Runner:
-    """Runs the blocks of a page in order, in one namespace and one folder.
+class Clone:
+    """A folder that looks like a clone, and runs the blocks of pages.
+
+    A command of ours that one page has run is done for the other pages, too.
 
     Args:
-        folder: the current one; it stands for a clone.
+        folder: an empty one; the current folder while blocks run.
         server: a `ForkServer`.
     """
 
     def __init__(self, folder: pathlib.Path, server):
-        self._folder, self._server = folder, server
-        self._namespace = {"__name__": "page"}
+        self.folder, self._server, self._done = folder, server, set()
         for name in ("train.py", "export.py", "configs", "docs", "keras_preact"):
             (folder / name).symlink_to(ROOT / name)
 
-    def run(self, block: Block) -> None:
-        """Runs a block; raises what its code raises, AssertionError where a command fails."""
+    def run(self, block: Block, namespace: dict) -> None:
+        """Runs a block; raises what its code raises, AssertionError where a command fails.
+
+        Args:
+            block: of Python or of a shell; any other is left alone.
+            namespace: of the page's Python.
+        """
         if block.language == "python":
             # Tracebacks name the page and its line.
             code = compile("\n" * (block.line - 1) + block.code, block.page, "exec")
-            exec(code, self._namespace)
+            exec(code, namespace)
         elif block.language in ("shell", "bash"):
             if _SHELL_SYNTAX.search(block.code):
                 self._shell(block.code, block)
@@ -145,23 +153,26 @@ class Runner:
         if known is None:
             self._shell(shlex.join(words), block)
             return
+        if tuple(words) in self._done:
+            return
+        self._done.add(tuple(words))
         verb, arguments = known
         start = len(words) - len(arguments)
         module = words[1:start] if words[0] == "python" else ["-m", "keras_preact", *words[1:start]]
         call = [*module, *shortened(verb, arguments)]
-        code, out, error = self._server.call(*call, cwd=self._folder)
+        code, out, error = self._server.call(*call, cwd=self.folder)
         _check(code, shlex.join(call), block, out + error)
 
     def _shell(self, code, block):
         """Runs a shell in which python is this one, and keras-preact is in the path."""
-        programs = self._folder / ".bin"
+        programs = self.folder / ".bin"
         programs.mkdir(exist_ok=True)
         for name, arguments in (("python", ""), ("keras-preact", "-m keras_preact ")):
             path = programs / name
             path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments}"$@"\n')
             path.chmod(0o755)
         script = f'set -euo pipefail\nPATH="{programs}:$PATH"\n{code}'
-        done = subprocess.run(["bash", "-c", script], cwd=self._folder, capture_output=True)
+        done = subprocess.run(["bash", "-c", script], cwd=self.folder, capture_output=True)
         _check(done.returncode, code, block, (done.stdout + done.stderr).decode(errors="replace"))
 
 

@@ -1,6 +1,7 @@
 """The pages of the documentation say what is so: their code runs, their links lead somewhere."""
 
 import ast
+import contextlib
 import inspect
 import re
 import runpy
@@ -9,7 +10,7 @@ import tomllib
 import pytest
 from absl import flags
 from image_encoding import encode, smooth_image
-from pages import LANGUAGES, MINUTES, NEEDS, PAGES, ROOT, TEXTS, Runner, blocks, program, prose
+from pages import LANGUAGES, MINUTES, NEEDS, PAGES, ROOT, TEXTS, Clone, blocks, program, prose
 
 from keras_preact.layers import ORDERS, SHORTCUTS
 from keras_preact.support import flags as config_flags
@@ -37,36 +38,39 @@ def table(page, first_header):
     ]
 
 
-@pytest.fixture
-def clone(tmp_path, monkeypatch):
-    """A folder in which the placeholders of the pages, FOLDER and IMAGE, stand for images."""
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, server):
+    """A clone in which the placeholders of the pages, FOLDER and IMAGE, stand for images."""
+    root = tmp_path_factory.mktemp("clone")
     for split, count in (("train", 4), ("val", 2)):
         for seed, name in enumerate(("ants", "bees")):
-            folder = tmp_path / "FOLDER" / split / name
+            folder = root / "FOLDER" / split / name
             folder.mkdir(parents=True)
             for number in range(count):
                 image = smooth_image(40, 48, 10 * number + seed)
                 (folder / f"{number}.jpg").write_bytes(encode(image, "JPEG"))
-    (tmp_path / "IMAGE").write_bytes(encode(smooth_image(40, 48), "JPEG"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    (root / "IMAGE").write_bytes(encode(smooth_image(40, 48), "JPEG"))
+    return Clone(root, server)
+
+
+def run(page, clone, *needs):
+    """Runs the blocks of a page, in order, that need one of these; None stands for nothing."""
+    namespace = {"__name__": "page"}
+    with contextlib.chdir(clone.folder):
+        for block in blocks(page):
+            if block.needs in needs:
+                clone.run(block, namespace)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_blocks_of_a_page_run(page, clone, server):
-    runner = Runner(clone, server)
-    for block in blocks(page):
-        if block.needs is None:
-            runner.run(block)
+def test_the_blocks_of_a_page_run(page, clone):
+    run(page, clone, None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if f"needs: {MINUTES} " in PAGES[page]])
-def test_the_blocks_of_a_page_that_take_minutes_run(page, clone, server):
-    runner = Runner(clone, server)
-    for block in blocks(page):
-        if block.needs in (None, MINUTES):
-            runner.run(block)
+def test_the_blocks_of_a_page_that_take_minutes_run(page, clone):
+    run(page, clone, None, MINUTES)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=where)
