@@ -14,6 +14,7 @@ from fake_measurements import backward, forward, initialisation
 from matplotlib.mathtext import MathTextParser
 from PIL import Image
 
+import keras_preact
 from keras_preact.benchmark import plot as benchmark_plot
 from keras_preact.exporting import plot as export_plot
 from keras_preact.exporting.checks.parity import Agreement, Speed
@@ -28,7 +29,7 @@ from keras_preact.studies import (
     tables,
 )
 from keras_preact.studies.run_curves import RunCurves
-from keras_preact.training.reporting import curves, pictures
+from keras_preact.training.reporting import figures
 from keras_preact.training.reporting import propagation_figure as propagation_pictures
 from keras_preact.training.reporting.metrics_file import Row
 
@@ -51,15 +52,15 @@ def name(request):
 
 
 def of_a_batch(name):
-    return pictures.batch(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1]), [name, "b"])
+    return figures.batch(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1]), [name, "b"])
 
 
 def of_confusion(name):
-    return pictures.confusion(np.eye(2, dtype=int), [name, "b"], name)
+    return figures.confusion(np.eye(2, dtype=int), [name, "b"], name)
 
 
 def of_curves(name, path):
-    curves.plot([Row(1, 1, 2, 0.5, 2, 0.5, 0.1, 100.0, 1.0)], name, path / "curves.png")
+    figures.curves([Row(1, 1, 2, 0.5, 2, 0.5, 0.1, 100.0, 1.0)], name, path / "curves.png")
     return (path / "curves.png").read_bytes()
 
 
@@ -167,6 +168,6 @@ def test_the_report_of_an_export_shows_a_name_as_text_in_its_line(name):
 
 
 def test_no_picture_is_drawn_without_the_rule_for_names():
-    package = pathlib.Path(pictures.__file__).parent.parent
+    package = pathlib.Path(keras_preact.__file__).parent
     made = [p.name for p in package.rglob("*.py") if "FigureCanvasAgg(" in p.read_text()]
     assert made == ["plotting.py"]
