@@ -1,5 +1,9 @@
 """One run: its configuration, its loop, its checkpoints and its figures."""
 
+from keras_preact.support import extras
+
+extras.check()
+
 from keras_preact.support.errors import SaveError
 from keras_preact.support.signals import Interrupted
 from keras_preact.training.config import TrainConfig

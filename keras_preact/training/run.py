@@ -12,7 +12,7 @@ from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
 from keras_preact.support import console
-from keras_preact.support.commands import script
+from keras_preact.support.commands import program
 from keras_preact.support.console import say
 from keras_preact.support.paths import usable
 from keras_preact.support.signals import Interrupted
@@ -131,7 +131,7 @@ def _finish(training, trainer):
         f"Finished: evaluation {result}\n"
         f"  run:    {folder}\n"
         f"  curves: {folder.curves}\n"
-        f"  export: {script('export.py')} --run_dir={shlex.quote(str(folder))}"
+        f"  export: {program('export')} --run_dir={shlex.quote(str(folder))}"
     )
     return result
 
