@@ -16,10 +16,8 @@ from PIL import Image
 
 import keras_preact
 from keras_preact.benchmark import plot as benchmark_plot
-from keras_preact.exporting import plot as export_plot
+from keras_preact.exporting import report as export_report
 from keras_preact.exporting.checks.parity import Agreement, Speed
-from keras_preact.exporting.markdown import to_markdown
-from keras_preact.exporting.report import Artifact
 from keras_preact.studies import (
     compare_plots,
     initialisation_plot,
@@ -65,8 +63,8 @@ def of_curves(name, path):
 
 
 def of_an_export(name):
-    artifact = Artifact("keras", Agreement(4, 0, 0, 4, 1.0, 1.0), Speed(4.0, 1600.0), "image 3")
-    return export_plot.png([artifact], name)
+    agreement, speed = Agreement(4, 0, 0, "image 3", 1.0, 1.0), Speed(4.0, 1600.0)
+    return export_report.to_png([export_report.Artifact("keras", agreement, speed)], name)
 
 
 def of_a_benchmark(name):
@@ -157,7 +155,7 @@ FACTS = {
 def test_the_report_of_an_export_shows_a_name_as_text_in_its_line(name):
     def report(name):
         named = {"source": name, "model": {"name": name}, "data": {**FACTS["data"], "name": name}}
-        return to_markdown({**FACTS, **named}, []).decode()
+        return export_report.to_markdown({**FACTS, **named}, []).decode()
 
     shown, lines = report(name), report("a").splitlines()
     assert len(shown.splitlines()) == len(lines)
