@@ -10,12 +10,12 @@ from keras_preact.studies import output
 from keras_preact.studies.output import Report, check_folder, write
 from keras_preact.studies.page import Picture, Table
 from keras_preact.support.files import damage
-from keras_preact.support.plotting import as_png, figure
+from keras_preact.support.plotting import as_png, titled_figure
 
 
 @as_png
 def png(title):
-    return figure(title, 2, 1)
+    return titled_figure(title, 2, 1)
 
 
 def a_report(title="a title", names=("first", "second")):

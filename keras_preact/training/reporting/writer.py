@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_preact.data import Dataset
 from keras_preact.support.console import say
+from keras_preact.support.plotting import positive
 from keras_preact.support.text import markdown
 from keras_preact.training.checkpoints.checkpoint import Checkpoints
 from keras_preact.training.checkpoints.run_state import RunState
@@ -192,7 +193,7 @@ class Writer:
         """
         self._try(self.folder.propagation, self._propagation.add, record)
         for name in ("gradient_norm", "shortcut_norm", "residual_norm"):
-            norms = propagation_pictures.positive(getattr(record.backward, name))
+            norms = positive(getattr(record.backward, name))
             logarithms = np.log10(norms[~np.isnan(norms)])
             if logarithms.size:
                 self._log.histogram("train", record.step, f"propagation/{name}", logarithms)
