@@ -4,11 +4,8 @@ from collections.abc import Sequence
 
 from keras_preact.exporting.checks.parity import THROUGHPUT_BATCH
 from keras_preact.exporting.report import Artifact
-from keras_preact.support.plotting import as_png, figure
+from keras_preact.support.plotting import BLUE, GREY, as_png, figure
 from keras_preact.support.text import printable
-
-# Of Okabe and Ito's palette, which the colour-blind can tell apart.
-_COLOR, _REFERENCE_COLOR = "#0072B2", "#999999"
 
 
 @as_png
@@ -32,7 +29,7 @@ def png(artifacts: Sequence[Artifact], title: str) -> bytes:
     picture = figure(figsize=(13, 1.2 + 0.35 * len(artifacts)))
     picture.suptitle(printable(title))
     names = [artifact.name for artifact in artifacts]
-    colors = [_REFERENCE_COLOR if a.path is None else _COLOR for a in artifacts]
+    colors = [GREY if a.path is None else BLUE for a in artifacts]
     for axes, (label, form, value) in zip(
         picture.subplots(1, len(panels), sharey=True), panels, strict=True
     ):

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from etils import epath
 
 from keras_preact.support.files import write_whole
-from keras_preact.support.plotting import as_png, figure
+from keras_preact.support.plotting import BLUE, ORANGE, as_png, figure
 from keras_preact.training.reporting.metrics_file import Row
 
-# Okabe and Ito's palette, which the colour-blind can tell apart.
-TRAIN_COLOR, EVAL_COLOR = "#E69F00", "#0072B2"
+TRAIN_COLOR, EVAL_COLOR = ORANGE, BLUE
 
 
 def plot(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_preact.support.plotting import as_png, figure
+from keras_preact.support.plotting import HEAT, as_png, figure
 from keras_preact.support.text import printable
 
 # More could not be told apart.
@@ -45,7 +45,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> bytes:
     picture = figure(figsize=(7, 6))
     axes = picture.subplots()
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    image = axes.imshow(shares, cmap=HEAT, vmin=0, vmax=100)
     picture.colorbar(image, label="share of the true class (%)")
     axes.set(xlabel="predicted class", ylabel="true class", title=title)
     if len(names) <= MOST_NAMES:
