@@ -1,11 +1,14 @@
+"""The figure of path lengths, against the measurements and the binomial distribution."""
+
+import dataclasses
 import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import lesions, names, path_lengths
+from fake_measurements import path_lengths, read
 from scipy.stats import binom
 
-from keras_preact.studies import study_plots
+from keras_preact.studies import path_figure
 
 
 def drawn(function, *args):
@@ -15,22 +18,6 @@ def drawn(function, *args):
 
 def legend_texts(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-def test_lesions_are_in_percent_with_swaps_midway_between_their_units():
-    measured = lesions(6)
-    measured.deleted_accuracy[2] = np.nan
-    measured.swapped[:] = [[0, 5], [2, 3]]
-    figure = drawn(study_plots.lesions, measured, "a title", 0.1)
-    deleted, swapped, unchanged, chance = figure.axes[0].get_lines()
-    np.testing.assert_array_equal(deleted.get_xdata(), range(1, 7))
-    np.testing.assert_array_equal(deleted.get_ydata(), 100 * measured.deleted_accuracy)
-    np.testing.assert_array_equal(swapped.get_xdata(), [3.5, 3.5])
-    np.testing.assert_array_equal(swapped.get_ydata(), 100 * measured.swapped_accuracy)
-    assert unchanged.get_ydata()[0] == 90 and chance.get_ydata()[0] == 10
-    assert legend_texts(figure)[2:] == ["unchanged: 90.00 %", "chance: 10 %"]
-    without = drawn(study_plots.lesions, measured, "a title", None)
-    assert len(without.axes[0].get_lines()) == 3
 
 
 @pytest.mark.parametrize(
@@ -49,18 +36,18 @@ def test_lesions_are_in_percent_with_swaps_midway_between_their_units():
     ],
 )
 def test_the_range_that_holds_95_percent_leaves_equal_tails(share, expected):
-    assert study_plots.holding_range(np.array(share)) == expected
+    assert path_figure.holding_range(np.array(share)) == expected
 
 
 def test_a_binomial_share_is_held_by_the_quantiles_of_its_distribution():
     share = binom.pmf(range(55), 54, 0.1)
     expected = binom.ppf([0.025, 0.975], 54, 0.1)
-    assert study_plots.holding_range(share) == tuple(expected)
+    assert path_figure.holding_range(share) == tuple(expected)
 
 
 def test_paths_are_counted_on_a_log_scale_and_their_shares_are_bars():
     measured = path_lengths(60)
-    figure = drawn(study_plots.path_lengths, measured, "a title")
+    figure = drawn(path_figure.draw, measured, "a title")
     upper, lower = figure.axes
     np.testing.assert_array_equal(upper.get_lines()[0].get_xdata(), range(61))
     np.testing.assert_array_equal(upper.get_lines()[0].get_ydata(), measured.paths)
@@ -68,7 +55,7 @@ def test_paths_are_counted_on_a_log_scale_and_their_shares_are_bars():
     bars = lower.containers[0].patches
     np.testing.assert_allclose([b.get_height() for b in bars], 100 * measured.share)
     np.testing.assert_allclose([b.get_x() + b.get_width() / 2 for b in bars], range(61), atol=1e-9)
-    first, last = study_plots.holding_range(measured.share)
+    first, last = path_figure.holding_range(measured.share)
     assert legend_texts(figure) == [f"95 % of the gradient: length {first} to {last}"]
     (band,) = (p for p in lower.patches if p not in bars)
     np.testing.assert_allclose(
@@ -78,41 +65,33 @@ def test_paths_are_counted_on_a_log_scale_and_their_shares_are_bars():
 
 def test_all_333_units_fit_on_the_scale_of_paths():
     # The middle one of these binomial coefficients is 10^99.
-    upper = drawn(study_plots.path_lengths, path_lengths(333), "a title").axes[0]
+    upper = drawn(path_figure.draw, path_lengths(333), "a title").axes[0]
     assert upper.get_ylim()[0] < 1 and 1e98 < upper.get_ylim()[1] < 1e100
 
 
-@pytest.mark.parametrize("log", [False, True])
-def test_over_training_has_a_column_for_each_step_and_the_first_unit_at_the_bottom(log):
-    cells = np.array([[1, 2, 0], [3, np.nan, 4.0]])
-    figure = drawn(
-        study_plots.over_training, np.array([10, 20]), names(3), cells, "norm", "a title", log
-    )
-    axes, bar = figure.axes
-    mesh = axes.collections[0]
-    expected = np.ma.masked_invalid(cells.T)
-    if log:
-        expected[2, 0] = np.ma.masked
-    shown = mesh.get_array()
-    np.testing.assert_array_equal(shown.mask, expected.mask)
-    np.testing.assert_array_equal(shown.filled(-1), expected.filled(-1))
-    corners = mesh.get_coordinates()
-    np.testing.assert_allclose(corners[0, :, 0], [5, 15, 25])
-    np.testing.assert_allclose(corners[:, 0, 1], [0.5, 1.5, 2.5, 3.5])
-    assert not axes.yaxis_inverted()
-    assert [t.get_text() for t in axes.get_yticklabels()] == list(names(3))
-    assert bar.get_ylabel() == "norm"
-    assert mesh.norm.vmax == 4 and mesh.norm.vmin == (1 if log else 0)
+def with_share(share):
+    return dataclasses.replace(path_lengths(len(share) - 1), share=np.array(share))
 
 
-@pytest.mark.parametrize("step", [0, 64_000])
-def test_a_single_step_is_a_column_around_it(step):
-    figure = drawn(
-        study_plots.over_training, np.array([step]), names(2), np.ones((1, 2)), "", "", True
-    )
-    axes = figure.axes[0]
-    low, high = axes.get_xlim()
-    assert 0 <= low <= step < high
-    figure.draw_without_rendering()
-    ticks = [t.get_text() for t in axes.get_xticklabels()]
-    assert str(step) in ticks
+def test_the_caption_tells_short_paths_from_those_of_a_typical_length():
+    text = read(path_figure.caption(with_share(binom.pmf(range(55), 54, 0.1))))
+    assert "so n=54 units make 254 paths" in text
+    first, last = binom.ppf([0.025, 0.975], 54, 0.1)
+    assert f"paths of length {first:g} to {last:g}, 5.4 in the mean" in text
+    first, last = binom.ppf([0.025, 0.975], 54, 0.5)
+    assert f"have length {first:g} to {last:g}, 27 in the mean" in text
+    assert "Its paths are shorter than most, as Veit" in text
+    text = read(path_figure.caption(with_share(binom.pmf(range(55), 54, 0.75))))
+    assert "40.5 in the mean" in text
+    assert "Its paths are not shorter than most, unlike what Veit" in text
+
+
+def test_the_caption_counts_what_works_against_the_gradient():
+    text = read(path_figure.caption(with_share([0.75, 0.5, -0.25])))
+    assert "Parts below 0, -25 % in all, work against the others." in text
+    assert "below 0" not in read(path_figure.caption(with_share([0.5, 0.5, 0])))
+
+
+@pytest.mark.parametrize("share", [[0, 0], [np.nan, 1]])
+def test_without_a_gradient_the_caption_says_so(share):
+    assert "The gradient is 0 or not finite" in read(path_figure.caption(with_share(share)))
