@@ -1,4 +1,4 @@
-"""What servers and phones load, made from a trained model and proven against it."""
+"""Files that servers and phones load, made from a trained model and compared with it."""
 
 from keras_preact.support import extras
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 import keras
+import tensorflow as tf
 
 from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
@@ -14,6 +15,7 @@ from keras_preact.models import ResNetV2
 from keras_preact.support import console
 from keras_preact.support.commands import program
 from keras_preact.support.console import say
+from keras_preact.support.machine import gpu_advice
 from keras_preact.support.paths import usable
 from keras_preact.support.signals import Interrupted
 from keras_preact.training import memory
@@ -117,6 +119,8 @@ def _announce(training):
         + (f"\nContinuing after step {training.done:,}" if training.done else "")
         + (f"\n{folder.kept_aside()}" if folder.aside.exists() else "")
     )
+    if advice := gpu_advice(bool(tf.config.list_physical_devices("GPU"))):
+        training.writer.line(advice)
 
 
 def _finish(training, trainer):
