@@ -88,9 +88,17 @@ def _unreadable(path, reason):
     return ValueError(f"{path} is not a readable image file: {reason}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m keras_preact.exporting.classify")
+def main(
+    arguments: Sequence[str] | None = None,
+    command: str = "python -m keras_preact.exporting.classify",
+) -> None:
+    """Classifies the images that a command line names.
+
+    Args:
+        arguments: of the command line; default: sys.argv[1:].
+        command: how the user called the program.
+    """
+    parser = argparse.ArgumentParser(prog=command)
     parser.add_argument("--model", required=True, help="folder of a SavedModel's version")
     parser.add_argument("images", nargs="+", help="JPEG or PNG files of any size")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""What an analysis is made of: every flag of it, checked in one place."""
+"""Every flag of an analysis, checked in one place."""
 
 import dataclasses
 
@@ -6,10 +6,9 @@ from etils import epath
 
 from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS
 from keras_preact.models import architectures
-from keras_preact.support.choices import one_of
-from keras_preact.support.options import LARGEST, option
+from keras_preact.support import options
+from keras_preact.support.options import option
 from keras_preact.support.paths import usable
-from keras_preact.support.text import shown
 from keras_preact.training.config import CHECKPOINTS, TrainConfig
 
 STUDIES = {
@@ -19,7 +18,7 @@ STUDIES = {
     "compare": "learning curves, final errors and gradients of runs: compare RUN RUN ...",
 }
 
-# Each builds a network; so many leave nothing to chance.
+# Each draw builds a network.
 MOST_DRAWS = 10_000
 
 _OF_NETWORKS = ("depth", "unit", "shortcut", "block", "projection", "stem", "width_multiplier")
@@ -27,7 +26,7 @@ _OF_NETWORKS = ("depth", "unit", "shortcut", "block", "projection", "stem", "wid
 
 @dataclasses.dataclass(frozen=True)
 class AnalysisConfig:
-    """One analysis. The fields are its flags; `metadata["help"]` says what they mean.
+    """One analysis. The fields are its flags; `metadata["help"]` explains them.
 
     Raises:
         ValueError: if a value is outside its rule, or values contradict each other.
@@ -69,31 +68,16 @@ class AnalysisConfig:
     overwrite: bool = option("output", "replace an earlier analysis there", False)
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            choices, value = field.metadata["choices"], getattr(self, field.name)
-            values = value if isinstance(value, tuple) else (value,)
-            for each in values if choices else ():
-                if each is not None:
-                    one_of(field.name, each, choices)
-            if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
-                received = ",".join(map(str, value))
-                raise ValueError(
-                    f"{field.name} must be one or more, each once. "
-                    f"Received: {field.name}={received}"
-                )
-        for name, most in (("images", LARGEST), ("draws", MOST_DRAWS), ("image_size", LARGEST)):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise ValueError(
-                    f"{name} must be at least 1 and at most {most}. Received: {name}={shown(value)}"
-                )
-        if not 0 <= self.seed <= LARGEST:
-            raise ValueError(f"seed must be from 0 to {LARGEST}. Received: seed={shown(self.seed)}")
+        options.check_choices(self)
+        options.check_lists(self)
+        options.check_range(self, ("images", "image_size"), least=1)
+        options.check_range(self, ("draws",), least=1, most=MOST_DRAWS)
+        options.check_range(self, ("seed",), least=0)
         self._check_run()
-        self.networks()
+        self.train_configs()
 
     def _check_run(self):
-        """Raises ValueError where a run and a new network are asked for."""
+        """Raises ValueError if flags ask for a run and for a new network."""
         own = ("dataset", "image_size", *_OF_NETWORKS)
         given = [
             field.name
@@ -106,8 +90,8 @@ class AnalysisConfig:
                 f"knows its own. Received: run_dir={self.run_dir!r}, too"
             )
 
-    def networks(self) -> list[TrainConfig]:
-        """New networks of each depth, unit and shortcut, as the runs that would train them.
+    def train_configs(self) -> list[TrainConfig]:
+        """New networks of each depth, unit and shortcut, as configurations of their training.
 
         Raises:
             ValueError: as `TrainConfig` does.
@@ -142,12 +126,12 @@ class AnalysisConfig:
         return self.image_size
 
     def folder(self, study: str) -> epath.Path:
-        """Where the page goes; raises ValueError where none can; see `paths.usable`."""
+        """The folder of the page; raises ValueError if it cannot be one, as `paths.usable` does."""
         default = f"{self.run_dir}/analysis/{study}" if self.run_dir else f"analysis/{study}"
         return usable(self.output_dir or default, "output_dir")
 
 
 def _split(shortcut):
-    """(name, arguments as TrainConfig takes them) of NAME:ARGUMENT=VALUE:..."""
+    """Splits NAME:ARGUMENT=VALUE:... into the name and the arguments as TrainConfig takes them."""
     name, _, arguments = shortcut.partition(":")
     return name, arguments.replace(":", ",")

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow: the only backend of these networks, looked at before all else."""
+"""Refuses other backends of Keras than TensorFlow, before Keras is imported."""
 
 import json
 import os
@@ -6,15 +6,14 @@ import pathlib
 import sys
 import traceback
 
-# Beside the package in a clone; `python -m` calls the others.
-_PROGRAMS = ("train.py", "export.py")
-_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+from keras_preact.support import startup
 
 
-def refusal() -> ImportError | None:
-    """Imports Keras, and returns what to raise where its backend or configuration is wrong.
+def check() -> None:
+    """Imports Keras; refuses another backend than TensorFlow and a broken configuration.
 
-    A program of ours ends here instead, with that message alone; --debug lets it go on.
+    Raises:
+        ImportError: if Keras cannot be used; a program ends with the message alone.
     """
     cause, message = None, _wrong_backend()
     if message is None:
@@ -24,22 +23,18 @@ def refusal() -> ImportError | None:
             if not _of_configuration(error):
                 raise
             cause, message = error, _wrong_configuration(error)
-    if message is None:
-        return None
-    if _runs_our_program() and "--debug" not in sys.argv:
-        print(f"Error: {message}", file=sys.stderr)
-        sys.exit(2)
-    refused = ImportError(message)
-    refused.__cause__ = cause
-    return refused
+    if message is not None:
+        refused = ImportError(message)
+        refused.__cause__ = cause
+        startup.refuse(refused)
 
 
 def _wrong_backend():
-    """The error in the backend that Keras has, or would have; None where it is right."""
+    """Describes the backend that Keras has, or would have; None for TensorFlow."""
     if "keras" in sys.modules:
         backend = sys.modules["keras"].backend.backend()
     else:
-        # Keras would fail to import some that are not installed, each in words of its own.
+        # Importing Keras fails in other words for each backend that is not installed.
         backend = os.environ.get("KERAS_BACKEND") or _in_file()
     if backend == "tensorflow":
         return None
@@ -63,7 +58,7 @@ def _in_file():
 
 
 def _of_configuration(error):
-    """Whether Keras raised an error over its file or its environment variables."""
+    """Whether Keras raised an error while it read its file or environment variables."""
     paths = [pathlib.Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     own = [path.parts[-4:] for path in paths if "keras" in path.parts]
     return bool(own) and own[-1] == ("keras", "src", "backend", "config.py")
@@ -74,13 +69,3 @@ def _wrong_configuration(error):
         f"Keras cannot be configured: mend or delete {_file()}, and look at the environment "
         f"variables that begin with KERAS_. Received: {' '.join(str(error).split())}"
     )
-
-
-def _runs_our_program():
-    program = sys.argv[0] if sys.argv else ""
-    if program == "-m":
-        # Python imports the package to find the module in it; until then only this names it.
-        module = sys.orig_argv[-len(sys.argv)].removeprefix("-m")
-        return module.partition(".")[0] == _PACKAGE.name
-    path = pathlib.Path(program)
-    return path.name in _PROGRAMS and path.resolve().parent == _PACKAGE.parent

@@ -6,7 +6,9 @@ import shlex
 import shutil
 import sys
 
-# Of a clone, where the programs lie; or what the package was installed into.
+from keras_preact.support import startup
+
+# The folder of a clone, with train.py in it; or site-packages.
 _ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
@@ -17,30 +19,50 @@ def this_python() -> str:
     return shlex.quote(_near(sys.executable))
 
 
-def script(name: str) -> str:
-    """How the user's shell calls a program that lies where train.py does: "python export.py".
+def door() -> str:
+    """How the user's shell calls the door: "keras-preact" or "python -m keras_preact"."""
+    # Installed beside the Python that runs it.
+    path = os.path.join(os.path.dirname(sys.executable), startup.CONSOLE_SCRIPT)
+    if startup.PROGRAM == "keras_preact" or not os.path.exists(path):
+        return module("keras_preact")
+    found = shutil.which(startup.CONSOLE_SCRIPT)
+    is_found = found is not None and _is_same(found, path)
+    return startup.CONSOLE_SCRIPT if is_found else shlex.quote(_near(path))
 
-    It is named as the program was that is running, "../export.py" after "../train.py".
+
+def program(verb: str) -> str:
+    """How the user's shell calls a program: "python export.py", or "keras-preact export".
+
+    The first in a clone, unless the user came through the door.
+    """
+    has_script = os.path.exists(_ROOT / f"{verb}.py") and startup.PROGRAM not in startup.DOORS
+    return script(f"{verb}.py") if has_script else f"{door()} {verb}"
+
+
+def script(name: str) -> str:
+    """How the user's shell calls a script beside train.py: "python export.py".
+
+    Its path begins as that of the running script: "../export.py" after "../train.py".
     """
     beside = os.path.join(os.path.dirname(sys.argv[0]), name)
     path = beside if _is_same(beside, _ROOT / name) else _near(str(_ROOT / name))
-    # Without a clone nobody knows where it lies.
+    # Without a clone there is no such script.
     return f"{this_python()} {shlex.quote(path if os.path.exists(path) else name)}"
 
 
 def module(name: str) -> str:
     """How the user's shell calls a module of this package: "python -m keras_preact.NAME"."""
     call = f"{this_python()} -m {name}"
-    if _is_same(os.curdir, _ROOT) or _is_same(_ROOT, *_found_without_help()):
+    if _is_same(os.curdir, _ROOT) or _is_same(_ROOT, *_default_search_path()):
         return call
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return f"PYTHONPATH={shlex.quote(os.pathsep.join(paths))} {call}"
 
 
-def _found_without_help():
-    """Where any Python looks for modules, not only one that is called with our program's path."""
+def _default_search_path():
+    """The folders that Python searches for modules, but for that of the running script."""
     try:
-        # As Python does: links are followed.
+        # Python follows links here too.
         is_script = _is_same(os.path.dirname(os.path.realpath(sys.argv[0])), *sys.path[:1])
     except FileNotFoundError:  # the current folder has been deleted
         is_script = True
@@ -58,7 +80,7 @@ def _is_same(path, *others):
 
 
 def _near(path):
-    """The path from the current folder where it lies below, else from the root."""
+    """The path relative to the current folder if it lies below, else absolute."""
     try:
         relative = os.path.relpath(path)
     except FileNotFoundError:  # the current folder has been deleted

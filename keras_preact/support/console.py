@@ -1,12 +1,13 @@
-"""Output that cannot end a program: a broken pipe, a full disk or a closed terminal is survived."""
+"""Prints on, whatever becomes of the output: broken pipe, full disk, closed terminal."""
 
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm  # else imported late: `keras-preact` alone needs no package
 
 _STREAMS = {1: "stdout", 2: "stderr"}
 
@@ -19,11 +20,11 @@ class _Unbreakable:
     """
 
     def __init__(self, stream: TextIO | None):
-        # As long as the process lasts.
+        # Open for as long as the process lasts.
         self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
 
     def write(self, text: str) -> int:
-        """Writes text; characters that the stream's encoding lacks become escapes."""
+        """Writes text; escapes characters that the stream's encoding lacks."""
         with _survived():
             try:
                 self._stream.write(text)
@@ -33,7 +34,7 @@ class _Unbreakable:
         return len(text)
 
     def flush(self) -> None:
-        """Writes what is buffered."""
+        """Writes the buffered text."""
         with _survived():
             self._stream.flush()
 
@@ -48,7 +49,7 @@ class _Unbreakable:
 
 
 def stdout() -> TextIO:
-    """sys.stdout as it is now, made unbreakable for one caller."""
+    """Returns the present sys.stdout, made unbreakable."""
     return _wrapped(sys.stdout)
 
 
@@ -69,9 +70,9 @@ def unbreakable() -> Iterator[None]:
 def survive() -> None:
     """Makes sys.stdout and sys.stderr unbreakable for the rest of the process.
 
-    Python flushes both as it ends, and would turn a failure into an exit code of its own.
-    File descriptors that the process was started without lead to os.devnull: the next file
-    to be opened, a checkpoint for instance, would take all that is written to them.
+    Python flushes both at its end, and would turn a failure into another exit code. A missing
+    file descriptor leads to os.devnull: otherwise the next file that is opened, such as a
+    checkpoint, would receive the output.
     """
     for descriptor, name in _STREAMS.items():
         _open_missing(descriptor)
@@ -98,7 +99,23 @@ def _survived():
 
 
 def say(text: str) -> None:
-    """Prints a line that stays, beside any bar, from any thread; where it cannot, goes on."""
+    """Prints a line that stays, beside any bar, from any thread; goes on where it cannot."""
+    from tqdm import tqdm
+
     stream = stdout()
     tqdm.write(text, file=stream)
     stream.flush()
+
+
+def bar(iterable: Iterable | None = None, *, disable: bool = False, **options: Any) -> "tqdm":
+    """A progress bar on stderr, as wide as the terminal; there is none off a terminal.
+
+    Args:
+        iterable: what the bar counts; None for a bar that is updated by hand.
+        disable: shows no bar on a terminal either.
+        options: further ones of tqdm, such as total.
+    """
+    from tqdm import tqdm
+
+    hidden = disable or not sys.stderr.isatty()
+    return tqdm(iterable, dynamic_ncols=True, disable=hidden, **options)

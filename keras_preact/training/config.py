@@ -7,8 +7,7 @@ from typing import Any
 from keras_preact.data.augmentation import AUGMENTATIONS
 from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcut_choice
 from keras_preact.models import architectures
-from keras_preact.support import records
-from keras_preact.support.choices import one_of
+from keras_preact.support import options, records
 from keras_preact.support.options import LARGEST, option
 from keras_preact.support.text import shown
 from keras_preact.training import validation
@@ -153,10 +152,7 @@ class TrainConfig:
     )
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            choices, value = field.metadata["choices"], getattr(self, field.name)
-            if choices and value is not None:
-                one_of(field.name, value, choices)
+        options.check_choices(self)
         validation.check_numbers(self)
         validation.check_contradictions(self, EXCLUSIVE)
         if self.depth is not None:

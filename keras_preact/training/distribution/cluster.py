@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_preact.support import records, tables
 from keras_preact.support.errors import RunError
+from keras_preact.support.text import bare
 
 # Of the first process on a SLURM node; the others count up from it.
 SLURM_PORT = 8888
@@ -112,7 +113,7 @@ def _from_tf_config(text):
     if unknown:
         raise ValueError(
             "TF_CONFIG may have jobs named chief and worker: every process trains. "
-            f"Received: {records.plain(', '.join(unknown))}"
+            f"Received: {bare(', '.join(unknown))}"
         )
     if not 0 <= index < len(jobs.get(kind, [])):
         raise ValueError(
@@ -121,7 +122,7 @@ def _from_tf_config(text):
         )
     addresses = (*jobs.get("chief", []), *jobs.get("worker", []))
     if len(set(addresses)) < len(addresses):
-        received = records.plain(", ".join(addresses))
+        received = bare(", ".join(addresses))
         raise ValueError(f"The addresses in TF_CONFIG must differ. Received: {received}")
     return Cluster(addresses, index + (len(jobs.get("chief", [])) if kind == "worker" else 0))
 
@@ -180,7 +181,7 @@ def _from_slurm(environment):
     if places[index][0] != here:
         raise ValueError(
             "The tasks must be numbered node by node: srun --distribution=block. "
-            f"Received: task {index} on {records.plain(here)} in place of {places[index][0]}"
+            f"Received: task {index} on {bare(here)} in place of {places[index][0]}"
         )
     return Cluster(tuple(f"{host}:{SLURM_PORT + n}" for host, n in places), index)
 

@@ -1,0 +1,106 @@
+"""The pictures of a run: learning curves, augmented images and the confusion matrix."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from keras_preact.support.files import write_whole
+from keras_preact.support.plotting import BLUE, HEAT, ORANGE, as_png, figure
+from keras_preact.support.text import printable
+from keras_preact.training.reporting.metrics_file import Row
+
+TRAIN_COLOR, EVAL_COLOR = ORANGE, BLUE
+# More would be too small to see.
+MOST_IMAGES = 16
+MOST_NAMES = 30
+MOST_LETTERS = 30
+
+
+def curves(
+    rows: Sequence[Row], title: str, path: epath.PathLike, drop_steps: Sequence[int] = ()
+) -> None:
+    """Draws error and loss over the steps, as in figure 6 of the paper, to a PNG.
+
+    Args:
+        rows: of metrics.csv, at least one.
+        title: a line above the picture.
+        path: where it goes.
+        drop_steps: where the learning rate drops, marked by vertical lines.
+    """
+    write_whole(path, _curves(rows, title, drop_steps))
+
+
+@as_png
+def _curves(rows, title, drop_steps):
+    picture = figure(figsize=(10, 4))
+    picture.suptitle(title)
+    error_axes, loss_axes = picture.subplots(1, 2)
+    steps = [row.step for row in rows]
+    train_error = [100 * (1 - row.train_accuracy) for row in rows]
+    eval_error = [100 * (1 - row.eval_accuracy) for row in rows]
+    style = {"markersize": 3, "marker": "o" if len(rows) < 40 else None}
+    train_style = {"color": TRAIN_COLOR, "linestyle": "--", "label": "training", **style}
+    eval_style = {"color": EVAL_COLOR, "label": "evaluation", **style}
+    error_axes.plot(steps, train_error, **train_style)
+    error_axes.plot(steps, eval_error, **eval_style)
+    error_axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None))
+    error_axes.set_title(f"evaluation error {eval_error[-1]:.2f} % at the end", fontsize="medium")
+    loss_axes.plot(steps, [row.train_loss for row in rows], **train_style)
+    loss_axes.plot(steps, [row.eval_loss for row in rows], **eval_style)
+    loss_axes.set(xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
+    for axes in (error_axes, loss_axes):
+        for step in drop_steps:
+            if step < steps[-1]:
+                axes.axvline(step, color="0.7", linewidth=0.8, zorder=0)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return picture
+
+
+@as_png(dpi=100)
+def batch(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> bytes:
+    """The first images of a batch, each under the name of its class.
+
+    Args:
+        images: uint8 (batch, height, width, channels), of 1 or 3 channels.
+        labels: int (batch,).
+        names: of the classes, by label.
+    """
+    count = min(len(images), MOST_IMAGES)
+    picture = figure(figsize=(8, 2.2 * -(-count // 4)))
+    for place, axes in enumerate(np.ravel(picture.subplots(-(-count // 4), 4))):
+        axes.axis("off")
+        if place < count:
+            # Grey in 0 to 255, not stretched to the image's own range.
+            axes.imshow(images[place], cmap="gray", vmin=0, vmax=255)
+            axes.set_title(printable(names[labels[place]])[:MOST_LETTERS], fontsize="small")
+    return picture
+
+
+@as_png(dpi=100)
+def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> bytes:
+    """A confusion matrix: rows are the true classes, shares of a row are colours.
+
+    Args:
+        counts: int (classes, classes), of true class and prediction.
+        names: of the classes, by label; shown where they are few.
+        title: above the picture.
+    """
+    picture = figure(figsize=(7, 6))
+    axes = picture.subplots()
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap=HEAT, vmin=0, vmax=100)
+    picture.colorbar(image, label="share of the true class (%)")
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    if len(names) <= MOST_NAMES:
+        # Longer ones would leave no room for the matrix.
+        short = [printable(name)[: MOST_LETTERS // 2] for name in names]
+        axes.set_xticks(range(len(names)), short, rotation=90)
+        axes.set_yticks(range(len(names)), short)
+    if len(names) <= 12:
+        for row, column in np.argwhere(counts):
+            color = "black" if shares[row, column] > 60 else "white"
+            text = f"{counts[row, column]}"
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
+    return picture
