@@ -22,7 +22,6 @@ _COLUMNS = (
     *("latency, 1 image", f"throughput, {THROUGHPUT_BATCH} images", "tolerance"),
 )
 
-
 _TFLITE_PYTHON = """\
 import zipfile
 
