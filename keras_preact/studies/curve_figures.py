@@ -48,11 +48,7 @@ class RunCurves:
 
 
 def figures(runs: Sequence[RunCurves]) -> list[Figure]:
-    """The figures of some runs.
-
-    Args:
-        runs: one at least, each with an evaluation at least.
-    """
+    """The figures of some runs."""
     return [
         Figure(
             "curves",
@@ -129,10 +125,6 @@ def draw_curves(runs: Sequence[RunCurves], title: str) -> bytes:
     """Draws the errors of all runs against the step, as in figure 6 of the paper, as a PNG file.
 
     Training is dashed, evaluation solid.
-
-    Args:
-        runs: one at least, each with an evaluation at least.
-        title: above the picture.
     """
     picture = titled_figure(title, 9, 5)
     axes = picture.subplots()
@@ -149,12 +141,7 @@ def draw_curves(runs: Sequence[RunCurves], title: str) -> bytes:
 
 @as_png(formulas=True)
 def draw_final_errors(runs: Sequence[RunCurves], title: str) -> bytes:
-    """Draws the last errors of all runs, against the depth where there are several, as a PNG file.
-
-    Args:
-        runs: one at least, each with an evaluation at least.
-        title: above the picture.
-    """
+    """Draws the last errors of all runs as a PNG file, against the depth if there are several."""
     if len({run.depth for run in runs}) > 1:
         return _by_depth(runs, title)
     from matplotlib.patches import Patch

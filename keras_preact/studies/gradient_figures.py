@@ -34,12 +34,7 @@ _TITLE_LETTERS = 45
 
 
 def figures(backward: Backward, label: str) -> list[Figure]:
-    """The figures of a network's gradient; level lines become a sentence.
-
-    Args:
-        backward: of one unit at least.
-        label: of the network, for the titles.
-    """
+    """The figures of a network's gradient; level lines become a sentence."""
     is_level = are_alike(_factor_values(backward))
     return [
         Figure(
@@ -71,11 +66,7 @@ def figures(backward: Backward, label: str) -> list[Figure]:
 
 
 def beside(named: Sequence[tuple[str, Backward]]) -> Figure:
-    """The gradients of several networks beside each other.
-
-    Args:
-        named: names and measurements of one network at least.
-    """
+    """The gradients of several networks beside each other."""
     return Figure(
         "gradients",
         "Gradients side by side",
@@ -189,15 +180,7 @@ def _factor_values(backward):
 
 @as_png(formulas=True)
 def draw_shortcut_product(backward: Backward, title: str) -> bytes:
-    """Draws the product of the shortcuts' factors, equation (8), beside measured gradients.
-
-    Args:
-        backward: of one unit at least.
-        title: above the picture.
-
-    Returns:
-        A PNG file.
-    """
+    """Draws the product of the shortcuts' factors, equation (8), beside measured gradients."""
     picture = titled_figure(title, 9, 4.6)
     axes = picture.subplots()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -217,12 +200,7 @@ def draw_shortcut_product(backward: Backward, title: str) -> bytes:
 
 @as_png(formulas=True)
 def draw_factors(backward: Backward, title: str) -> bytes:
-    """Draws the values that each shortcut's factor stands for, as a heat map in a PNG file.
-
-    Args:
-        backward: of one unit at least.
-        title: above the picture.
-    """
+    """Draws the values that each shortcut's factor stands for, as a heat map in a PNG file."""
     from matplotlib.colors import LogNorm
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import FuncFormatter
@@ -262,12 +240,7 @@ def draw_factors(backward: Backward, title: str) -> bytes:
 
 @as_png(formulas=True)
 def draw_beside(named: Sequence[tuple[str, Backward]], title: str) -> bytes:
-    """Draws the gradient and its two terms, a panel for each network, as a PNG file.
-
-    Args:
-        named: names and measurements of one network at least.
-        title: above the picture.
-    """
+    """Draws the gradient and its two terms, a panel for each network, as a PNG file."""
     rows = -(-len(named) // _MOST_COLUMNS)
     columns = -(-len(named) // rows)
     picture = titled_figure(title, max(7, 4.4 * columns), 3.3 * rows + 0.6)

@@ -120,11 +120,7 @@ def _part(result):
 
 
 def figure(results: Sequence[Initialisation]) -> Figure:
-    """The gradients as a figure.
-
-    Args:
-        results: one at least.
-    """
+    """The gradients as a figure."""
     return Figure(
         "initialisation",
         "The gradient before training",

@@ -99,13 +99,6 @@ def draw(lengths: PathLengths, title: str) -> bytes:
     """Draws how many paths have each length, and how much of the gradient came along them.
 
     The shaded lengths hold 95 % of the gradient; see `holding_range`.
-
-    Args:
-        lengths: of one unit at least.
-        title: above the picture.
-
-    Returns:
-        A PNG file.
     """
     picture = titled_figure(title, 9, 6)
     upper, lower = picture.subplots(2, 1, sharex=True)

@@ -22,12 +22,7 @@ _LINEAR_BELOW = 1e-8
 
 
 def figures(forward: Forward, label: str) -> list[Figure]:
-    """The figures of a network's signals; level lines become a sentence.
-
-    Args:
-        forward: of one unit at least.
-        label: of the network, for the titles.
-    """
+    """The figures of a network's signals; level lines become a sentence."""
     holds, is_level = _holds(forward), are_alike(forward.truncated_fraction)
     return [
         Figure(
@@ -123,10 +118,6 @@ def draw_signals(forward: Forward, title: str) -> bytes:
     """Draws variance, mean and zeros of the five signals of each unit, as a PNG file.
 
     The scale of the variance is logarithmic if it spans more than a factor of 10.
-
-    Args:
-        forward: of one unit at least.
-        title: above the picture.
     """
     picture = titled_figure(title, 9, 8.4)
     panels = picture.subplots(3, 1, sharex=True, height_ratios=(2, 1.2, 1.2))
@@ -162,10 +153,6 @@ def draw_sum_error(forward: Forward, title: str) -> bytes:
 
     The scale is logarithmic, but linear from 1e-8 down to 0. The shaded band is float32
     rounding.
-
-    Args:
-        forward: of one unit at least.
-        title: above the picture.
     """
     picture = titled_figure(title, 9, 4.6)
     axes = picture.subplots()
@@ -188,12 +175,7 @@ def draw_sum_error(forward: Forward, title: str) -> bytes:
 
 @as_png(formulas=True)
 def draw_truncation(forward: Forward, title: str) -> bytes:
-    """Draws the percentage of each sum that f zeroes, as a PNG file.
-
-    Args:
-        forward: of one unit at least.
-        title: above the picture.
-    """
+    """Draws the percentage of each sum that f zeroes, as a PNG file."""
     picture = titled_figure(title, 9, 3.6)
     axes = picture.subplots()
     percent = 100 * forward.truncated_fraction
