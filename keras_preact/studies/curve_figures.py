@@ -68,7 +68,7 @@ def figures(runs: Sequence[RunCurves]) -> list[Figure]:
 
 
 def curves_caption(runs: Sequence[RunCurves]) -> Html:
-    """Between which errors the runs end."""
+    """Tells the range of the errors at the end."""
     names = [run.label for run in runs]
     train, evaluation = (
         between(names, [errors[-1] for errors in of_split], percent)
@@ -81,7 +81,7 @@ def curves_caption(runs: Sequence[RunCurves]) -> Html:
 
 
 def final_errors_caption(runs: Sequence[RunCurves]) -> Html:
-    """Whether the errors rise with depth; for nets of one depth, how far the two are apart."""
+    """Tells whether the errors rise with depth, or at one depth the gap between the two."""
     remarks = [_by_depth_caption(kind, of_kind) for kind, of_kind in _kinds(runs).items()]
     if any(remarks):
         return with_formulas(
@@ -96,7 +96,7 @@ def final_errors_caption(runs: Sequence[RunCurves]) -> Html:
 
 
 def _by_depth_caption(kind, runs):
-    """The errors of the shallowest and the deepest net of a kind; empty for one depth."""
+    """Compares the shallowest and the deepest net of a kind; empty for one depth."""
     first, last = runs[0], runs[-1]
     if first.depth == last.depth:
         return ""

@@ -53,7 +53,7 @@ def figures(forward: Forward, label: str) -> list[Figure]:
 
 
 def signals_caption(forward: Forward) -> Html:
-    """How the variance of x grows, and how many of its elements are zeros."""
+    """Tells how the variance of x grows, and the percentage of zeros in x."""
     text = (
         f"The variance of $x_l$ is {number(forward.variance[0])} in the first unit and "
         f"{number(forward.output.variance[-1])} behind the last one."
@@ -74,7 +74,7 @@ def signals_caption(forward: Forward) -> Html:
 
 
 def sum_error_caption(forward: Forward) -> Html:
-    """Whether equation (4) holds, and which of f and h breaks it."""
+    """Tells whether equation (4) holds, and if f or h breaks it."""
     end = "The sum goes to the end of a stage, and $x_L$ is what leaves it."
     if _holds(forward):
         return with_formulas(
@@ -93,7 +93,7 @@ def sum_error_caption(forward: Forward) -> Html:
 
 
 def truncation_caption(forward: Forward) -> Html:
-    """How much of each sum f zeroes."""
+    """Tells the percentage of each sum that f zeroes."""
     zeroed = forward.truncated_fraction
     if not np.any(zeroed):
         return with_formulas("$f$ zeroes no element of any sum $y_l$: nothing is truncated.")
@@ -109,7 +109,7 @@ def truncation_caption(forward: Forward) -> Html:
 def _holds(forward):
     """Whether no unit deviates from equation (4) by more than rounding."""
     errors = forward.sum_error, forward.sum_error_of_f, forward.sum_error_of_h
-    # Also False for values that are not finite.
+    # NaN and infinity compare as False.
     return bool(np.all(np.stack(errors) <= ROUNDING))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 COLORS = ("#56B4E9", "#D55E00", "#000000", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
 SKY, VERMILION, BLACK, GREEN, PURPLE, BLUE, ORANGE = COLORS
 GREY = "#999999"
-# The colour map of values: as readable in grey.
+# The colour map of values, which grey print leaves readable.
 HEAT = "cividis"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Some signals are equal (those before and after an identity). The later lines are thinner and
