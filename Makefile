@@ -1,12 +1,15 @@
-# make train: a network on real images, exported. make test: the test suite.
+# make train: a network on real images, exported; make train GPU=1 on an NVIDIA GPU.
+# make test: the test suite.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = runs/digits_resnet20
+GPU ?=
+KIND = $(if $(GPU),-gpu)
 
 .PHONY: train test lint pictures clean
 
-train: $(VENV)/.installed
-	$(VENV)/bin/python train.py --flagfile=configs/digits_resnet20.flags --run_dir=$(RUN) --resume
+train: $(VENV)/.installed$(KIND)
+	$(VENV)/bin/python train.py --recipe=digits_resnet20 --run_dir=$(RUN) --resume
 	$(VENV)/bin/python export.py --run_dir=$(RUN)
 
 test: $(VENV)/.installed-dev
@@ -16,7 +19,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-pictures: $(VENV)/.installed
+pictures: $(VENV)/.installed$(KIND)
 	$(VENV)/bin/python docs/draw_units.py
 	$(VENV)/bin/python docs/draw_gallery.py
 
@@ -29,10 +32,10 @@ $(VENV)/bin/python:
 	  "Python 3.11, 3.12 or 3.13 is needed. Received: %d.%d. Use make PYTHON=..." % v)'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+$(VENV)/.installed$(KIND): requirements$(KIND).txt requirements.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements$(KIND).txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed$(KIND)
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@

@@ -3,14 +3,27 @@
 Source: He et al., "Identity Mappings in Deep Residual Networks", 2016.
 """
 
-from keras_preact.support import backend
+import importlib
 
-# Before anything imports Keras.
-if error := backend.refusal():
-    raise error
-
-from keras_preact import analysis, layers, models
-from keras_preact.models import PlainNet, ResNet, ResNetV2
+from keras_preact.support import startup
 from keras_preact.version import __version__
 
 __all__ = ["PlainNet", "ResNet", "ResNetV2", "__version__", "analysis", "layers", "models"]
+
+# `keras-preact` alone answers without TensorFlow. For all others importing the layers registers
+# them with Keras, which then can load models.
+if startup.PROGRAM not in startup.DOORS:
+    from keras_preact.support import backend
+
+    if startup.PROGRAM:
+        startup.begin()
+    backend.check()
+
+    from keras_preact import analysis, layers, models
+    from keras_preact.models import PlainNet, ResNet, ResNetV2
+
+
+def __getattr__(name):
+    if name in __all__:
+        return getattr(importlib.import_module("keras_preact.models"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -69,13 +69,13 @@ def _serve():
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.path.insert(0, str(ROOT))
     # All that the programs import, before there are threads that a fork would lack.
-    import export
     import keras_preact.analysis.__main__
     import keras_preact.benchmark.__main__
     import keras_preact.exporting.classify
-    import train
+    import keras_preact.programs.export
+    import keras_preact.programs.train
 
-    del export, keras_preact, train
+    del keras_preact
     answers = os.dup(1)
     for line in sys.stdin:
         request = json.loads(line)

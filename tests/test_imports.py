@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "exporting": {"support", "layers", "models", "data", "training"},
     "studies": {"support", "layers", "models", "data", "analysis", "training"},
     "benchmark": {"support", "layers", "models", "data", "training", "exporting"},
+    "programs": {"support", "training", "exporting", "studies", "benchmark"},
 }
 
 

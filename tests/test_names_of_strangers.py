@@ -17,10 +17,8 @@ from PIL import Image
 
 import keras_preact
 from keras_preact.benchmark import plot as benchmark_plot
-from keras_preact.exporting import plot as export_plot
+from keras_preact.exporting import report as export_report
 from keras_preact.exporting.checks.parity import Agreement, Speed
-from keras_preact.exporting.markdown import to_markdown
-from keras_preact.exporting.report import Artifact
 from keras_preact.studies import (
     curve_figures,
     gradient_figures,
@@ -32,7 +30,7 @@ from keras_preact.studies import (
 from keras_preact.studies import initialisation as initialisation_study
 from keras_preact.studies.curve_figures import RunCurves
 from keras_preact.studies.formulas import EQUATIONS
-from keras_preact.training.reporting import curves, pictures
+from keras_preact.training.reporting import figures
 from keras_preact.training.reporting import propagation_figure as propagation_pictures
 from keras_preact.training.reporting.metrics_file import Row
 
@@ -55,21 +53,21 @@ def name(request):
 
 
 def of_a_batch(name):
-    return pictures.batch(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1]), [name, "b"])
+    return figures.batch(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1]), [name, "b"])
 
 
 def of_confusion(name):
-    return pictures.confusion(np.eye(2, dtype=int), [name, "b"], name)
+    return figures.confusion(np.eye(2, dtype=int), [name, "b"], name)
 
 
 def of_curves(name, path):
-    curves.plot([Row(1, 1, 2, 0.5, 2, 0.5, 0.1, 100.0, 1.0)], name, path / "curves.png")
+    figures.curves([Row(1, 1, 2, 0.5, 2, 0.5, 0.1, 100.0, 1.0)], name, path / "curves.png")
     return (path / "curves.png").read_bytes()
 
 
 def of_an_export(name):
-    artifact = Artifact("keras", Agreement(4, 0, 0, 4, 1.0, 1.0), Speed(4.0, 1600.0), "image 3")
-    return export_plot.png([artifact], name)
+    agreement, speed = Agreement(4, 0, 0, "image 3", 1.0, 1.0), Speed(4.0, 1600.0)
+    return export_report.to_png([export_report.Artifact("keras", agreement, speed)], name)
 
 
 def of_a_benchmark(name):
@@ -179,7 +177,7 @@ FACTS = {
 def test_the_report_of_an_export_shows_a_name_as_text_in_its_line(name):
     def report(name):
         named = {"source": name, "model": {"name": name}, "data": {**FACTS["data"], "name": name}}
-        return to_markdown({**FACTS, **named}, []).decode()
+        return export_report.to_markdown({**FACTS, **named}, []).decode()
 
     shown, lines = report(name), report("a").splitlines()
     assert len(shown.splitlines()) == len(lines)

@@ -9,11 +9,10 @@ import pytest
 import tensorflow as tf
 from absl import flags as absl_flags
 
-import export
-import train
 from keras_preact import ResNetV2
 from keras_preact.analysis import __main__ as analysis
 from keras_preact.exporting import ExportConfig
+from keras_preact.programs import export, train
 from keras_preact.studies.config import AnalysisConfig
 from keras_preact.support import flags, program
 from keras_preact.support.lock import locked

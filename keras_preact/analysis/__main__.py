@@ -9,7 +9,6 @@ from keras_preact.studies.config import STUDIES, AnalysisConfig
 from keras_preact.studies.run import run
 from keras_preact.support import program
 
-COMMAND = "-m keras_preact.analysis"
 _STUDIES = "\n".join(f"  {name}: {text}" for name, text in STUDIES.items())
 DESCRIPTION = f"{__doc__}\nstudies:\n{_STUDIES}"
 
@@ -19,5 +18,10 @@ def main(given: dict) -> None:
     run(AnalysisConfig(**given), words, sys.argv[1:])
 
 
+def start(command: str = "python -m keras_preact.analysis") -> None:
+    """Runs the program and ends the process; see `program.start`."""
+    program.start(main, AnalysisConfig, DESCRIPTION, "nothing has been written", command, "words")
+
+
 if __name__ == "__main__":
-    program.start(main, AnalysisConfig, DESCRIPTION, "nothing has been written", COMMAND, "words")
+    start()

@@ -2,3 +2,7 @@
 
 python -m keras_preact.benchmark --help
 """
+
+from keras_preact.support import extras
+
+extras.check()

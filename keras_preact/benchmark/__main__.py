@@ -9,8 +9,6 @@ from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.support import program
 from keras_preact.support.errors import RunError
 
-COMMAND = "-m keras_preact.benchmark"
-
 
 def main(given: dict) -> None:
     # The GPUs' memory is for the processes that measure.
@@ -23,5 +21,10 @@ def main(given: dict) -> None:
         raise RunError("not one measurement succeeded; the table says why.")
 
 
+def start(command: str = "python -m keras_preact.benchmark") -> None:
+    """Runs the program and ends the process; see `program.start`."""
+    program.start(main, BenchmarkConfig, __doc__, "nothing has been written", command)
+
+
 if __name__ == "__main__":
-    program.start(main, BenchmarkConfig, __doc__, "nothing has been written", COMMAND)
+    start()

@@ -1,5 +1,9 @@
 """Where images come from."""
 
+from keras_preact.support import extras
+
+extras.check()
+
 from keras_preact.data import datasets
 from keras_preact.data.dataset import Dataset, DatasetInfo
 from keras_preact.data.datasets import load

@@ -44,8 +44,7 @@ class DatasetInfo:
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Images in 0 to 255, of any dtype, as float32 ones of mean 0 and deviation 1."""
         # Constants are made where they are used: each replica then has its own.
-        mean, std = tf.constant(self.mean), tf.constant(self.std)
-        return (tf.cast(images, tf.float32) - mean) / std
+        return (tf.cast(images, tf.float32) - tf.constant(self.mean)) / tf.constant(self.std)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""What servers and phones load, made from a trained model and proven against it."""
+"""Files that servers and phones load, made from a trained model and compared with it."""
+
+from keras_preact.support import extras
+
+extras.check()
 
 from keras_preact.exporting.checks.parity import ParityError
 from keras_preact.exporting.config import ExportConfig

@@ -2,8 +2,7 @@
 
 python -m keras_preact.exporting.classify --model=RUN/export/saved_model/1 IMAGE...
 
-Exits with 2 where flags, the model or an image are at fault, and with 74 where what it prints
-cannot be written.
+Exit codes: 2 for a wrong flag, model or image, 74 if the output cannot be written.
 """
 
 import argparse
@@ -25,7 +24,7 @@ _INPUTS, _OUTPUTS = {"image_bytes"}, {"classes", "scores"}
 
 
 def classify(model_dir: str, paths: Sequence[str]) -> list[Answer]:
-    """The likeliest classes of image files, best first, each with its probability.
+    """Returns the likeliest classes of image files, each with its probability.
 
     Args:
         model_dir: the folder of a SavedModel's version.
@@ -57,11 +56,11 @@ def _load(model_dir) -> Callable:
         predict = tf.saved_model.load(str(path)).signatures[_SIGNATURE]
         _, inputs = predict.structured_input_signature
         if set(inputs) != _INPUTS or not set(predict.structured_outputs) >= _OUTPUTS:
-            raise KeyError(f"its signature {_SIGNATURE} is of another make")
+            raise KeyError(f"its signature {_SIGNATURE} has other inputs or outputs")
     except MemoryError:
         raise
     except Exception as error:
-        # Of every kind, from those of protocol buffers to those of missing variables.
+        # TensorFlow raises errors of any kind here, from broken protocol buffers to missing files.
         raise ValueError(
             f"{path} is not a model that export.py wrote, or is damaged: {_reason(error)}"
         ) from error
@@ -76,7 +75,7 @@ def _reason(error):
 
 def _read(path) -> bytes:
     try:
-        # A folder has an error of its own.
+        # Reading a folder fails by itself below.
         if not is_regular(path) and not os.path.isdir(path):
             raise _unreadable(path, "it is no regular file")
         return epath.Path(path).read_bytes()
@@ -89,9 +88,17 @@ def _unreadable(path, reason):
     return ValueError(f"{path} is not a readable image file: {reason}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m keras_preact.exporting.classify")
+def main(
+    arguments: Sequence[str] | None = None,
+    command: str = "python -m keras_preact.exporting.classify",
+) -> None:
+    """Classifies the images that a command line names.
+
+    Args:
+        arguments: of the command line; default: sys.argv[1:].
+        command: how the user called the program.
+    """
+    parser = argparse.ArgumentParser(prog=command)
     parser.add_argument("--model", required=True, help="folder of a SavedModel's version")
     parser.add_argument("images", nargs="+", help="JPEG or PNG files of any size")
     options = parser.parse_args(arguments)
@@ -100,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options):
-    """The exit code, once all images have been classified."""
+    """Classifies all images and returns the exit code."""
     try:
         results = classify(options.model, options.images)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What an export is made of: every flag of export.py, checked in one place."""
+"""The flags of export.py and their rules."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from keras_preact.training.config import CHECKPOINTS
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """One export. The fields are export.py's flags; `metadata["help"]` says what they mean.
+    """One export. The fields are export.py's flags; `metadata["help"]` explains them.
 
     Raises:
         ValueError: if a value is outside its rule, or neither or both of run_dir and model
@@ -24,36 +24,34 @@ class ExportConfig:
     checkpoint: str = option("export", "which of its checkpoints", "newest", CHECKPOINTS)
     model: str | None = option("export", "a .keras file to export in place of a run")
     dataset: str | None = option("export", "with --model: what it was trained on, as in train.py")
-    data_dir: str | None = option(
-        "export", "where the images lie; default: where they lay in training"
-    )
+    data_dir: str | None = option("export", "folder of the images; default: as in training")
     image_size: int | None = option("export", "with --model: as in train.py")
     output_dir: str | None = option(
-        "export", "where the export goes; default RUN_DIR/export, or the .keras file's name"
+        "export", "folder to export to; default RUN_DIR/export, or the .keras file's name"
     )
-    version: int | None = option("export", "of this export; default: the next free one")
+    version: int | None = option("export", "number of this version; default: the next free one")
 
     tflite: tuple[str, ...] = option(
         "files", "TFLite files to write, separated by commas; empty for none", KINDS
     )
     calibration_images: int = option("files", "training images that set the ranges of int8", 300)
     freeze: bool = option(
-        "files", "weights of the SavedModel as constants of its graph, not variables", False
+        "files", "store the SavedModel's weights as constants, not as variables", False
     )
     max_image_pixels: int = option(
-        "files", "above which serving_bytes refuses an image undecoded", MAX_IMAGE_PIXELS
+        "files", "largest image that serving_bytes decodes", MAX_IMAGE_PIXELS
     )
-    model_name: str | None = option("files", "under which it is served; default: as resnet20")
+    model_name: str | None = option("files", "name on the server; default: such as resnet20")
 
     eval_images: int | None = option(
-        "proof", "evaluation images to compare on, spread evenly; default: all"
+        "verification", "evaluation images to compare on, spread evenly; default: all"
     )
     float32_tolerance: float = option(
-        "proof", "largest difference of a probability, of SavedModel and float32", 1e-4
+        "verification", "largest difference of a probability, SavedModel and float32", 1e-4
     )
-    float16_tolerance: float = option("proof", "the same of float16", 1e-2)
+    float16_tolerance: float = option("verification", "the same for float16", 1e-2)
     int8_loss_points: float = option(
-        "proof", "most points of accuracy that int8 and dynamic may lose", 1.0
+        "verification", "percentage points of accuracy that int8 and dynamic may lose", 1.0
     )
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""The folder of an export: built under another name, seen only once all of it is proven."""
+"""The folder of an export: built under another name, and renamed once it is complete."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from keras_preact.support.paths import usable
 
 SAVED_MODEL, TFLITE, REPORTS, SERVING = "saved_model", "tflite", "reports", "serving"
 REPORT = "report"
-# The SavedModel last: servers look for it.
+# The SavedModel is moved last, as servers look for it.
 _VERSIONED = (TFLITE, REPORTS, SAVED_MODEL)
 # Fields of `DatasetInfo` that all versions share.
 _SAME = ("class_names", "image_shape")
@@ -36,29 +36,58 @@ class _Record:
     model_name: str
 
 
-class ExportFolder:
-    """The folder that exports of one net go to, a version each.
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The places of one version's files in a folder of exports.
 
     | path | |
     |---|---|
     | saved_model/VERSION/ | for TensorFlow Serving, whose base path is saved_model |
     | tflite/VERSION/ | KIND.tflite |
     | reports/VERSION/ | report.md, report.json, report.png |
-    | report.* | copies of those of the last export |
-    | serving/ | what it takes to serve; kept as it is when further versions come |
+    | report.* | copies of the newest version's |
+    | serving/ | configuration and client; a file that exists is never replaced |
+
+    Args:
+        root: the folder of exports, or the one that is filled in its place.
+        version: number of the version.
+    """
+
+    root: epath.Path
+    version: int
+
+    @property
+    def saved_model(self) -> epath.Path:
+        return self.root / SAVED_MODEL / str(self.version)
+
+    @property
+    def tflite(self) -> epath.Path:
+        return self.root / TFLITE / str(self.version)
+
+    @property
+    def reports(self) -> epath.Path:
+        return self.root / REPORTS / str(self.version)
+
+    @property
+    def serving(self) -> epath.Path:
+        return self.root / SERVING
+
+
+class ExportFolder:
+    """The folder that holds the exports of one network, laid out as in `Layout`.
 
     Args:
         path: the folder; it need not exist yet.
-        version: of the export; by default the next free one.
+        version: number of the new version; by default the next free one.
 
     Raises:
-        ValueError: if the folder holds something else, or the version already, or no export
-            can live there; see `paths.usable`.
+        ValueError: if the folder holds something else or already has the version, or if no
+            export can be written there; see `paths.usable`.
     """
 
     def __init__(self, path: epath.PathLike, version: int | None = None):
         self.path = usable(path, "output_dir")
-        # Two names of a folder have one place beside it.
+        # Links to one folder must share one lock and one folder in progress.
         is_local = "://" not in os.fspath(self.path)
         self._real = epath.Path(os.path.realpath(self.path)) if is_local else self.path
         self._wanted = version
@@ -67,7 +96,7 @@ class ExportFolder:
     @property
     def saved_model(self) -> epath.Path:
         """The folder of the SavedModel's version."""
-        return self.path / SAVED_MODEL / str(self.version)
+        return Layout(self.path, self.version).saved_model
 
     def _choose_version(self):
         taken = self._versions()
@@ -95,48 +124,49 @@ class ExportFolder:
         reports = sorted(name for name in names if name.startswith(f"{REPORT}."))
         if reports and f"{REPORT}.json" not in names:
             raise ValueError(
-                "output_dir must be a folder in which no report of another make is replaced. "
-                f"{self.path} holds something else: {', '.join(reports)} and no {REPORT}.json"
+                "output_dir must not hold a report of another program, which an export would "
+                f"replace. {self.path} holds something else: {', '.join(reports)} and no "
+                f"{REPORT}.json"
             )
         found = [path.name for folder in folders for path in folder.iterdir()]
         return {int(name) for name in found if re.fullmatch(r"\d+", name)}
 
     def check_same_net(self, info: DatasetInfo) -> None:
-        """Raises ValueError where the newest version is of other classes or image sizes.
+        """Raises ValueError if the newest version has other classes or another image size.
 
-        A server hands requests to the newest version, whatever they were made for.
+        A server passes every request to the newest version, so all versions must take the same.
         """
         for name in _SAME if (record := self._read_record()) else ():
             was, now = list(getattr(record.data, name)), list(getattr(info, name))
             if was != now:
                 raise ValueError(
-                    f"All versions in {self.path} must be of one {name}, as they take each "
-                    f"other's place. Received: {_short(now)}; the newest there has {_short(was)}. "
-                    "Give another --output_dir"
+                    f"All versions in {self.path} must have the same {name}, as a server replaces "
+                    f"one by the next. Received: {_short(now)}; the newest there has "
+                    f"{_short(was)}. Give another --output_dir"
                 )
 
     def name_to_serve(self, wanted: str | None, default: str) -> str:
-        """The name under which the versions are served: that of the earlier ones, if there are.
+        """Returns the name on the server: that of the earlier versions, if there are any.
 
         Args:
-            wanted: by the user.
-            default: of a first version.
+            wanted: the user's choice.
+            default: for a first version.
 
         Raises:
-            ValueError: if the user wants another one than that of the earlier versions.
+            ValueError: if the user's choice differs from the name of the earlier versions.
         """
         record = self._read_record()
         served = record.model_name if record else None
         if wanted and served and wanted != served:
             raise ValueError(
-                f"model_name must be that of the versions in {self.path}, {served!r}, by which "
-                f"{SERVING}/ there knows them. Received: model_name={wanted!r}. Give another "
+                f"model_name must be that of the versions in {self.path}, {served!r}, which the "
+                f"files in {SERVING}/ name. Received: model_name={wanted!r}. Give another "
                 "--output_dir"
             )
         return wanted or served or default
 
     def _read_record(self):
-        """The shared part of report.json; None where there is no such file."""
+        """Returns the shared part of report.json, or None without such a file."""
         report = self.path / f"{REPORT}.json"
         if not report.exists():
             return None
@@ -144,24 +174,23 @@ class ExportFolder:
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[epath.Path]:
-        """A context in which to fill a folder of the same layout, which then becomes this one.
+        """Yields a folder to fill, which becomes this one if the context ends without an error.
 
-        Only if the context is left without an error. It lies beside this folder, and one
-        process at a time can have it.
+        It lies beside this folder, has the same layout, and belongs to one process at a time.
 
         Raises:
-            ValueError: if another process exports there, it cannot be written to, or another
-                process has exported the version meanwhile.
+            ValueError: if another process exports there or has meanwhile exported the version, or
+                if the folder cannot be written to.
         """
         beside = self._real.parent / f".{self._real.name}.unfinished"
         if self._real.is_dir() and os.path.ismount(self._real):
-            # What is beside it lies on another disk.
+            # A folder beside a mount point lies on another disk and could not be renamed.
             beside = self._real / ".unfinished"
-        # Hidden, so that `remove` gives them no further name, which could outlive a process.
+        # `remove` first renames what is not hidden, and a killed process would leave that name.
         stage, ready = beside / ".stage", beside / ".ready"
         try:
             with locked(beside, "output_dir"):
-                # Both are of a process that was killed.
+                # Either exists only if a process was killed.
                 remove(stage)
                 self._finish(ready)
                 self.version = self._choose_version()
@@ -173,30 +202,30 @@ class ExportFolder:
                 finally:
                     remove(stage)
         finally:
-            # One that a killed process had made, which the lock leaves as it was.
+            # The lock deletes the folder only if it made it, and not one of a killed process.
             with contextlib.suppress(OSError):
                 os.rmdir(beside)
 
     def _publish(self, stage, ready):
-        # Where it is empty; epath's rmdir would delete what another puts there meanwhile.
+        # Succeeds only on an empty folder; epath's rmdir would also delete new files in it.
         with contextlib.suppress(OSError):
             os.rmdir(self._real)
         if not self._real.exists():
             stage.rename(self._real)
             return
-        # From here on it is finished by the next process, where this one is killed.
+        # If this process is killed from here on, the next one finishes its work.
         stage.rename(ready)
         self._finish(ready)
 
     def _finish(self, ready):
-        """Moves a version to the others; again, where a killed process had begun to."""
-        # It goes last.
+        """Moves a version to the others; also completes the move of a killed process."""
+        # The SavedModel is moved last: without one there is nothing left to move.
         if (ready / SAVED_MODEL).exists() and any((ready / SAVED_MODEL).iterdir()):
             self._merge(ready)
         remove(ready)
 
     def _merge(self, ready):
-        # The one by which the folder is known as that of exports goes first.
+        # report.json goes first: it marks the folder as one of exports.
         reports = [path for path in ready.iterdir() if path.name.startswith(f"{REPORT}.")]
         for path in sorted(reports, key=lambda path: path.suffix != ".json"):
             write_whole(_in_folder(self._real, path.name), path.read_bytes())

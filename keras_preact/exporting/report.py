@@ -1,4 +1,4 @@
-"""What each file of an export is worth: the figures, and report.json."""
+"""The report of an export: report.json, report.md and report.png."""
 
 import dataclasses
 import hashlib
@@ -8,43 +8,71 @@ from typing import Any
 
 from etils import epath
 
-from keras_preact.exporting.checks.parity import Agreement, Speed
+from keras_preact.exporting.checks.parity import THROUGHPUT_BATCH, Agreement, Speed
 from keras_preact.exporting.checks.tolerances import Tolerance
+from keras_preact.exporting.export_folder import REPORT, TFLITE, Layout
 from keras_preact.support.files import sha256
+from keras_preact.support.plotting import BLUE, GREY, as_png, figure
+from keras_preact.support.text import markdown, printable
 
 KERAS = "keras"
+
+_COLUMNS = (
+    *("", "size", "max difference", "mean difference", "top-1", "agreement"),
+    *("latency, 1 image", f"throughput, {THROUGHPUT_BATCH} images", "tolerance"),
+)
+
+
+_TFLITE_PYTHON = """\
+import zipfile
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, ImageOps
+
+path, ratio = "{path}", {ratio:.5g}
+predict = Interpreter(path).get_signature_runner()
+images = predict.get_input_details()["images"]
+_, height, width, channels = images["shape"]
+photo = ImageOps.exif_transpose(Image.open("serving/example.jpg")).convert("{mode}")
+# As in evaluation: resize to cover `ratio` times the size, then crop the centre.
+photo = ImageOps.fit(photo, (round(ratio * width), round(ratio * height)), Image.BILINEAR)
+left, top = (photo.width - width) // 2, (photo.height - height) // 2
+photo = photo.crop((left, top, left + width, top + height))
+pixels = np.asarray(photo, images["dtype"]).reshape(1, height, width, channels)
+[scores] = predict(images=pixels)["probabilities"]
+print(zipfile.ZipFile(path).read("labels.txt").decode().splitlines()[scores.argmax()])
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """A file, or a folder of files, with what has been measured of it.
+    """An exported file, or a folder of files, and its measurements.
 
     Args:
         name: such as "tflite/int8".
         agreement: with the Keras model.
         speed: on this machine.
-        worst_image: which image has the largest difference.
-        path: in the export's folder; None of the Keras model itself.
-        tolerance: that it met; None of the Keras model itself.
+        path: in the export's folder; None for the Keras model itself.
+        tolerance: the one that the file met; None for the Keras model itself.
         files: size in bytes and SHA-256 of each file, by path in the export's folder.
     """
 
     name: str
     agreement: Agreement
     speed: Speed
-    worst_image: str
     path: str | None = None
     tolerance: Tolerance | None = None
     files: Mapping[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int | None:
-        """Of all its files; None of the Keras model itself."""
+        """The size of all its files; None for the Keras model itself."""
         return sum(size for size, _ in self.files.values()) if self.files else None
 
     @property
     def sha256(self) -> str | None:
-        """Of its file; of a folder, of the listing that `sha256sum` makes of its files."""
+        """The SHA-256 of its file; for a folder, that of `sha256sum`'s listing of its files."""
         if len(self.files) == 1:
             [(_, checksum)] = self.files.values()
             return checksum
@@ -52,7 +80,7 @@ class Artifact:
         return hashlib.sha256(listing.encode()).hexdigest() if listing else None
 
     def checksums(self) -> list[str]:
-        """Lines as `sha256sum` writes and checks them, from the export's folder."""
+        """Lines that `sha256sum --check` reads in the export's folder."""
         return [f"{checksum}  {path}" for path, (_, checksum) in sorted(self.files.items())]
 
 
@@ -67,8 +95,27 @@ def describe_files(root: epath.Path, path: epath.Path) -> dict[str, tuple[int, s
     return {str(path.relative_to(root)): (path.stat().length, sha256(path))}
 
 
+def write(layout: Layout, facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> None:
+    """Writes the three files into the version's folder of reports, and copies on top.
+
+    Args:
+        layout: of the export.
+        facts: see `to_markdown`.
+        artifacts: the Keras model first.
+    """
+    layout.reports.mkdir(parents=True)
+    title = f"{facts['model']['name']}, version {facts['version']}, on {facts['machine']}"
+    for kind, contents in (
+        ("json", to_json(facts, artifacts)),
+        ("md", to_markdown(facts, artifacts)),
+        ("png", to_png(artifacts, title)),
+    ):
+        for folder in (layout.reports, layout.root):
+            (folder / f"{REPORT}.{kind}").write_bytes(contents)
+
+
 def to_json(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> bytes:
-    """report.json: facts about the export, then its artifacts."""
+    """report.json: the facts, then the artifacts."""
     entries = [
         {
             "name": artifact.name,
@@ -77,7 +124,6 @@ def to_json(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> bytes:
             "sha256": artifact.sha256,
             "tolerance": artifact.tolerance and dataclasses.asdict(artifact.tolerance),
             **dataclasses.asdict(artifact.agreement),
-            "worst_image": artifact.worst_image,
             **dataclasses.asdict(artifact.speed),
             "files": {
                 path: {"size_bytes": size, "sha256": checksum}
@@ -87,3 +133,116 @@ def to_json(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> bytes:
         for artifact in artifacts
     ]
     return (json.dumps({**facts, "artifacts": entries}, indent=2) + "\n").encode()
+
+
+def to_markdown(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> bytes:
+    """report.md, for people.
+
+    Args:
+        facts: with `source`, `model`, `data`, `evaluation`, `machine`, `created`,
+            `version`, `rewriting`, `serving_bytes` and `commands`.
+        artifacts: the Keras model first.
+    """
+    data, evaluation = facts["data"], facts["evaluation"]
+    name, source, data_name, machine = map(
+        markdown, (facts["model"]["name"], facts["source"], data["name"], facts["machine"])
+    )
+    steps = [[step["step"], f"{step['max_difference']:.1e}"] for step in facts["rewriting"]]
+    lite = [artifact.path for artifact in artifacts if artifact.name.startswith(TFLITE)]
+    paragraphs = [
+        f"# {name}, version {facts['version']}",
+        f"From {source}, trained on {data_name} ({len(data['class_names'])} classes, "
+        f"images {' x '.join(map(str, data['image_shape']))}). Exported at {facts['created']}.",
+        "![Size, accuracy and speed of each file](report.png)",
+        _table(_COLUMNS, map(_row, artifacts)),
+        "Differences are of probabilities, from the Keras model's; top-1 is accuracy; agreement is "
+        "the share of images to which a file gives the Keras model's answer. Measured on "
+        f"{evaluation['images']:,} of {evaluation['available']:,} evaluation images. Times are "
+        f"medians on {machine}, the files in turn in one process; other load changes them.",
+        "## Rewritten for inference",
+        _table(("step", "max difference"), steps),
+        "The largest difference from the Keras model's probabilities, on a sample of evaluation "
+        f"images. {_of_serving_bytes(facts['serving_bytes'])}",
+        "## Use",
+        *(f"{title}:\n\n```\n{command}\n```" for title, command in facts["commands"].items()),
+        *([_tflite_python(lite[0], data)] if lite else []),
+        "## SHA-256",
+        "```\n" + "\n".join(line for each in artifacts for line in each.checksums()) + "\n```",
+        "The SHA-256 of a folder, in report.json, is that of the lines of its files.",
+    ]
+    return ("\n\n".join(paragraphs) + "\n").encode()
+
+
+def _of_serving_bytes(compared):
+    if not compared["images"]:
+        return "The sample holds no file that `serving_bytes` takes: a JPEG or PNG."
+    return (
+        f"`serving_bytes`, sent {compared['images']} of them as files, differs by at most "
+        f"{compared['max_difference']:.1e}."
+    )
+
+
+def _tflite_python(path, data):
+    mode = "L" if data["image_shape"][-1] == 1 else "RGB"
+    code = _TFLITE_PYTHON.format(path=path, ratio=data["margin"], mode=mode)
+    return f"Use a TFLite file from Python, here in the export's folder:\n\n```python\n{code}```"
+
+
+def _row(artifact):
+    agreement, speed = artifact.agreement, artifact.speed
+    if artifact.path is None:
+        differences = ["", ""]
+    else:
+        differences = [f"{agreement.max_difference:.1e}", f"{agreement.mean_difference:.1e}"]
+    return [
+        artifact.name,
+        "" if artifact.size_bytes is None else f"{artifact.size_bytes / 1e6:,.2f} MB",
+        *differences,
+        f"{agreement.accuracy:.2%}",
+        f"{agreement.agreement:.2%}",
+        f"{speed.latency_milliseconds:,.2f} ms",
+        f"{speed.throughput_images_per_second:,.1f} images/s",
+        str(artifact.tolerance or ""),
+    ]
+
+
+def _table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+@as_png
+def to_png(artifacts: Sequence[Artifact], title: str) -> bytes:
+    """report.png: bars of size, accuracy, latency and throughput.
+
+    Args:
+        artifacts: the Keras model first; its bars are grey.
+        title: a line above the picture.
+    """
+    panels = (
+        ("size (MB)", "{:,.2f}", lambda a: None if a.path is None else a.size_bytes / 1e6),
+        ("top-1 accuracy (%)", "{:.2f}", lambda a: 100 * a.agreement.accuracy),
+        ("latency, 1 image (ms)", "{:,.2f}", lambda a: a.speed.latency_milliseconds),
+        (
+            f"throughput, {THROUGHPUT_BATCH} images (images/s)",
+            "{:,.0f}",
+            lambda a: a.speed.throughput_images_per_second,
+        ),
+    )
+    picture = figure(figsize=(13, 1.2 + 0.35 * len(artifacts)))
+    picture.suptitle(printable(title))
+    names = [artifact.name for artifact in artifacts]
+    colors = [GREY if a.path is None else BLUE for a in artifacts]
+    for axes, (label, form, value) in zip(
+        picture.subplots(1, len(panels), sharey=True), panels, strict=True
+    ):
+        values = [value(artifact) for artifact in artifacts]
+        bars = axes.barh(names, [v or 0 for v in values], color=colors)
+        texts = ["" if v is None else form.format(v) for v in values]
+        axes.bar_label(bars, texts, padding=3, fontsize="small")
+        axes.margins(x=0.3)
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(left=False)
+    axes.invert_yaxis()
+    return picture

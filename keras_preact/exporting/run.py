@@ -8,13 +8,13 @@ import keras
 import tensorflow as tf
 from etils import epath
 
-from keras_preact.exporting import build, export_folder, plot, report, source
-from keras_preact.exporting.checks.verification import Proof
+from keras_preact.exporting import export_folder, report, source
+from keras_preact.exporting.checks.verification import Verification, WrittenFile
 from keras_preact.exporting.config import ExportConfig
-from keras_preact.exporting.export_folder import ExportFolder
+from keras_preact.exporting.export_folder import ExportFolder, Layout
+from keras_preact.exporting.formats import saved_model, tflite
 from keras_preact.exporting.graph import network, rewriting
-from keras_preact.exporting.markdown import to_markdown
-from keras_preact.exporting.serving import server_files
+from keras_preact.exporting.serving import server_files, warmup
 from keras_preact.support.commands import module, this_python
 from keras_preact.support.console import say
 from keras_preact.support.machine import cores, processor
@@ -23,15 +23,15 @@ from keras_preact.version import __version__
 
 
 def run(config: ExportConfig) -> epath.Path:
-    """Exports a trained model, proves each file, and says where all lies and how to use it.
+    """Exports a trained model, checks each file against it and prints how to use the files.
 
     Returns:
         The folder of the SavedModel's version.
 
     Raises:
-        ValueError: if there is nothing to export, no data to compare on, or the folder to
-            export to cannot be written to, is used by another process, or holds the
-            version already or something else; or if an image can no longer be read.
+        ValueError: if there is nothing to export or no data to compare on; if the output folder
+            cannot be written to, is used by another process, or holds the version or something
+            else; or if an image can no longer be read.
         ParityError: if a file is beyond its tolerance. Nothing is left of the export.
     """
     source.check(config)
@@ -41,11 +41,19 @@ def run(config: ExportConfig) -> epath.Path:
         folder.check_same_net(exported.data.info)
         say(f"Exporting {exported.description} to {folder.path}")
         name = folder.name_to_serve(config.model_name, exported.model.name)
-        commands = _commands(name, folder)
-        data = exported.data
+        facts = _facts(exported, folder, config, name)
+        layout, data = Layout(stage, folder.version), exported.data
         with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
-            artifacts = _fill(stage, folder, exported, config, name, commands)
-    say(_summary(folder, artifacts, commands))
+            verification = Verification(exported, exported.predictor(), config)
+            steps = rewriting.rewrite(network.trace(exported.model, data.info.image_shape))
+            facts["rewriting"] = verification.compare_steps(steps)
+            _write(steps[-1].graph, exported, config, layout, name)
+            say("Comparing with the Keras model")
+            session = saved_model.SessionModel(layout.saved_model)
+            artifacts = verification.compare_files(_load(config, layout, session), stage)
+            facts["serving_bytes"] = verification.compare_serving_bytes(session)
+        report.write(layout, facts, artifacts)
+    say(_summary(folder, artifacts, facts["commands"]))
     return folder.saved_model
 
 
@@ -54,31 +62,30 @@ def _output_dir(config):
     return config.output_dir or default
 
 
-def _fill(stage, folder, exported, config, name, commands):
-    """Writes and proves all files; returns them with what has been measured of them."""
-    version = stage / export_folder.SAVED_MODEL / str(folder.version)
-    keras_predictor = build.keras_predictor(exported)
-    proof = Proof(exported, keras_predictor, config)
-    steps = rewriting.rewrite(network.trace(exported.model, exported.data.info.image_shape))
-    of_steps = proof.of_steps(steps)
-    graph = steps[-1].graph
-    saved_model, session = build.write_saved_model(graph, exported, config, version)
-    of_bytes = proof.of_bytes(session)
-    lite_folder = stage / export_folder.TFLITE / str(folder.version)
-    lite = build.write_tflite(graph, exported, config, lite_folder)
-    build.write_serving(
-        exported, name, proof.sample_images[0], stage / export_folder.SERVING, version
-    )
-    say("Comparing with the Keras model")
-    artifacts = proof.of_files([saved_model, *lite], stage)
-    facts = _facts(exported, folder, config)
-    facts |= {"model_name": name, "commands": commands}
-    facts |= {"rewriting": of_steps, "serving_bytes": of_bytes}
-    _write_report(stage, folder.version, facts, artifacts)
-    return artifacts
+def _write(graph, exported, config, layout, name):
+    """Writes the SavedModel, the TFLite files and the folder `serving`."""
+    info = exported.data.info
+    options = {"freeze": config.freeze, "max_image_pixels": config.max_image_pixels}
+    saved_model.write(graph, info, layout.saved_model, **options)
+    if config.tflite:
+        calibrates = "int8" in config.tflite
+        images = exported.calibration_images(config.calibration_images) if calibrates else None
+        tflite.write(graph, info, layout.tflite, exported.model.name, config.tflite, images)
+    image, file = exported.example()
+    warmup.write(layout.saved_model, name, image, file)
+    server_files.write(layout.serving, name, image, file)
 
 
-def _facts(exported, folder, config):
+def _load(config, layout, session) -> list[WrittenFile]:
+    files = [WrittenFile(export_folder.SAVED_MODEL, "float32", layout.saved_model, session.predict)]
+    for kind in config.tflite:
+        path = layout.tflite / f"{kind}.tflite"
+        predict = tflite.LiteModel(path, cores()).predict
+        files.append(WrittenFile(f"{export_folder.TFLITE}/{kind}", kind, path, predict))
+    return files
+
+
+def _facts(exported, folder, config, model_name):
     info, model = exported.data.info, exported.model
     return {
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -97,11 +104,13 @@ def _facts(exported, folder, config):
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         },
+        "model_name": model_name,
+        "commands": _commands(model_name, folder),
     }
 
 
 def _commands(model_name, folder):
-    """What to do with the export, by title."""
+    """Shell commands that use the export, by title."""
     saved_model, served = shlex.quote(str(folder.saved_model)), folder.path / export_folder.SERVING
     request, client, example = (
         shlex.quote(str(served / name))
@@ -117,21 +126,8 @@ def _commands(model_name, folder):
     }
 
 
-def _write_report(stage, version, facts, artifacts):
-    folder = stage / export_folder.REPORTS / str(version)
-    folder.mkdir(parents=True)
-    title = f"{facts['model']['name']}, version {version}, on {facts['machine']}"
-    for name, contents in (
-        ("json", report.to_json(facts, artifacts)),
-        ("md", to_markdown(facts, artifacts)),
-        ("png", plot.png(artifacts, title)),
-    ):
-        for place in (folder, stage):
-            (place / f"{export_folder.REPORT}.{name}").write_bytes(contents)
-
-
 def _summary(folder, artifacts, commands):
-    of_keras, *files = artifacts
+    keras_model, *files = artifacts
     lines = [
         f"  {each.path}: {each.size_bytes / 1e6:,.2f} MB, {each.agreement.accuracy:.2%} right, "
         f"{each.speed.latency_milliseconds:,.2f} ms an image"
@@ -139,8 +135,8 @@ def _summary(folder, artifacts, commands):
     ]
     return "\n".join(
         [
-            f"Exported to {folder.path}. On {of_keras.agreement.images:,} evaluation images, of "
-            f"which the Keras model has {of_keras.agreement.accuracy:.2%} right:",
+            f"Exported to {folder.path}. On {keras_model.agreement.images:,} evaluation images "
+            f"the Keras model has {keras_model.agreement.accuracy:.2%} right:",
             *lines,
             f"  report: {folder.path / 'report.md'}",
             *(f"{title}:\n  {command}" for title, command in commands.items()),

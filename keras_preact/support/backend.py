@@ -6,15 +6,14 @@ import pathlib
 import sys
 import traceback
 
-# Beside the package in a clone; `python -m` calls the others.
-_PROGRAMS = ("train.py", "export.py")
-_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+from keras_preact.support import startup
 
 
-def refusal() -> ImportError | None:
-    """Imports Keras, and returns what to raise where its backend or configuration is wrong.
+def check() -> None:
+    """Imports Keras, and refuses another backend than TensorFlow or a broken configuration.
 
-    A program of ours ends here instead, with that message alone; --debug lets it go on.
+    Raises:
+        ImportError: if Keras cannot be used; a program ends with the message alone.
     """
     cause, message = None, _wrong_backend()
     if message is None:
@@ -24,14 +23,10 @@ def refusal() -> ImportError | None:
             if not _of_configuration(error):
                 raise
             cause, message = error, _wrong_configuration(error)
-    if message is None:
-        return None
-    if _runs_our_program() and "--debug" not in sys.argv:
-        print(f"Error: {message}", file=sys.stderr)
-        sys.exit(2)
-    refused = ImportError(message)
-    refused.__cause__ = cause
-    return refused
+    if message is not None:
+        refused = ImportError(message)
+        refused.__cause__ = cause
+        startup.refuse(refused)
 
 
 def _wrong_backend():
@@ -74,13 +69,3 @@ def _wrong_configuration(error):
         f"Keras cannot be configured: mend or delete {_file()}, and look at the environment "
         f"variables that begin with KERAS_. Received: {' '.join(str(error).split())}"
     )
-
-
-def _runs_our_program():
-    program = sys.argv[0] if sys.argv else ""
-    if program == "-m":
-        # Python imports the package to find the module in it; until then only this names it.
-        module = sys.orig_argv[-len(sys.argv)].removeprefix("-m")
-        return module.partition(".")[0] == _PACKAGE.name
-    path = pathlib.Path(program)
-    return path.name in _PROGRAMS and path.resolve().parent == _PACKAGE.parent

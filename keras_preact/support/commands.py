@@ -6,6 +6,8 @@ import shlex
 import shutil
 import sys
 
+from keras_preact.support import startup
+
 # Of a clone, where the programs lie; or what the package was installed into.
 _ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
@@ -15,6 +17,26 @@ def this_python() -> str:
     if shutil.which("python") == sys.executable:
         return "python"
     return shlex.quote(_near(sys.executable))
+
+
+def door() -> str:
+    """How the user's shell calls the door: "keras-preact" or "python -m keras_preact"."""
+    # Installed beside the Python that runs it.
+    path = os.path.join(os.path.dirname(sys.executable), startup.CONSOLE_SCRIPT)
+    if startup.PROGRAM == "keras_preact" or not os.path.exists(path):
+        return module("keras_preact")
+    found = shutil.which(startup.CONSOLE_SCRIPT)
+    is_found = found is not None and _is_same(found, path)
+    return startup.CONSOLE_SCRIPT if is_found else shlex.quote(_near(path))
+
+
+def program(verb: str) -> str:
+    """How the user's shell calls a program: "python export.py", or "keras-preact export".
+
+    The first in a clone, unless the user came through the door.
+    """
+    has_script = os.path.exists(_ROOT / f"{verb}.py") and startup.PROGRAM not in startup.DOORS
+    return script(f"{verb}.py") if has_script else f"{door()} {verb}"
 
 
 def script(name: str) -> str:

@@ -3,10 +3,11 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm  # else imported late: `keras-preact` alone needs no package
 
 _STREAMS = {1: "stdout", 2: "stderr"}
 
@@ -98,7 +99,23 @@ def _survived():
 
 
 def say(text: str) -> None:
-    """Prints a line that stays, beside any bar, from any thread; where it cannot, goes on."""
+    """Prints a line that stays, beside any bar, from any thread; goes on where it cannot."""
+    from tqdm import tqdm
+
     stream = stdout()
     tqdm.write(text, file=stream)
     stream.flush()
+
+
+def bar(iterable: Iterable | None = None, *, disable: bool = False, **options: Any) -> "tqdm":
+    """A progress bar on stderr, as wide as the terminal; there is none off a terminal.
+
+    Args:
+        iterable: what the bar counts; None for a bar that is updated by hand.
+        disable: shows no bar on a terminal either.
+        options: further ones of tqdm, such as total.
+    """
+    from tqdm import tqdm
+
+    hidden = disable or not sys.stderr.isatty()
+    return tqdm(iterable, dynamic_ncols=True, disable=hidden, **options)

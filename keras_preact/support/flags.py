@@ -7,19 +7,37 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from absl import flags, logging
 
+from keras_preact.support import recipes as recipe_files
 from keras_preact.support.text import printable
 
 FLAGS = flags.FLAGS
-# Of a flagfile; also where it is a device without an end.
+# Letters of a flagfile, which may be a device without an end.
 MOST_LETTERS = 2**20
-# Of an error, which quotes what was received.
+# Letters of an error, which quotes what was received.
 _MOST_SHOWN = 500
-_DEBUG_HELP = "show the full traceback of errors"
-# Of a number; Python itself refuses to read some thousands.
+# Digits of a number; Python itself refuses to read some thousands.
 _MOST_DIGITS = 40
+_DEBUG_HELP = "show the full traceback of errors, and TensorFlow's own messages"
+_RECIPE_HELP = "a recipe by its name, such as cifar10_resnet164, in place of --flagfile"
+# Names that other programs give to flags, and ours.
+OTHER_NAMES = {
+    **dict.fromkeys(("batch", "batch_size", "bs", "train_batch_size"), "global_batch_size"),
+    **dict.fromkeys(("amp", "bf16", "dtype", "fp16", "mixed_precision"), "precision"),
+    **dict.fromkeys(("checkpoint_dir", "logdir", "model_dir", "save_dir", "workdir"), "run_dir"),
+    **dict.fromkeys(("data", "data_path", "dataset_dir", "tfds_dir"), "data_dir"),
+    **dict.fromkeys(("epochs", "max_epochs", "num_epochs"), "train_epochs"),
+    **dict.fromkeys(("gpu", "gpus", "num_gpus"), "devices"),
+    **dict.fromkeys(("layers", "num_layers", "resnet_depth", "resnet_size"), "depth"),
+    **dict.fromkeys(("lr", "base_lr", "initial_learning_rate"), "learning_rate"),
+    **dict.fromkeys(("max_steps", "num_steps", "steps"), "train_steps"),
+    **dict.fromkeys(("wd", "l2"), "weight_decay"),
+    **{"config": "recipe", "image_res": "image_size", "warmup": "warmup_steps"},
+    **{"out_dir": "output_dir", "output": "output_dir", "outdir": "output_dir"},
+}
 
 
 def define(config_class: type, values: flags.FlagValues = FLAGS) -> None:
@@ -59,45 +77,65 @@ def debugging(values: flags.FlagValues = FLAGS) -> bool:
 
 
 def parser(
-    description: str, config_class: type, values: flags.FlagValues = FLAGS, words: bool = False
+    description: str,
+    config_class: type,
+    values: flags.FlagValues = FLAGS,
+    words: bool = False,
+    recipes: bool = False,
 ) -> Callable[[Sequence[str]], list[str]]:
     """A `flags_parser` for `absl.app.run`: --help shows the groups.
 
-    What it returns is the program's name, and the words beside flags where they are allowed.
-    It raises ValueError where absl does not take a flag, naming the line of a flagfile.
-    A flagfile is looked for in the current folder, then in that of the file naming it.
+    It takes how the user called the program and the arguments, and returns the first and the
+    words beside flags. It raises ValueError where absl does not take a flag, naming the line of
+    a flagfile. A flagfile is looked for in the current folder, then beside the file that names
+    it: absl looks in the current folder alone, reads devices without an end, and skips files
+    that include themselves.
+
+    Args:
+        description: of the program, for --help.
+        config_class: as in `define`.
+        values: as in `define`.
+        words: whether words beside flags are allowed.
+        recipes: whether --recipe=NAME stands for a flagfile of ours.
     """
+    if recipes:
+        flags.DEFINE_string("recipe", None, _RECIPE_HELP, module_name="program", flag_values=values)
 
     def parse(argv):
-        if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
-            print(f"{description}\n{_help(config_class)}")
+        command, *texts = argv
+        if {"--help", "-help", "-h", "--helpshort"} & set(texts):
+            print(f"{description}\n{_help(config_class, recipes)}")
             sys.exit(0)
-        arguments = list(_expand(_Argument(text) for text in argv[1:]))
-        if refusal := _refusal(values, arguments, words):
-            blame = _shorten(_blame(values, arguments, words) or refusal)
-            raise ValueError(f"{blame}\nAll flags: python {argv[0]} --help")
+        arguments = list(_expand(map(_Argument, texts), recipes))
+        try:
+            rest = _parse(values, arguments, words)
+        except ValueError as error:
+            blame = _shorten(_blame(values, arguments, words) or str(error))
+            raise ValueError(f"{blame}\nAll flags: {command} --help") from None
         # Else checkpoints log how long they took, at every save.
         if "verbosity" not in values or not values["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-        return [argv[0], *_parse(values, arguments)[0]]
+        return [command, *rest]
 
     return parse
 
 
-@dataclasses.dataclass(frozen=True)
-class _Argument:
+class _Argument(NamedTuple):
     """An argument, and where in a flagfile it stands: "FILE, line 7: "."""
 
     text: str
     place: str = ""
 
 
-def _expand(arguments: Iterable[_Argument], files: tuple[str, ...] = ()) -> Iterator[_Argument]:
-    """The arguments, the lines of flagfiles in place of --flagfile."""
+def _expand(
+    arguments: Iterable[_Argument], recipes: bool, files: tuple[str, ...] = ()
+) -> Iterator[_Argument]:
+    """The arguments, with the lines of a file in place of each --flagfile and --recipe."""
     arguments = iter(arguments)
     for argument in arguments:
         option, equals, name = argument.text.partition("=")
-        if option not in ("--flagfile", "-flagfile"):
+        is_recipe = recipes and option in ("--recipe", "-recipe")
+        if not is_recipe and option not in ("--flagfile", "-flagfile"):
             yield argument
             continue
         if not equals:
@@ -105,16 +143,18 @@ def _expand(arguments: Iterable[_Argument], files: tuple[str, ...] = ()) -> Iter
                 yield argument  # absl says that a value is missing
                 return
             name = following.text
-        if name := name.strip():  # as absl does: an empty name is no file
-            path = _find(os.path.expanduser(name), files)
-            try:
-                lines = _read(path, files)
-            except ValueError as error:
-                raise ValueError(f"{argument.place}--flagfile={name}: {error}") from error
-            yield from _expand(lines, (*files, path))
+        if not (name := name.strip()):  # as absl does: an empty name is no file
+            continue
+        try:
+            path = recipe_files.find(name) if is_recipe else _find(name, files)
+            lines = _read(path, files)
+        except ValueError as error:
+            raise ValueError(f"{argument.place}{option}={name}: {error}") from error
+        yield from _expand(lines, recipes, (*files, path))
 
 
-def _find(path, files):
+def _find(name, files):
+    path = os.path.expanduser(name)
     beside = os.path.join(os.path.dirname(files[-1]), path) if files else path
     return beside if not os.path.exists(path) and os.path.exists(beside) else path
 
@@ -146,32 +186,37 @@ def _shorten(refusal):
     return text if len(text) <= _MOST_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
-def _parse(values, arguments):
-    """What is left of arguments beside flags, and what absl has against them, None for nothing."""
+def _parse(values, arguments, words):
+    """The words beside flags; raises ValueError for what absl refuses, and where none may be."""
     try:
         _, *rest = values(["", *(argument.text for argument in arguments)])
-    except (flags.Error, ValueError) as error:
-        return [], str(error)
-    return rest, None
-
-
-def _refusal(values, arguments, words):
-    """What is wrong with the arguments, where words are allowed or not; None for nothing."""
-    rest, refusal = _parse(values, arguments)
-    rest = () if words else rest
-    return refusal or (f"Only flags are understood. Received: {' '.join(rest)}" if rest else None)
+    except flags.UnrecognizedFlagError as error:
+        meant = OTHER_NAMES.get(error.flagname)
+        if meant in values:
+            error = flags.UnrecognizedFlagError(error.flagname, error.flagvalue, [meant])
+        raise ValueError(str(error)) from None
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    if rest and not words:
+        raise ValueError(f"Only flags are understood. Received: {' '.join(rest)}")
+    return rest
 
 
 def _blame(values, arguments, words):
-    """The line of a flagfile with which refusals begin; None where it is the command line."""
-    for count, argument in enumerate(arguments, start=1):
-        refusal = _refusal(values, arguments[:count], words)
+    """The error that names the line of a flagfile; None where the command line is at fault."""
+
+    def refusal(count):
+        try:
+            _parse(values, arguments[:count], words)
+        except ValueError as error:
+            return str(error)
+
+    for count, (text, place) in enumerate(arguments, start=1):
         # A name may stand alone in its line, and its value in the next.
-        if refusal and _refusal(values, arguments[: count + 1], words):
-            if not argument.text.startswith("-"):
-                refusal = "A line must be a flag, as in --depth=20, or a comment after #."
-            reason = refusal.removeprefix(f"flag {argument.text}: ")
-            return argument.place and f"{argument.place}{argument.text}: {reason}"
+        if (reason := refusal(count)) and refusal(count + 1):
+            if not text.startswith("-"):
+                reason = "A line must be a flag, as in --depth=20, or a comment after #."
+            return place and f"{place}{text}: {reason.removeprefix(f'flag {text}: ')}"
     return None
 
 
@@ -243,7 +288,7 @@ def _kind(hint):
     return hint, None
 
 
-def _help(config_class):
+def _help(config_class, recipes):
     lines, group = [], None
     for field in dataclasses.fields(config_class):
         if field.metadata["group"] != group:
@@ -258,6 +303,7 @@ def _help(config_class):
             lines.append(f"      one of {', '.join(choices)}")
     lines += [
         "\nevery program:",
+        *([f"  --recipe: {_RECIPE_HELP}"] if recipes else []),
         "  --flagfile: a file with a flag a line, such as a recipe in configs/",
         f"  --debug: {_DEBUG_HELP}",
     ]

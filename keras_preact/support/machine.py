@@ -1,23 +1,70 @@
-"""What a program runs on, for its reports."""
+"""The machine that a program runs on."""
 
 import os
 import pathlib
 import platform
+from collections.abc import Sequence
+
+_CPUINFO = pathlib.Path("/proc/cpuinfo")
+# Of x86 and of ARM.
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
+# Device files of a GPU that this process may use, on Linux and under WSL.
+_NVIDIA_GPU = (pathlib.Path("/dev/nvidia0"), pathlib.Path("/usr/lib/wsl/lib/libcuda.so.1"))
+_GPU_REQUIREMENTS = pathlib.Path(__file__).resolve().parents[2] / "requirements-gpu.txt"
 
 
-def processor() -> str:
-    """The processor's model, where the system tells, else its architecture."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+def processor(cpuinfo: pathlib.Path = _CPUINFO) -> str:
+    """The processor's model, where the system tells, else its architecture.
+
+    Args:
+        cpuinfo: the file in which Linux describes the processor.
+    """
+    return _of_cpu(cpuinfo, "model name") or platform.processor() or platform.machine()
+
+
+def has_bfloat16(cpuinfo: pathlib.Path = _CPUINFO) -> bool | None:
+    """Whether the processor has instructions for bfloat16; None where the system does not tell.
+
+    Args:
+        cpuinfo: the file in which Linux describes the processor.
+    """
+    flags = _of_cpu(cpuinfo, "flags") or _of_cpu(cpuinfo, "Features")
+    return bool(_BFLOAT16 & set(flags.split())) if flags else None
 
 
 def cores() -> int:
-    """How many of its cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def gpu_advice(sees_gpu: bool, devices: Sequence[pathlib.Path] = _NVIDIA_GPU) -> str | None:
+    """Says what to install where there is an NVIDIA GPU that TensorFlow does not see.
+
+    Args:
+        sees_gpu: whether TensorFlow sees a GPU.
+        devices: files of which one exists where the driver offers a GPU.
+
+    Returns:
+        A line for the user; None where there is no such GPU, or CUDA_VISIBLE_DEVICES hides it.
+    """
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    if sees_gpu or is_hidden or not any(path.exists() for path in devices):
+        return None
+    in_clone = _GPU_REQUIREMENTS.exists()
+    install = "-r requirements-gpu.txt" if in_clone else '"keras_preact[gpu]"'
+    return f"TensorFlow finds no CUDA libraries for the NVIDIA GPU here: pip install {install}"
+
+
+def _of_cpu(cpuinfo, wanted):
+    """What a file says of the first core under a name; "" where it does not."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == wanted:
+            return value.strip()
+    return ""

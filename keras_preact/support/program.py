@@ -1,14 +1,12 @@
 """How a program begins and ends: flags in, exit codes out."""
 
 import contextlib
-import ctypes
 import dataclasses
 import errno
 import os
 import re
 import signal
 import sys
-import threading
 import traceback
 import typing
 from collections.abc import Callable, Iterator
@@ -23,14 +21,14 @@ from keras_preact.support.signals import Interrupted, heard
 
 USAGE_ERROR = 2
 
-# Of storage: nobody's flags were wrong.
+# Failures of storage, for which no flag is to blame.
 _IO_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 _MEMORY_ERRORS = (MemoryError, tf.errors.ResourceExhaustedError)
-# The third is how copying to a GPU whose memory is full fails.
+# "Dst tensor ..." is how copying to a GPU fails whose memory is full.
 _MEMORY = re.compile(
     r"(OOM when|[Oo]ut of memory|Dst tensor is not initialized|CUDA_ERROR_OUT_OF_MEMORY)[^\n]*"
 )
-# With which TensorFlow surrounds messages.
+# TensorFlow's additions before and after a message.
 _NAMES = re.compile(r"^\{\{[^}]*\}\} | ?\[Op:[^\]]*\].*")
 
 
@@ -41,17 +39,19 @@ def start(
     unfinished: str,
     command: str | None = None,
     words: str | None = None,
+    recipes: bool = False,
 ) -> typing.NoReturn:
     """Runs a program and ends the process.
 
     Args:
-        main: takes the fields that the user set, and to what.
+        main: takes the fields that the user set, and their values.
         config_class: a dataclass made of `option`s; its fields become flags.
         description: of the program, for --help.
         unfinished: what a user who interrupts the program should know, as in "nothing
             has been exported".
-        command: how Python is called to run the program; default: the file that runs.
-        words: under which main takes the words beside flags; without, there may be none.
+        command: how the user called the program; default: "python" and the file that runs.
+        words: the name under which main takes the words beside flags; None allows no words.
+        recipes: whether --recipe=NAME is a flag.
     """
     console.survive()
     flags.define(config_class)
@@ -62,8 +62,8 @@ def start(
             tf.debugging.disable_traceback_filtering()
         main(flags.given(config_class) | ({words: tuple(arguments[1:])} if words else {}))
 
-    argv = [command or sys.argv[0], *sys.argv[1:]]
-    parser = flags.parser(description, config_class, words=words is not None)
+    argv = [command or f"python {sys.argv[0]}", *sys.argv[1:]]
+    parser = flags.parser(description, config_class, words=words is not None, recipes=recipes)
     with ending(config_class, unfinished):
         app.run(run, argv=argv, flags_parser=parser)
 
@@ -77,12 +77,13 @@ def ending(config_class: type, unfinished: str) -> Iterator[None]:
     | ValueError, OSError | 2 |
     | OSError of storage that is full, broken or read-only | 74 |
     | an error with an `exit_code` | that |
-    | MemoryError, or TensorFlow's likes of it | 1 |
+    | MemoryError, or TensorFlow's own | 1 |
     | Interrupted: the run has been saved | its own |
     | SIGINT, SIGTERM, SIGHUP | 130, 143, 129 |
 
     Each of them shows one message; --debug adds the traceback. Other errors pass. After
-    the first signal `finally` clauses run; a second one ends the process at once.
+    the first signal `finally` clauses run; a second signal ends the process at once. A signal
+    that comes while Python deletes an object is ignored, and the next ends the process.
 
     Args:
         config_class: as in `start`.
@@ -95,33 +96,23 @@ def ending(config_class: type, unfinished: str) -> Iterator[None]:
             notes = getattr(interrupted, "__notes__", [])
             print("\n".join([f"Stopped: {interrupted}.", *notes]))
             sys.exit(interrupted.exit_code)
-        except _Terminated as error:
-            name = signal.Signals(error.number).name
-            _fail(error, f"ended by {name}; {unfinished}.", 128 + error.number)
         except KeyboardInterrupt as error:
-            _fail(error, f"interrupted; {unfinished}.", 128 + signal.SIGINT)
+            number = getattr(error, "number", signal.SIGINT)
+            name = signal.Signals(number).name
+            how = "interrupted" if number == signal.SIGINT else f"ended by {name}"
+            _fail(error, f"{how}; {unfinished}.", 128 + number)
         except Exception as error:
             if (explained := _explain(error, config_class)) is None:
                 raise
             _fail(error, *explained)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, in the guise that code made to clean up after Ctrl-C knows."""
+class _Signalled(KeyboardInterrupt):
+    """SIGINT, SIGTERM or SIGHUP, in the guise for which others' code cleans up after Ctrl-C."""
 
-    number = signal.SIGTERM
-
-
-class _HungUp(_Terminated):
-    number = signal.SIGHUP
-
-
-# Without arguments, as a class is all that `_nothing_swallowed` can raise anew.
-_RAISED = {
-    signal.SIGINT: KeyboardInterrupt,
-    signal.SIGTERM: _Terminated,
-    signal.SIGHUP: _HungUp,
-}
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
 
 
 @contextlib.contextmanager
@@ -132,30 +123,10 @@ def _signals_raise():
         nonlocal raised
         if not raised:
             raised = True
-            raise _RAISED[number]
+            raise _Signalled(number)
 
-    with heard(lambda number: None, act), _nothing_swallowed():
+    with heard(lambda number: None, act):
         yield
-
-
-@contextlib.contextmanager
-def _nothing_swallowed():
-    """Raises an interrupt again that came in a `__del__`, from where Python passes nothing on."""
-    main, previous = threading.main_thread().ident, sys.unraisablehook
-
-    def again(unraisable):
-        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-            previous(unraisable)
-            return
-        arguments = ctypes.c_ulong(main), ctypes.py_object(unraisable.exc_type)
-        # Once this function, from where it would not be passed on either, has returned.
-        threading.Timer(0.01, ctypes.pythonapi.PyThreadState_SetAsyncExc, arguments).start()
-
-    sys.unraisablehook = again
-    try:
-        yield
-    finally:
-        sys.unraisablehook = previous
 
 
 def _explain(error, config_class):

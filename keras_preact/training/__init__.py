@@ -1,4 +1,8 @@
-"""One run: configuration, loop, checkpoints and figures."""
+"""One run: its configuration, its loop, its checkpoints and its figures."""
+
+from keras_preact.support import extras
+
+extras.check()
 
 from keras_preact.support.errors import SaveError
 from keras_preact.support.signals import Interrupted
@@ -6,5 +10,15 @@ from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import WorkerLostError
 from keras_preact.training.run import run
 from keras_preact.training.steps.step_metrics import DivergenceError
+from keras_preact.training.trainer import Action, Run
 
-__all__ = ["DivergenceError", "Interrupted", "SaveError", "TrainConfig", "WorkerLostError", "run"]
+__all__ = [
+    "Action",
+    "DivergenceError",
+    "Interrupted",
+    "Run",
+    "SaveError",
+    "TrainConfig",
+    "WorkerLostError",
+    "run",
+]

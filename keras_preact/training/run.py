@@ -4,21 +4,24 @@ import contextlib
 import dataclasses
 import os
 import shlex
+from collections.abc import Sequence
 
 import keras
+import tensorflow as tf
 
 from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
 from keras_preact.models import ResNetV2
 from keras_preact.support import console
-from keras_preact.support.commands import script
+from keras_preact.support.commands import program
 from keras_preact.support.console import say
+from keras_preact.support.machine import gpu_advice
 from keras_preact.support.paths import usable
 from keras_preact.support.signals import Interrupted
 from keras_preact.training import memory
+from keras_preact.training.actions import standard_actions
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
-from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution import strategies
 from keras_preact.training.distribution.agreement import Agreement
@@ -29,17 +32,19 @@ from keras_preact.training.distribution.distributed_input import (
 )
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.reporting import metrics_file, propagation_file
-from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
-from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.run_folder import RunFolder, check_same_data
 from keras_preact.training.steps import optimizer
 from keras_preact.training.steps.evaluation import Evaluation, evaluate, make_eval_step
 from keras_preact.training.steps.train_state import make_state
-from keras_preact.training.trainer import Trainer
+from keras_preact.training.trainer import Action, Run, Trainer
 
 
-def run(config: TrainConfig) -> Evaluation:
+def run(config: TrainConfig, actions: Sequence[Action] = ()) -> Evaluation:
     """Trains, resumes or evaluates, as config.mode and config.resume say.
+
+    Args:
+        config: of the run.
+        actions: your own, to be run between steps; see `Action`.
 
     Returns:
         The last evaluation.
@@ -55,88 +60,92 @@ def run(config: TrainConfig) -> Evaluation:
     """
     cluster = from_environment(os.environ)
     with console.unbreakable(), Agreement(config, cluster) as agreement:
-        act = _evaluate if config.mode == "evaluate" else _train
-        return act(config, cluster, agreement)
+        if config.mode == "evaluate":
+            return _evaluate(config, cluster, agreement)
+        return _train(config, cluster, agreement, actions)
 
 
-def _train(config, cluster, agreement):
+def _train(config, cluster, agreement, actions):
     config.require("dataset", "depth")
     minutes = config.max_runtime_minutes
     interruption = Interruption(minutes and 60 * minutes, tell=say)
-    writes = cluster is None or cluster.is_chief
     folder = RunFolder(config.folder)
+    writes = cluster is None or cluster.is_chief
     with folder.locked(config.resume) if writes else contextlib.nullcontext():
         folder.check_free(config)
-        with strategies.prepared(config, cluster, agreement.on_plan) as (plan, strategy):
+        with strategies.prepared(config, cluster, agreement.on_plan) as devices:
             keras.utils.set_random_seed(config.seed)
             data = load_data(config)
-            memory.check(config, data.info, plan)
+            memory.check(config, data.info, devices.plan)
             agreement.on_data(data)
-            trainer = _make_trainer(config, data, folder, plan, strategy, writes, interruption)
-            run_state = _start(config, data, folder, trainer)
-            _announce(config, data, folder, trainer, plan, run_state)
-            result = _fit(trainer, run_state, folder)
-            trainer.writer.line(
-                f"Finished: evaluation {result}\n"
-                f"  run:    {folder}\n"
-                f"  curves: {folder.curves}\n"
-                f"  export: {script('export.py')} --run_dir={shlex.quote(str(folder))}"
-            )
-            return result
+            state = _make_state(config, data.info, devices.strategy)
+            training = Run(config, data, devices, state, folder, interruption)
+            before, after = standard_actions(training)
+            _restore(training)
+            _announce(training)
+            return _finish(training, Trainer(training, [*before, *actions, *after]))
 
 
-def _fit(trainer, run_state, folder):
-    try:
-        return trainer.fit(run_state)
-    except Interrupted as interrupted:
-        if folder.aside.exists():
-            interrupted.add_note(folder.kept_aside())
-        raise
-
-
-def _make_trainer(config, data, folder, plan, strategy, writes, interruption):
-    schedule = optimizer.make_schedule(config, data.info.train_count)
+def _make_state(config, info, strategy):
     with strategy.scope():
-        model = build_model(config, data.info, sync_bn=config.sync_bn)
-        sgd = optimizer.make_optimizer(config, schedule, model)
-        state = make_state(config, model, sgd)
-    measures = config.log_propagation_steps and writes
-    probe = PropagationRecorder(model, data, config) if measures else None
-    checkpoints = checkpoint.Checkpoints(
-        folder.checkpoints, state, config.keep_checkpoints, say, folder.run_id, folder.check_ours
-    )
-    title = f"{model.name}, {config.unit}, on {data.info.name}"
-    writer = Writer(folder, checkpoints, config, data, title, writes)
-    return Trainer(
-        config, data, state, schedule, plan, strategy, checkpoints, writer, interruption, probe
-    )
+        network = build_model(config, info, sync_bn=config.sync_bn)
+        schedule = optimizer.make_schedule(config, info.train_count)
+        return make_state(config, network, optimizer.make_optimizer(config, schedule, network))
 
 
-def _start(config, data, folder, trainer):
-    """Where the run begins or goes on, once the folder is ready for it."""
+def _restore(training):
+    """Goes on from the newest checkpoint, or readies the folder for a new run."""
+    config, folder = training.config, training.folder
     if config.resume and folder.holds_a_run():
-        check_same_data(data.info, folder.read()[1], trained_on=True)
+        check_same_data(training.data.info, folder.read()[1], trained_on=True)
         metrics_file.read(folder.metrics)
         propagation_file.read(folder.propagation)
         folder.check_nothing_lost()
         metrics_file.check_writable(folder.tensorboard)
-        return trainer.restore()
-    if folder.holds_a_run() and trainer.writer.writes:
+        training.restore()
+    elif folder.holds_a_run() and training.devices.writes:
         folder.set_aside()
-    return RunState(seed=config.seed)
 
 
-def _announce(config, data, folder, trainer, plan, run_state):
-    if trainer.writer.writes:
-        folder.begin(config, data.info, plan, run_state.step)
-    model = trainer.model
-    trainer.writer.line(
-        f"{model.name} with {config.unit} units, {model.count_params():,} parameters, on "
-        f"{data.info.train_count:,} images of {data.info.name} for {trainer.train_steps:,} "
+def _announce(training):
+    config, data, folder = training.config, training.data, training.folder
+    plan, network = training.devices.plan, training.state.network
+    if training.devices.writes:
+        folder.begin(config, data.info, plan, training.done)
+    training.writer.line(
+        f"{network.name} with {config.unit} units, {network.count_params():,} parameters, on "
+        f"{data.info.train_count:,} images of {data.info.name} for {training.train_steps:,} "
         f"steps of {config.global_batch_size}. Run folder: {folder}\n{plan}"
-        + (f"\nContinuing after step {run_state.step:,}" if run_state.step else "")
+        + (f"\nContinuing after step {training.done:,}" if training.done else "")
         + (f"\n{folder.kept_aside()}" if folder.aside.exists() else "")
     )
+    if advice := gpu_advice(bool(tf.config.list_physical_devices("GPU"))):
+        training.writer.line(advice)
+
+
+def _finish(training, trainer):
+    folder = training.folder
+    try:
+        result = _evaluate_again(training) if training.is_complete else trainer.fit()
+    except Interrupted as interrupted:
+        if folder.aside.exists():
+            interrupted.add_note(folder.kept_aside())
+        raise
+    training.writer.line(
+        f"Finished: evaluation {result}\n"
+        f"  run:    {folder}\n"
+        f"  curves: {folder.curves}\n"
+        f"  export: {program('export')} --run_dir={shlex.quote(str(folder))}"
+    )
+    return result
+
+
+def _evaluate_again(training):
+    done = f"{training.done:,}"
+    training.writer.line(f"The run is complete: it has taken all {done} steps.")
+    if (evaluation := training.evaluate_as_it_is()) is None:
+        raise training.interruption.interrupted(f"after the last step, {done}")
+    return evaluation
 
 
 def _evaluate(config, cluster, agreement):
@@ -145,9 +154,10 @@ def _evaluate(config, cluster, agreement):
     folder.check_evaluable(config)
     _, info = folder.read()
     checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
-    with strategies.prepared(config, cluster, agreement.on_plan) as (plan, strategy):
+    with strategies.prepared(config, cluster, agreement.on_plan) as devices:
+        strategy = devices.strategy
         data = load_data(config)
-        memory.check(config, info, plan)
+        memory.check(config, info, devices.plan)
         agreement.on_data(data)
         check_same_data(data.info, info)
         with strategy.scope():
@@ -159,7 +169,7 @@ def _evaluate(config, cluster, agreement):
         batches, steps = feed_evaluation(strategy, data, config.global_batch_size)
         with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
             result = evaluate(step, batches, steps)
-        if cluster is None or cluster.is_chief:
+        if devices.writes:
             say(f"{folder} at step {step_of(path):,}: {result}")
         return result
 

@@ -1,221 +1,428 @@
-"""The training loop."""
+"""The training loop: steps up to the next due action, then the actions that are due."""
 
 import contextlib
-import dataclasses
+import math
 import typing
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import Dataset
+from keras_preact.support.console import say
 from keras_preact.training.checkpoints.checkpoint import Checkpoints
 from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.distribution.compute_plan import ComputePlan
-from keras_preact.training.distribution.distributed_input import UnreadableError
-from keras_preact.training.distribution.strategies import check_same_start, wait_for_all
+from keras_preact.training.distribution.distributed_input import (
+    UnreadableError,
+    feed_evaluation,
+    feed_training,
+    naming_unreadable,
+)
+from keras_preact.training.distribution.strategies import Devices, check_same_start, wait_for_all
 from keras_preact.training.interruption import Interruption
-from keras_preact.training.milestones import Milestones
-from keras_preact.training.reporting.profile import Profile
-from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
 from keras_preact.training.reporting.writer import Writer
-from keras_preact.training.steps.evaluation import Evaluation
-from keras_preact.training.steps.optimizer import StepSchedule
-from keras_preact.training.steps.step_metrics import DivergenceError
+from keras_preact.training.run_folder import RunFolder
+from keras_preact.training.steps.bn_statistics import Recomputation, ReplicaStatistics
+from keras_preact.training.steps.evaluation import Evaluation, evaluate, make_eval_step
+from keras_preact.training.steps.optimizer import make_schedule
+from keras_preact.training.steps.step_metrics import DivergenceError, Means, StepMetrics
 from keras_preact.training.steps.train_state import TrainState
 from keras_preact.training.steps.train_step import TrainStep
-from keras_preact.training.timetable import Timetable
+
+_ADVICE = "A lower learning rate or a longer warm-up may help."
 
 
-class Trainer:
-    """Takes the steps of a run, from its newest checkpoint or from the first.
+class Run:
+    """A run in progress: what its steps and its actions share.
+
+    It begins at step 0; `restore` takes it to its newest checkpoint.
 
     Args:
         config: of the run.
         data: to train and evaluate on.
+        devices: that it computes on.
         state: what the steps change, made in the scope of the strategy.
-        schedule: the optimizer's schedule.
-        plan: how the run computes.
-        strategy: over which replicas a batch is spread.
-        checkpoints: of the run.
-        writer: of the run's files; one that writes nothing in all processes but one.
+        folder: for its files, locked.
         interruption: tells when to stop.
-        probe: measures signal and gradient; None in processes that do not.
+
+    Attributes:
+        schedule: of the learning rate.
+        checkpoints: all saving and restoring goes through them.
+        writer: of lines, metrics and pictures; silent in all processes but one.
+        done: steps taken.
+        reshuffles: the steps at which the data order was drawn anew, after divergence.
+        best_accuracy: of all evaluations; -1 before the first.
+        evaluation: the newest; None before the first of this process.
+        evaluated: whether the evaluation due after the steps taken, if one is, has been made.
+        has_unsaved_evaluation: whether no checkpoint tells of the newest evaluation yet.
+        step_metrics: what the steps reported.
     """
 
     def __init__(
         self,
         config: TrainConfig,
         data: Dataset,
+        devices: Devices,
         state: TrainState,
-        schedule: StepSchedule,
-        plan: ComputePlan,
-        strategy: tf.distribute.Strategy,
-        checkpoints: Checkpoints,
-        writer: Writer,
+        folder: RunFolder,
         interruption: Interruption,
-        probe: PropagationRecorder | None = None,
     ):
-        self.config, self.data, self.strategy = config, data, strategy
-        self.checkpoints, self.writer, self.interruption = checkpoints, writer, interruption
-        self.model, self.train_steps = state.model, schedule.train_steps
-        self.several_workers = plan.workers > 1
-        self.timetable = Timetable(config, schedule.train_steps, data.info.train_count)
-        self.train_step = TrainStep(state, config, data.info, plan, strategy)
-        self.milestones = Milestones(
-            config, data, state, schedule, strategy, checkpoints, writer, interruption, probe
+        self.config, self.data, self.devices = config, data, devices
+        self.state, self.folder, self.interruption = state, folder, interruption
+        self.schedule = make_schedule(config, data.info.train_count)
+        self.train_steps = self.schedule.train_steps
+        self.checkpoints = Checkpoints(
+            folder.checkpoints,
+            state,
+            config.keep_checkpoints,
+            say,
+            folder.run_id,
+            folder.check_ours,
         )
-        self.profile = Profile(
-            config.profile_steps if writer.writes else None, writer.folder.tensorboard
-        )
+        title = f"{state.model.name}, {config.unit}, on {data.info.name}"
+        self.writer = Writer(folder, config, data.info, title, devices.writes)
+        plan, strategy = devices.plan, devices.strategy
+        self._train_step = TrainStep(state, config, data.info, plan, strategy)
+        self._eval_step = make_eval_step(state.model, data.info, strategy, state.evaluated())
+        self._statistics = ReplicaStatistics(state, strategy)
+        self._recompute = Recomputation(state, data.info, strategy)
+        self.evaluation: Evaluation | None = None
+        self._go_on_from(RunState(seed=config.seed))
 
-    def restore(self) -> RunState:
-        """Restores the newest checkpoint, in all processes the same; the start, without any.
+    def _go_on_from(self, run_state: RunState) -> None:
+        self.done, self.evaluated = run_state.step, run_state.evaluated
+        self.reshuffles, self.best_accuracy = run_state.reshuffles, run_state.best_accuracy
+        self._csv_bytes = run_state.csv_bytes
+        self.step_metrics = StepMetrics(run_state.step, run_state.step_metrics)
+        self.has_unsaved_evaluation = self._is_best = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last step has been taken and evaluated."""
+        return self.done >= self.train_steps and self.evaluated
+
+    def next_evaluation(self, done: int) -> int:
+        """The first step after `done` that completes eval_epochs epochs, or the run."""
+        images = self.data.info.train_count * self.config.eval_epochs
+        evaluations = done * self.config.global_batch_size // images
+        step = -(-(evaluations + 1) * images // self.config.global_batch_size)
+        return min(step, self.train_steps)
+
+    def evaluates(self, done: int) -> bool:
+        """Whether an evaluation is due after `done` steps."""
+        return self.next_evaluation(done - 1) == done
+
+    def restore(self) -> None:
+        """Restores the newest checkpoint, in all processes the same; without any, the start.
 
         Raises:
             ValueError: as `Checkpoints.restore` does, or if processes see different ones.
         """
-        run_state = self.checkpoints.restore(tidy=self.writer.writes)
-        check_same_start(self.strategy, run_state.step if run_state else 0)
+        run_state = self.checkpoints.restore(tidy=self.devices.writes)
+        check_same_start(self.devices.strategy, run_state.step if run_state else 0)
         if run_state is None:
-            return RunState(seed=self.config.seed)
+            self._go_on_from(RunState(seed=self.config.seed))
+            return
         if run_state.seed != self.config.seed:
             raise ValueError(
-                f"The checkpoints in {self.writer.folder} must be of its run, whose seed is "
+                f"The checkpoints in {self.folder} must be of its run, whose seed is "
                 f"{self.config.seed}. Received: that of step {run_state.step:,}, of seed "
                 f"{run_state.seed}"
             )
-        self.milestones.statistics.scatter(run_state.replica_statistics)
-        return run_state
+        self._statistics.scatter(run_state.replica_statistics)
+        self._go_on_from(run_state)
 
-    def fit(self, run_state: RunState) -> Evaluation:
-        """Trains to the end of the schedule.
+    @contextlib.contextmanager
+    def in_session(self) -> Iterator[None]:
+        """A context for training: signals only ask to stop, and the writer's files are open."""
+        with self.interruption, contextlib.closing(self.writer):
+            self.writer.begin(self.done, self._csv_bytes, self.train_steps)
+            self.writer.example(self.data, self.done)
+            yield
 
-        Args:
-            run_state: where the run stands.
+    def batches(self) -> Iterator:
+        """The training batches from the next step on, spread over the replicas."""
+        return feed_training(
+            self.devices.strategy,
+            self.data,
+            self.config.global_batch_size,
+            seed=self.config.seed,
+            start_step=self.done,
+            augmentation=self.config.augmentation,
+            reshuffles=self.reshuffles,
+        )
+
+    def take(self, batches: Iterator, steps: int) -> None:
+        """Takes steps; does not wait until they have been computed.
+
+        Raises:
+            UnreadableError: if an image can no longer be read; where single steps are taken
+                by one process, the steps before are saved first.
+            DivergenceError: if an earlier step was not finite.
+            SaveError: if the run could not be saved twice in a row.
+        """
+        try:
+            with self._naming_unreadable(steps):
+                rows = self._train_step(batches, steps, self.interruption.requested)
+        except UnreadableError:
+            # Nothing has changed since the step before, unless several were to be taken.
+            if steps == 1 and self.done and self.devices.plan.workers == 1:
+                self.save()
+                self.checkpoints.wait()
+                self.writer.line(
+                    f"Stopped after step {self.done:,}, saved as {self.checkpoints.newest}"
+                )
+            raise
+        self.step_metrics.add(rows)
+        self.done += steps
+        self.evaluated = not self.evaluates(self.done)
+        self.writer.advance(steps)
+
+    def is_asked_to_stop(self) -> bool:
+        """Looks at the steps but the newest, and at saving.
 
         Returns:
-            The evaluation after the last step.
+            Whether to save and stop: the same in all processes after the same step.
+
+        Raises:
+            DivergenceError: if a step was not finite.
+            SaveError: if the run could not be saved twice in a row.
+        """
+        stop_requests, bad = self.step_metrics.look_back()
+        if bad:
+            self._diverged(bad)
+        self.checkpoints.check()
+        if self.devices.plan.workers > 1:
+            # All workers read the same sum, and so stop after the same step.
+            return stop_requests > 0
+        return self.interruption.requested
+
+    def stop(self) -> typing.NoReturn:
+        """Raises Interrupted once the newest checkpoint has been written."""
+        self.checkpoints.wait()
+        saved_as = self.checkpoints.newest
+        raise self.interruption.interrupted(f"after step {self.done:,}, saved as {saved_as}")
+
+    def means(self) -> Means | None:
+        """Means over the steps since the last call; None where there were none.
+
+        Raises:
+            DivergenceError: if a step was not finite.
+        """
+        means, bad = self.step_metrics.collect()
+        if bad:
+            self._diverged(bad)
+        return means
+
+    def evaluate(self) -> Evaluation | None:
+        """Evaluates the replicas' merged state; None where asked to stop meanwhile.
+
+        Raises:
+            DivergenceError: if the loss is not finite.
+        """
+        # Kept, so that a run that stops here comes to the same evaluation.
+        before = self._statistics.gather()
+        if count := self.config.recompute_bn_batches:
+            with self._naming_unreadable(count):
+                self._recompute(self.batches(), count)
+        evaluation = self.evaluate_as_it_is()
+        if evaluation is None:
+            self._save(before)
+        elif not math.isfinite(evaluation.loss):
+            self._diverged(f"The evaluation loss was {evaluation.loss} after step {self.done:,}")
+        else:
+            self._is_best = evaluation.accuracy > self.best_accuracy
+            self.best_accuracy = max(evaluation.accuracy, self.best_accuracy)
+            self.evaluation, self.evaluated, self.has_unsaved_evaluation = evaluation, True, True
+        return evaluation
+
+    def evaluate_as_it_is(self) -> Evaluation | None:
+        """Evaluates without computing statistics anew; None where asked to stop meanwhile."""
+        self._statistics.merge()
+        strategy, batch_size = self.devices.strategy, self.config.global_batch_size
+        batches, steps = feed_evaluation(strategy, self.data, batch_size)
+        with naming_unreadable(self.data, "eval", lambda: range(self.data.info.eval_count)):
+            return evaluate(self._eval_step, batches, steps, lambda: self.interruption.requested)
+
+    def save(self) -> None:
+        """Saves in the background: as the best checkpoint too, if the evaluation was the best.
+
+        Raises:
+            DivergenceError: if a step or a variable is not finite.
+            SaveError: if an earlier save failed.
+        """
+        self._save(self._statistics.gather())
+        self.restart_clocks()
+
+    def _save(self, statistics: np.ndarray) -> None:
+        self.means()
+        self.refuse_divergence()
+        batch_size, count = self.config.global_batch_size, self.data.info.train_count
+        epoch, text = self.done * batch_size // count, self.writer.metrics_csv()
+        run_state = RunState(
+            step=self.done,
+            epoch=epoch,
+            step_in_epoch=self.done - epoch * count // batch_size,
+            seed=self.config.seed,
+            reshuffles=self.reshuffles,
+            best_accuracy=self.best_accuracy,
+            evaluated=self.evaluated,
+            csv_bytes=len(text),
+            step_metrics=self.step_metrics.rows_since_evaluation(),
+            replica_statistics=statistics,
+        )
+        if self.devices.writes:
+            self.checkpoints.save(
+                run_state,
+                self._is_best,
+                # In this order: killed in between, the run would take these steps again and
+                # write the row anew.
+                before=lambda: self.writer.write_metrics(text),
+                after=self.folder.forget_aside if self.best_accuracy >= 0 else lambda: None,
+            )
+        self.has_unsaved_evaluation = self._is_best = False
+
+    def restart_clocks(self) -> None:
+        """Leaves the time since the last log or step out of throughput and of time limits."""
+        self.writer.restart_clock()
+        self.interruption.restart_clock()
+
+    def refuse_divergence(self) -> None:
+        """Raises DivergenceError where a step or a variable is no longer finite."""
+        if bad := self.step_metrics.read():
+            self._diverged(bad)
+        # The loss of a step tells of the variables before it.
+        floats = [v for v in self.state.trainable + self.state.non_trainable if v.dtype.is_floating]
+        if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]):
+            self._diverged(f"A variable was no longer finite after step {self.done:,}")
+
+    def roll_back(self, error: DivergenceError) -> None:
+        """Goes back to the newest checkpoint, to go on from there with another data order.
+
+        Raises:
+            DivergenceError: the error and advice, if the run may not be rolled back.
+        """
+        rolls_back = self.config.on_nan == "rollback"
+        if rolls_back:
+            # No process may look for the newest checkpoint before it has been written.
+            wait_for_all(self.devices.strategy)
+        if not rolls_back or self.checkpoints.newest is None:
+            raise DivergenceError(f"{error} Training has stopped. {_ADVICE}") from error
+        earlier, most = self.reshuffles, self.config.max_rollbacks
+        if len(earlier) >= most:
+            raise DivergenceError(
+                f"{error} Training has stopped: it has been rolled back {len(earlier)} times, as "
+                f"often as max_rollbacks allows. {_ADVICE}"
+            ) from error
+        self.restore()
+        self.reshuffles = (*(min(step, self.done) for step in earlier), self.done)
+        self.writer.line(
+            f"{error} Rolled back to step {self.done:,}, to go on with another data order: "
+            f"{len(self.reshuffles)} of at most {most} times."
+        )
+        self.writer.begin(self.done, self._csv_bytes, self.train_steps)
+
+    def _naming_unreadable(self, steps: int) -> contextlib.AbstractContextManager:
+        """A context for the next steps, in which images that cannot be read are named."""
+
+        def indices():
+            options = {"seed": self.config.seed, "reshuffles": self.reshuffles}
+            batch_size = self.config.global_batch_size
+            for step in range(self.done, self.done + steps):
+                yield from self.data.train_indices(step, batch_size, **options)
+
+        return naming_unreadable(self.data, "train", indices)
+
+    def _diverged(self, what: str) -> typing.NoReturn:
+        self.checkpoints.wait()
+        kept = self.checkpoints.newest
+        raise DivergenceError(
+            f"{what}. "
+            + (f"Last good checkpoint: {kept}." if kept else "No checkpoint had been saved yet.")
+        )
+
+
+class Action:
+    """Something done between the steps of a run: a subclass, or any object with its methods.
+
+    An object with `next_due` and `run` alone will do for `training.run(config, actions=[...])`.
+    """
+
+    def begin(self, run: Run) -> None:
+        """Prepares for the steps after `run.done`: once before the first, and after a rollback."""
+
+    def next_due(self, done: int) -> int | None:
+        """The next step, after `done`, after which to run; None for never again."""
+        raise NotImplementedError(f"{type(self).__name__} must define next_due(done)")
+
+    def run(self, done: int) -> None:
+        """Does what is due after `done` steps."""
+        raise NotImplementedError(f"{type(self).__name__} must define run(done)")
+
+    def close(self) -> None:
+        """Ends what is still going on where training ends, also with an error."""
+
+
+class Trainer:
+    """Takes the steps of a run, and runs the actions that are due in between.
+
+    Args:
+        run: at the step to go on from.
+        actions: in the order in which they run where several are due.
+    """
+
+    def __init__(self, run: Run, actions: Sequence[Action]):
+        self._run, self._actions = run, actions
+
+    def fit(self) -> Evaluation:
+        """Trains to the end of the schedule, and returns the evaluation after the last step.
 
         Raises:
             DivergenceError: if the loss becomes NaN or infinite, and may not be rolled back;
                 checkpoints stay as they were.
             Interrupted: when asked to stop, once a checkpoint has been saved.
             SaveError: if the run cannot be saved twice in a row.
-            UnreadableError: if an image can no longer be read; where single steps are taken
-                by one process, the steps before are saved first.
+            UnreadableError: as `Run.take` does.
         """
-        if run_state.step >= self.train_steps and run_state.evaluated:
-            self.writer.line(f"The run is complete: it has taken all {run_state.step:,} steps.")
-            if (evaluation := self.milestones.evaluate()) is None:
-                raise self.interruption.interrupted(f"after the last step, {run_state.step:,}")
-            return evaluation
-        with (
-            contextlib.closing(self.profile),
-            self.interruption,
-            self.writer.writing(run_state, self.train_steps),
-        ):
-            self.writer.example(self.data, run_state.step)
+        with self._run.in_session(), contextlib.ExitStack() as ending:
+            for action in self._actions:
+                ending.callback(getattr(action, "close", lambda: None))
             while True:
                 try:
-                    return self._train_from(run_state)
+                    return self._train()
                 except DivergenceError as error:
-                    run_state = self._roll_back(error)
+                    self._run.roll_back(error)
 
-    def _train_from(self, run_state):
-        done = run_state.step
-        self.milestones.begin(run_state)
-        batches, evaluation, warm = self.milestones.feed(done), None, False
-        if self.timetable.propagates(done):
-            self.milestones.record_propagation(done)
-        if not run_state.evaluated:
-            evaluation = self._evaluate(done)
-        elif done == 0 and self.config.on_nan == "rollback":
-            self.milestones.save(done)
-        while done < self.train_steps:
-            steps = self.timetable.steps_ahead(done)
-            self.profile.before(done + 1)
-            self.milestones.reports.add(self._take(batches, done, steps))
-            done += steps
-            self.profile.after(done)
-            self.writer.advance(steps)
-            if not warm:
+    def _train(self):
+        run, batches, compiled = self._run, self._run.batches(), False
+        for action in self._actions:
+            getattr(action, "begin", lambda run: None)(run)
+        while run.done < run.train_steps:
+            due = [_next_due(action, run.done) for action in self._actions]
+            nearest = min(step for step in (*due, run.train_steps) if step is not None)
+            run.take(batches, min(run.config.steps_per_loop, nearest - run.done))
+            if not compiled:
                 # The first call compiles; its time says nothing of the others.
-                warm = True
-                self.milestones.reports.wait()
-                self.milestones.restart_clocks()
-            self._stop_requests = self.milestones.check()
-            # First, so that nothing that is shown or measured can keep it from being saved.
-            if self._asked_to_stop():
-                self._save_and_stop(done)
-            evaluation = self._do_what_is_due(done)
-        self.checkpoints.wait()
-        return evaluation
+                run.step_metrics.wait()
+                run.restart_clocks()
+                compiled = True
+            if run.is_asked_to_stop():
+                # Before the actions, so that none of them can keep it from being saved.
+                run.save()
+                run.stop()
+            for action, step in zip(self._actions, due, strict=True):
+                if step == run.done:
+                    action.run(run.done)
+        run.checkpoints.wait()
+        return run.evaluation
 
-    def _take(self, batches, done, steps):
-        try:
-            with self.milestones.naming_unreadable(done, steps):
-                return self.train_step(batches, steps, self.interruption.requested)
-        except UnreadableError:
-            # Nothing has changed since the step before, unless several were to be taken.
-            if steps == 1 and done and not self.several_workers:
-                self.milestones.save(done)
-                self.checkpoints.wait()
-                self.writer.line(f"Stopped after step {done:,}, saved as {self.checkpoints.newest}")
-            raise
 
-    def _do_what_is_due(self, done):
-        evaluates = self.timetable.evaluates(done)
-        if self.timetable.logs(done):
-            self.milestones.log(done, show=not evaluates)
-        if self.timetable.propagates(done):
-            self.milestones.record_propagation(done)
-        if evaluates:
-            return self._evaluate(done)
-        if self.timetable.saves(done):
-            self.milestones.save(done)
-        return None
-
-    def _evaluate(self, done):
-        evaluation = self.milestones.evaluate_and_save(done)
-        if evaluation is None:
-            self._stop(done)
-        return evaluation
-
-    def _asked_to_stop(self):
-        if self.several_workers:
-            # All workers read the same sum, and so stop after the same step.
-            return self._stop_requests > 0
-        return self.interruption.requested
-
-    def _save_and_stop(self, done):
-        self.milestones.save(done, evaluated=not self.timetable.evaluates(done))
-        self._stop(done)
-
-    def _stop(self, done) -> typing.NoReturn:
-        self.checkpoints.wait()
-        saved_as = self.checkpoints.newest
-        raise self.interruption.interrupted(f"after step {done:,}, saved as {saved_as}")
-
-    def _roll_back(self, error):
-        """The run_state to go on from, where the run may go on; else raises the error again."""
-        advice = "A lower learning rate or a longer warm-up may help."
-        rolls_back = self.config.on_nan == "rollback"
-        if rolls_back:
-            # No process may look for the newest checkpoint before it has been written.
-            wait_for_all(self.strategy)
-        if not rolls_back or self.checkpoints.newest is None:
-            raise DivergenceError(f"{error} Training has stopped. {advice}") from error
-        earlier = self.milestones.reshuffles
-        if len(earlier) >= self.config.max_rollbacks:
-            raise DivergenceError(
-                f"{error} Training has stopped: it has been rolled back {len(earlier)} times, as "
-                f"often as max_rollbacks allows. {advice}"
-            ) from error
-        run_state = self.restore()
-        reshuffles = (*(min(step, run_state.step) for step in earlier), run_state.step)
-        self.writer.line(
-            f"{error} Rolled back to step {run_state.step:,}, to go on with another data order: "
-            f"{len(reshuffles)} of at most {self.config.max_rollbacks} times."
+def _next_due(action, done):
+    step = action.next_due(done)
+    if step is not None and step <= done:
+        raise ValueError(
+            f"next_due(done) of {type(action).__name__} must return a step above done, or None. "
+            f"Received: next_due({done}) = {step}"
         )
-        self.writer.set_back(run_state)
-        return dataclasses.replace(run_state, reshuffles=reshuffles)
+    return step

@@ -1,4 +1,4 @@
-"""A model with the signatures of an export whose answers are known, for tests.
+"""A model with known answers and the signatures of an export, for tests.
 
 Its classes follow from an image's mean colour.
 """
@@ -13,7 +13,7 @@ WEIGHTS = np.random.default_rng(3).normal(0, 0.005, (3, len(NAMES))).astype(np.f
 
 
 def write(version):
-    """Writes it into the folder of a version of a SavedModel."""
+    """Writes the model into the folder of a version of a SavedModel."""
     module = tf.Module()
 
     def predict(images):

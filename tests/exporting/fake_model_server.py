@@ -1,4 +1,4 @@
-"""fake_serving as a program with the flags of tensorflow_model_server, for tests.
+"""A mock server as a program with the flags of tensorflow_model_server, for tests.
 
 Like that, it refuses flags that it does not know, reads its two files as protocol buffers, and
 answers only once the newest version of the model has passed its warm-up.
@@ -34,7 +34,7 @@ def main():
     for record in tf.data.TFRecordDataset(str(warmup)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
         servable.predict(log.predict_log.request)
-    with fake_serving.serve(model.name, newest, flags.port, flags.rest_api_port):
+    with fake_serving.serve(servable, flags.port, flags.rest_api_port):
         signal.pause()
 
 

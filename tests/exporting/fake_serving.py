@@ -1,4 +1,4 @@
-"""A server that answers as TensorFlow Serving is documented to, for tests.
+"""A mock server that answers as TensorFlow Serving is documented to, for tests.
 
 It loads a SavedModel into a plain session, as TensorFlow Serving does, and computes one
 request at a time.
@@ -45,7 +45,7 @@ BATCHING_PARAMETERS = {
 
 
 def parse_batching_parameters(text):
-    """The message that a text holds, as TensorFlow Serving parses it."""
+    """Parses batching parameters as TensorFlow Serving does."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="batching_parameters.proto",
@@ -78,7 +78,7 @@ def text(strings):
 
 
 class RequestError(Exception):
-    """A request that is answered with a status of gRPC."""
+    """An error that is answered with a status of gRPC."""
 
     def __init__(self, code, message):
         super().__init__(message)
@@ -86,7 +86,12 @@ class RequestError(Exception):
 
 
 class Servable:
-    """A version of a model in a session; `batch_sizes` records what it has been asked."""
+    """A version of a model in a session; `batch_sizes` records the requests.
+
+    The server reports its `state` and `error_code`.
+    """
+
+    state, error_code = "AVAILABLE", "OK"
 
     def __init__(self, name, version):
         self.name, self.batch_sizes = name, []
@@ -175,8 +180,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == f"/v1/models/{self.servable.name}":
-            status = {"error_code": "OK", "error_message": ""}
-            version = {"version": "1", "state": "AVAILABLE", "status": status}
+            status = {"error_code": self.servable.error_code, "error_message": ""}
+            version = {"version": "1", "state": self.servable.state, "status": status}
             self._answer(200, {"model_version_status": [version]})
         else:
             self._answer(404, {"error": "Could not find any versions of model"})
@@ -206,13 +211,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve(name, version, grpc_port=0, rest_port=0):
-    """Serves a version of a SavedModel on this machine; ports are free ones where they are 0.
+def serve(servable, grpc_port=0, rest_port=0):
+    """Serves a model on this machine; a port of 0 stands for a free one.
 
     Yields:
         A namespace of `ports`, by protocol, and `batch_sizes`, of the requests so far.
     """
-    servable = Servable(name, version)
     unlimited = [("grpc.max_receive_message_length", -1)]
     service = grpc.server(futures.ThreadPoolExecutor(2), options=unlimited)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Service(servable), service)

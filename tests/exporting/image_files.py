@@ -1,4 +1,4 @@
-"""Image files of all kinds, honest and not, and what Pillow makes of them."""
+"""Image files of all kinds, honest and not, and their decoding by Pillow."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ def chunk(kind, data):
 
 
 def grey_png(height, width, *, bits=8, value=0, before=b""):
-    """A PNG written by hand, of one grey, with chunks before its header if asked to."""
+    """A PNG of one grey value, written by hand; `before` are chunks before its header."""
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
     pixels = bytes([value]) * (width * bits // 8)
     rows = zlib.compress((b"\0" + pixels) * height)
@@ -38,7 +38,7 @@ def grey_png(height, width, *, bits=8, value=0, before=b""):
 
 
 def claiming(file, height, width):
-    """The file with other sides in its header, and nothing else changed."""
+    """The file with another height and width in its header, and nothing else changed."""
     if file.startswith(PNG_MAGIC):
         header = struct.pack(">II", width, height) + file[24:29]
         return PNG_MAGIC + chunk(b"IHDR", header) + file[33:]

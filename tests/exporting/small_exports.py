@@ -1,9 +1,12 @@
-"""Small runs to export, small exports of them, and what one looks like from outside."""
+"""Small runs, small exports of them, and readers of exports that are not ours."""
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,10 +17,8 @@ from sklearn.datasets import load_digits
 from keras_preact import exporting
 from keras_preact.data import datasets
 from keras_preact.exporting import ExportConfig
-from keras_preact.exporting.checks import parity
 from keras_preact.training import TrainConfig, run
 from keras_preact.training.checkpoints.checkpoint import find
-from keras_preact.training.reporting import curves, pictures
 from keras_preact.training.run import restore_model
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.evaluation import Evaluation
@@ -31,7 +32,7 @@ class Run:
 
     Args:
         folder: of the run.
-        evaluation: what train.py said last.
+        evaluation: the last figures of train.py.
     """
 
     folder: pathlib.Path
@@ -39,28 +40,48 @@ class Run:
 
 
 @contextlib.contextmanager
-def in_no_time():
-    """A call is enough where a report measures for seconds; no picture of a run is looked at."""
-    png = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
+def leaping_clock():
+    """A clock that advances a second at each reading: one call fills a round of measured speed."""
+    ticks = itertools.count()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "_ROUND_SECONDS", 0)
-        patch.setattr(pictures, "batch", lambda *arguments: png)
-        patch.setattr(pictures, "confusion", lambda *arguments: png)
-        patch.setattr(curves, "plot", lambda *arguments: None)
+        patch.setattr(time, "perf_counter", lambda: float(next(ticks)))
         yield
 
 
+class _Listener:
+    """A stream that acts once when certain words are written."""
+
+    def __init__(self, stream, words, act):
+        self._stream, self._words, self._act, self.heard = stream, words, act, False
+
+    def write(self, text):
+        if self._words in text and not self.heard:
+            self._act()
+            self.heard = True
+        return self._stream.write(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def when_said(words, act):
+    """Acts at the moment when a program of this process prints the words."""
+    with contextlib.redirect_stdout(_Listener(sys.stdout, words, act)) as listener:
+        yield
+    assert listener.heard
+
+
 def train(folder, **options):
-    """A run, evaluated at its end alone."""
+    """A run that is evaluated only at its end."""
     config = {"depth": 8, "warmup_steps": 2, "eval_epochs": 100, "precision": "float32", **options}
-    with in_no_time():
-        return Run(folder, run(TrainConfig(run_dir=str(folder), **config)))
+    return Run(folder, run(TrainConfig(run_dir=str(folder), **config)))
 
 
 def export(run_dir, **options):
-    """The folder of an export, by default of a SavedModel alone, compared on a few images."""
+    """The folder of an export; by default only a SavedModel, compared on a few images."""
     options = {"tflite": (), "eval_images": 20, **options}
-    with in_no_time():
+    with leaping_clock():
         version = exporting.run(ExportConfig(run_dir=str(run_dir), **options))
     return pathlib.Path(version).parent.parent
 
@@ -75,7 +96,7 @@ def artifact(folder, name):
 
 
 def tree(folder):
-    """All that lies in a folder: bytes and time of change by path; None for a folder."""
+    """Bytes and modification time of each file in a folder, by path; None for folders."""
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         if path.is_file()
@@ -102,7 +123,7 @@ def softmax(logits):
 
 
 def keras_probabilities(run_dir, images):
-    """Written out in NumPy around Keras' own predict, of the newest checkpoint."""
+    """Probabilities of the newest checkpoint: Keras' own predict, the rest in NumPy."""
     folder = RunFolder(run_dir)
     _, info = folder.read()
     normalized = ((images - np.float64(info.mean)) / info.std).astype(np.float32)
@@ -117,7 +138,7 @@ def saved_model_probabilities(folder, version=1, signature="serving_default", **
 
 
 def lite_probabilities(path, images):
-    """By the interpreter alone, one image after the other."""
+    """Probabilities of a TFLite file, by the interpreter alone, one image after the other."""
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
     [source], [result] = interpreter.get_input_details(), interpreter.get_output_details()
@@ -132,7 +153,7 @@ def lite_probabilities(path, images):
 
 
 def write_photographs(root, counts=(("train", 16), ("val", 6))):
-    """JPEG files of many sizes; their class decides on their colour, more or less."""
+    """Writes JPEG files of many sizes; the colour depends on the class, more or less."""
     rng = np.random.default_rng(0)
     for split, count in counts:
         for name, colour in COLOURS.items():
@@ -145,7 +166,7 @@ def write_photographs(root, counts=(("train", 16), ("val", 6))):
 
 
 def write_digits(root, train=10, val=3):
-    """Some of scikit-learn's digits of every class, as PNG files."""
+    """Writes some of scikit-learn's digits of every class, as PNG files."""
     images, labels = load_digits(return_X_y=True)
     images = np.rint(images.reshape(-1, 8, 8, 1) * 255 / 16).astype(np.uint8)
     for label in range(10):

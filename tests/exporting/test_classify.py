@@ -21,7 +21,7 @@ IMAGES = images_of(INFO)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The folder of a model, and what Keras says of IMAGES."""
+    """The folder of a model, and Keras' probabilities of IMAGES."""
     keras.utils.set_random_seed(0)
     model = make_resnet()
     folder = export(tmp_path_factory.mktemp("exported") / "1", model, INFO)
@@ -163,7 +163,7 @@ def test_a_file_is_no_model_and_neither_is_one_of_another_signature(tmp_path):
     module.f = tf.function(lambda text: {"length": tf.strings.length(text)}, [spec])
     signatures = {"serving_bytes": module.f}
     tf.saved_model.save(module, str(tmp_path / "another"), signatures=signatures)
-    with pytest.raises(ValueError, match=r"another is not .* is of another make"):
+    with pytest.raises(ValueError, match=r"another is not .* has other inputs or outputs"):
         classify.classify(str(tmp_path / "another"), [])
 
 

@@ -1,4 +1,4 @@
-"""Exports from end to end: of which runs and files, to where, and what they leave."""
+"""Exports from end to end: their sources, their folders and their files."""
 
 import io
 import json
@@ -75,7 +75,7 @@ def test_the_best_or_the_newest_that_is_not_damaged_is_exported(saved, tmp_path,
     told, line, *_ = capsys.readouterr().out.splitlines()
     assert told.startswith(f"{folder.checkpoints / 'step-8'} is damaged: ")
     assert line == f"Exporting step 7 of {folder} to {folder.path / 'export'}"
-    # Who exports a run does not tidy it up: it may be in use.
+    # An export does not clean up the run, which may be in use.
     assert (folder.checkpoints / "step-8").is_dir()
 
 

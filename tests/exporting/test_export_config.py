@@ -1,4 +1,4 @@
-"""What an export may be asked for."""
+"""The flags of an export and their rules."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The folder of an export: whole or not there, whatever happens to the process."""
+"""The folder of an export: complete or absent, whatever happens to the process."""
 
 import contextlib
 import json
@@ -8,7 +8,6 @@ import shutil
 import pytest
 from small_exports import tree
 
-from keras_preact.exporting import export_folder
 from keras_preact.exporting.export_folder import ExportFolder
 from keras_preact.support.lock import locked
 
@@ -40,7 +39,7 @@ def export(out, words, **options):
 
 
 def versions(out):
-    """By folder, what each version says; all its files must say the same."""
+    """The words of each version, by folder; all its files must hold the same."""
     found = {}
     for kind in ("saved_model", "tflite", "reports"):
         for version in sorted((out / kind).iterdir()):
@@ -56,7 +55,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def first(out):
-    """A folder with a version that its user has made his own."""
+    """A folder with a version, in which the user has changed and added files."""
     export(out, "first")
     (out / "serving" / "models.config").write_text("edited")
     (out / "notes").mkdir()
@@ -101,7 +100,7 @@ def test_where_an_export_fails_all_is_as_it_was(tmp_path, error, begun):
 
 
 class Moments:
-    """What lies in a folder between any two changes that a process makes to it."""
+    """Copies of a folder, made before each change of a process to it."""
 
     def __init__(self, folder, copies):
         self._folder, self._copies, self._copying = folder, copies, False
@@ -157,7 +156,7 @@ def test_a_process_killed_at_any_moment_leaves_no_half_version_and_the_next_clea
         before = {"saved_model": {}}
         before |= versions(out) if (out / "saved_model").exists() else {}
         servable = before["saved_model"]
-        # What servers see is whole, with all that belongs to it.
+        # A version that servers see is complete, with its TFLite files and reports.
         assert all(servable.items() <= found.items() for found in before.values())
         assert state != "exported" or servable["1"] == "first"
         number = export(out, "next")
@@ -213,10 +212,15 @@ def test_where_a_disk_begins_the_export_is_built_on_it(out, monkeypatch):
 
 
 def test_all_is_on_the_disk_before_it_gets_its_name(out, monkeypatch):
-    flushed = []
-    monkeypatch.setattr(export_folder, "flush_tree", lambda path: flushed.append(out.exists()))
+    flushed = set()
+
+    def fsync(descriptor):
+        if not out.exists():
+            flushed.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     export(out, "first")
-    assert flushed == [False]
+    assert flushed >= {path.stat().st_ino for path in (out, *out.rglob("*"))}
 
 
 def test_the_next_free_version_follows_the_highest_of_any_kind(out, first):

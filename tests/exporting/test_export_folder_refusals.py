@@ -1,4 +1,4 @@
-"""Folders that an export does not go to, and what its versions must share."""
+"""Folders that an export refuses, and properties that all its versions share."""
 
 import dataclasses
 import json
@@ -75,9 +75,9 @@ def test_versions_are_of_one_set_of_classes_and_one_size_of_images(first, new):
     folder.check_same_net(same)
     ExportFolder(new).check_same_net(digits)
     for other, words in (
-        (digits, "one class_names"),
-        (dataclasses.replace(same, class_names=("bee", "ant")), "one class_names"),
-        (dataclasses.replace(same, image_shape=(9, 8, 1)), "one image_shape"),
+        (digits, "the same class_names"),
+        (dataclasses.replace(same, class_names=("bee", "ant")), "the same class_names"),
+        (dataclasses.replace(same, image_shape=(9, 8, 1)), "the same image_shape"),
     ):
         with pytest.raises(ValueError, match=f"{words}.*--output_dir"):
             folder.check_same_net(other)
@@ -88,5 +88,7 @@ def test_versions_are_served_under_one_name(first, new):
     assert ExportFolder(new).name_to_serve("mine", "resnet8") == "mine"
     assert ExportFolder(first).name_to_serve(None, "resnet8") == "net"
     assert ExportFolder(first).name_to_serve("net", "resnet8") == "net"
-    with pytest.raises(ValueError, match=r"'net', by which serving/ there.*model_name='mine'"):
+    with pytest.raises(
+        ValueError, match=r"'net', which the files in serving/ name.*model_name='mine'"
+    ):
         ExportFolder(first).name_to_serve("mine", "resnet8")

@@ -1,4 +1,4 @@
-"""report.json, recomputed from the files it is about; report.md; report.png."""
+"""report.json, recomputed from the files it describes; report.md; report.png."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,6 @@ import matplotlib.image
 import numpy as np
 import pytest
 from etils import epath
-from matplotlib.figure import Figure
 from small_exports import (
     artifact,
     evaluation_images,
@@ -23,11 +22,9 @@ from small_exports import (
     saved_model_probabilities,
 )
 
-from keras_preact.exporting import plot
 from keras_preact.exporting.checks.parity import Agreement, Speed
 from keras_preact.exporting.checks.tolerances import Tolerance
-from keras_preact.exporting.markdown import to_markdown
-from keras_preact.exporting.report import Artifact, describe_files, to_json
+from keras_preact.exporting.report import Artifact, describe_files, to_json, to_markdown, to_png
 
 NAMES = ("keras", "saved_model", "tflite/float32", "tflite/int8")
 FILES = {
@@ -39,7 +36,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def answers(digits_run, digits_export):
-    """Labels, and by name what each file says of every evaluation image."""
+    """Labels, and each file's probabilities of every evaluation image, by name."""
     images, labels = evaluation_images(load_data(digits_run.folder))
     said = {
         "keras": keras_probabilities(digits_run.folder, images),
@@ -73,7 +70,7 @@ def test_the_keras_model_answers_as_often_right_as_train_py_has_said(digits_run,
 def test_accuracy_and_agreement_are_those_of_the_files(digits_export, answers, name):
     labels, said = answers
     entry, taken = artifact(digits_export, name), said[name].argmax(axis=1)
-    # Where two classes are equally likely, arithmetic of another order may decide otherwise.
+    # Between two equally likely classes another order of arithmetic may decide otherwise.
     slack = 0 if name != "tflite/int8" else 2 / 360
     assert entry["accuracy"] == pytest.approx((taken == labels).mean(), abs=slack)
     same = (taken == said["keras"].argmax(axis=1)).mean()
@@ -173,17 +170,12 @@ def test_the_reports_of_a_version_lie_with_it_and_those_of_the_newest_on_top(dig
         assert of_version.read_bytes() == (digits_export / name).read_bytes()
 
 
-def test_the_picture_has_four_panels_with_a_bar_for_each_artifact(digits_export, monkeypatch):
-    subplots, made = Figure.subplots, []
-    monkeypatch.setattr(
-        Figure, "subplots", lambda *a, **k: made.append(subplots(*a, **k)) or made[-1]
-    )
-    picture = plot.png(TWO, "resnet8")
-    [panels] = made
+def test_the_picture_has_four_panels_with_a_bar_for_each_artifact(digits_export):
+    panels = to_png.__wrapped__(TWO, "resnet8").axes
     widths = [[bar.get_width() for bar in axes.patches] for axes in panels]
     assert widths == [[0, 2], [75, 50], [4, 4], [1600, 1600]]
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["keras", "tflite/int8"]
-    for file in (io.BytesIO(picture), digits_export / "report.png"):
+    for file in (io.BytesIO(to_png(TWO, "resnet8")), digits_export / "report.png"):
         pixels = matplotlib.image.imread(file)
         assert pixels.shape[1] > 1000 and np.ptp(pixels) == 1
 
@@ -192,9 +184,8 @@ def make_artifact(name, accuracy, size):
     path = None if size is None else f"{name}.tflite"
     return Artifact(
         name,
-        Agreement(4, 0.25, 0.125, 3, accuracy, 1.0),
+        Agreement(4, 0.25, 0.125, "image 3", accuracy, 1.0),
         Speed(4.0, 1600.0),
-        "image 3",
         path,
         None if size is None else Tolerance("int8_loss_points", max_loss_points=1.0),
         {} if size is None else {path: (size, "ab" * 32)},
@@ -206,7 +197,7 @@ FACTS = {
     "source": "x.keras",
     "version": 3,
     "model": {"name": "resnet8"},
-    "data": {"name": "gifs", "class_names": ["a", "b"], "image_shape": [8, 8, 3]},
+    "data": {"name": "gifs", "class_names": ["a", "b"], "image_shape": [8, 8, 3], "margin": 1.0},
     "evaluation": {"images": 4, "available": 5},
     "created": "today",
     "machine": "abacus, 1 cores",
@@ -218,7 +209,7 @@ FACTS = {
 def test_a_report_can_be_written_where_serving_bytes_takes_no_evaluation_image():
     facts = {**FACTS, "serving_bytes": {"images": 0, "max_difference": None}}
     text = to_markdown(facts, TWO).decode()
-    assert "None of these is a file that `serving_bytes` takes" in text
+    assert "no file that `serving_bytes` takes" in text
     assert "4 of 5 evaluation images" in text
     assert json.loads(to_json(facts, TWO))["artifacts"][1]["sha256"] == "ab" * 32
 

@@ -1,4 +1,4 @@
-"""What is exported: runs and .keras files, and what cannot be."""
+"""Reading runs and .keras files to export, and refusing others."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ def saved(tmp_path, model, dataset="digits", **options):
 
 
 def with_statistics(model):
-    """A network whose BNs do something."""
+    """The network, with BNs that change their inputs."""
     rng = np.random.default_rng(1)
     for variable in model.variables:
         if variable.name in ("gamma", "moving_variance", "moving_mean"):

@@ -1,4 +1,4 @@
-"""Networks to export that are small and whose every parameter shows in what they answer."""
+"""Small networks to export; each parameter influences their answers."""
 
 import collections
 
@@ -16,7 +16,7 @@ NAMES = ("ant", "bee", "gnú", "cat", "dog", "eel", "fox")
 DEPTHS = {"single": 5, "basic": 8, "bottleneck": 11}
 FUSED_BN = "FusedBatchNormV3"
 
-# The parameters and statistics that are trivial in a new network.
+# Parameters and statistics that start at 0 or 1.
 RANGES = {
     "gamma": (-1.5, 1.5),
     "beta": (-0.5, 0.5),
@@ -41,7 +41,7 @@ def make_info(image_shape=SHAPE, class_names=NAMES, margin=1.0):
 
 
 def perturbed(model):
-    """The model, with no parameter that does nothing."""
+    """The model, with random values for parameters that start at 0 or 1."""
     rng = np.random.default_rng(0)
     for variable in model.variables:
         if variable.name in RANGES:
@@ -57,14 +57,14 @@ def make_resnet(block="basic", *, input_shape=SHAPE, **options):
 
 
 def make_net(compute, input_shape=SHAPE):
-    """A classifier whose feature map compute makes from images."""
+    """A classifier on the feature map compute(images)."""
     images = keras.Input(input_shape)
     x = keras.layers.GlobalAveragePooling2D()(compute(images))
     return perturbed(keras.Model(images, keras.layers.Dense(7, name="logits")(x)))
 
 
 class Function(keras.layers.Layer):
-    """A layer without variables: a function, which need not know shapes before it is called."""
+    """A function as a layer without variables."""
 
     def __init__(self, function, output_shape=None):
         super().__init__()
@@ -78,7 +78,7 @@ class Function(keras.layers.Layer):
 
 
 def normalized_images(count=3):
-    """Noise, each image around a colour of its own, or else poolings would be much alike."""
+    """Noise around a different colour in each image, so that poolings differ."""
     rng = np.random.default_rng(1)
     colours = rng.normal(scale=2, size=(count, 1, 1, SHAPE[-1]))
     return (colours + rng.normal(size=(count, *SHAPE))).astype(np.float32)
@@ -98,7 +98,7 @@ def keras_outputs(model, images):
 
 
 def run(graph, images):
-    """An `InferenceGraph`'s outputs, from a session that knows of graphs and names alone."""
+    """The outputs of an `InferenceGraph` in a plain session."""
     with tf.Graph().as_default() as imported:
         tf.graph_util.import_graph_def(graph.definition, name="")
     with tf.compat.v1.Session(graph=imported) as session:
@@ -107,7 +107,7 @@ def run(graph, images):
 
 
 def assert_same(got, expected):
-    """Equal but for roundings of float32."""
+    """Asserts that outputs are equal but for rounding in float32."""
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         atol = 2e-5 * max(1, np.abs(value).max())
@@ -115,7 +115,7 @@ def assert_same(got, expected):
 
 
 def rewritten(model):
-    """The rewritten graph, which computes what Keras does."""
+    """The rewritten graph; asserts that it computes what Keras does."""
     graph = rewriting.rewrite(network.trace(model, SHAPE))[-1].graph
     images = normalized_images()
     assert_same(run(graph, images), keras_outputs(model, images))
@@ -132,13 +132,13 @@ def chain(*layers):
 
 
 def operations(graph):
-    """How many there are of each, but for what holds values."""
+    """The number of nodes of each operation, without placeholders and constants."""
     counts = collections.Counter(node.op for node in graph.definition.node)
     return {op: count for op, count in counts.items() if op not in ("Placeholder", "Const")}
 
 
 def probabilities(model, images, info):
-    """Of images in 0 to 255, written out in NumPy around Keras' own predict."""
+    """Probabilities of images in 0 to 255: Keras' own predict, the rest in NumPy."""
     normalized = (images.astype(np.float64) - info.mean) / info.std
     logits = model.predict(normalized.astype(np.float32), verbose=0).astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -153,7 +153,7 @@ def export(folder, model, info, *, freeze=False, max_image_pixels=5_000_000):
 
 
 class PlainSession:
-    """As servers load a model: no Keras, no Python of ours."""
+    """A model loaded as servers do, without Keras and our Python."""
 
     def __init__(self, folder):
         self.session = tf.compat.v1.Session(graph=tf.Graph())

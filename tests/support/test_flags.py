@@ -5,6 +5,9 @@ import re
 import pytest
 from absl import flags
 
+from keras_preact.benchmark.config import BenchmarkConfig
+from keras_preact.exporting import ExportConfig
+from keras_preact.studies.config import AnalysisConfig
 from keras_preact.support import flags as config_flags
 from keras_preact.training import TrainConfig
 
@@ -17,7 +20,8 @@ def values():
 
 
 def parse(values, *arguments):
-    config_flags.parser("A description.", TrainConfig, values)(["train.py", *arguments])
+    parser = config_flags.parser("A description.", TrainConfig, values)
+    parser(["python train.py", *arguments])
     return config_flags.given(TrainConfig, values)
 
 
@@ -41,6 +45,34 @@ def test_only_what_was_given_is_returned_in_the_type_of_its_field(values):
         "ema_decay": 0.999,
         "steps_per_loop": 5,
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        ("lr", "learning_rate"),
+        ("epochs", "train_epochs"),
+        ("steps", "train_steps"),
+        ("batch_size", "global_batch_size"),
+        ("wd", "weight_decay"),
+        ("gpus", "devices"),
+    ],
+)
+def test_a_name_that_other_programs_use_leads_to_ours(values, given, ours):
+    with pytest.raises(ValueError, match=f"flag '{given}'. Did you mean: {ours} ?"):
+        parse(values, f"--{given}=1")
+
+
+def test_no_name_is_suggested_that_a_program_lacks_and_each_is_somebodys():
+    fields = [
+        {field.name for field in dataclasses.fields(config)}
+        for config in (TrainConfig, ExportConfig, AnalysisConfig, BenchmarkConfig)
+    ]
+    assert set(config_flags.OTHER_NAMES.values()) <= set().union(*fields, {"recipe"})
+    values = flags.FlagValues()
+    config_flags.define(ExportConfig, values)
+    with pytest.raises(ValueError, match="Unknown command line flag 'lr'\n"):
+        config_flags.parser("", ExportConfig, values)(["python export.py", "--lr=1"])
 
 
 def test_without_flags_the_defaults_of_the_configuration_hold(values):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from keras_preact.support import commands
+from keras_preact.support import commands, startup
 
 # Prints what a program would, and is found in no clone by chance.
 PROGRAM = """
@@ -30,7 +30,8 @@ def clone(tmp_path):
     package.mkdir(parents=True)
     for path in (package.parent / "__init__.py", package / "__init__.py"):
         path.write_text("")
-    shutil.copy(commands.__file__, package)
+    for module in (commands, startup):
+        shutil.copy(module.__file__, package)
     (package / "hello.py").write_text(HELLO)
     (root / "train.py").write_text(PROGRAM)
     (root / "export.py").write_text(HELLO)

@@ -5,8 +5,7 @@ import time
 import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from keras_preact.training import TrainConfig
-from keras_preact.training.reporting.writer import Writer
+from keras_preact.training import Action, TrainConfig
 from keras_preact.training.steps.train_step import REPORT, TrainStep
 
 # The digits have 1,437 training images.
@@ -30,17 +29,17 @@ def steps_shown(folder, split, name):
     return [event.step for event in events(folder, split).Tensors(name)]
 
 
-def at_step(patch, step, action):
-    """Does something, once, when a process has taken so many steps, before they are saved."""
-    original, taken = Writer.advance, []
+class AtStep(Action):
+    """Calls a function once, after a step and before it is saved."""
 
-    def advance(self, steps):
-        original(self, steps)
-        taken.extend([None] * steps)
-        if len(taken) == step:
-            action()
+    def __init__(self, step, function):
+        self._step, self._function = step, function
 
-    patch.setattr(Writer, "advance", advance)
+    def next_due(self, done):
+        return self._step if done < self._step else None
+
+    def run(self, done):
+        self._function()
 
 
 def harmed_at_step(patch, step, harm):

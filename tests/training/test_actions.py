@@ -1,16 +1,59 @@
-"""What is due after how many steps, against a count of every image of a run."""
+"""After which steps the actions of a run are due, against a count of every image of the run."""
 
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import AtStep, small
 
-from keras_preact.training import TrainConfig
-from keras_preact.training.timetable import Timetable
+from keras_preact.training import Action, DivergenceError, TrainConfig, run
+from keras_preact.training.actions import Profile, standard_actions
+from keras_preact.training.reporting import metrics_file
+from keras_preact.training.trainer import Run, Trainer
 
 examples = settings(max_examples=200, deadline=None)
 
 
+class OnPaper:
+    """A run that counts its steps and takes none."""
+
+    next_evaluation, evaluates = Run.next_evaluation, Run.evaluates
+
+    def __init__(self, config, train_steps, train_count, done=0):
+        self.config, self.train_steps, self.done = config, train_steps, done
+        self.data = SimpleNamespace(info=SimpleNamespace(train_count=train_count))
+        self.devices = SimpleNamespace(writes=False)
+        self.step_metrics = SimpleNamespace(wait=lambda: None)
+        self.checkpoints = SimpleNamespace(wait=lambda: None)
+        self.evaluated, self.has_unsaved_evaluation, self.evaluation = True, False, "the last"
+        self.taken = []
+
+    in_session = contextlib.nullcontext
+    batches = restart_clocks = is_asked_to_stop = lambda self: None
+
+    def take(self, batches, steps):
+        assert 1 <= steps <= self.config.steps_per_loop
+        self.taken.append((self.done, self.done + steps))
+        self.done += steps
+
+
+def course(on_paper, *own):
+    """The steps after which each action ran, by the name of its class, and which were begun."""
+    steps, before_and_after = {}, standard_actions(on_paper)
+    for action in (*before_and_after[0], *before_and_after[1]):
+        ran = steps.setdefault(type(action).__name__, [])
+        action.run = ran.append
+    before, after = before_and_after
+    assert Trainer(on_paper, [*before, *own, *after]).fit() == "the last"
+    assert on_paper.done == on_paper.train_steps
+    return steps
+
+
 @st.composite
-def timetables(draw):
+def runs(draw):
     number = st.integers(1, 60)
     profile = st.none() | st.tuples(number, number).map(lambda pair: tuple(sorted(pair)))
     config = TrainConfig(
@@ -22,86 +65,156 @@ def timetables(draw):
         profile_steps=draw(profile),
         global_batch_size=draw(st.integers(1, 40)),
     )
-    return Timetable(config, draw(number), draw(st.integers(1, 100)))
+    train_steps = draw(number)
+    start = draw(st.integers(0, train_steps - 1))
+    return OnPaper(config, train_steps, draw(st.integers(1, 100)), start)
 
 
-def steps_that_end_epochs(table):
+def steps_that_end_epochs(on_paper):
     """The steps in which the last image of every eval_epochs-th epoch is seen, one by one."""
-    size, due = table.config.global_batch_size, set()
-    for image in range(table.train_steps * size):
-        epochs, left = divmod(image + 1, table.train_count)
-        if left == 0 and epochs % table.config.eval_epochs == 0:
+    size, due = on_paper.config.global_batch_size, set()
+    for image in range(on_paper.train_steps * size):
+        epochs, left = divmod(image + 1, on_paper.data.info.train_count)
+        if left == 0 and epochs % on_paper.config.eval_epochs == 0:
             due.add(image // size + 1)
     return due
 
 
-def walk(table, start=0):
-    """The steps at which a run comes back to look at the timetable."""
-    done, stops = start, []
-    while done < table.train_steps:
-        ahead = table.steps_ahead(done)
-        assert 1 <= ahead <= table.config.steps_per_loop
-        done += ahead
-        stops.append(done)
-    assert done == table.train_steps
-    return stops
+@examples
+@given(runs())
+def test_each_action_runs_at_its_steps_and_at_no_others(on_paper):
+    config, start, end = on_paper.config, on_paper.done, on_paper.train_steps
+    ran, steps = course(on_paper), range(start + 1, end + 1)
+    evaluations = [step for step in steps if step in steps_that_end_epochs(on_paper) | {end}]
+    assert ran["Evaluate"] == evaluations
+    assert ran["Log"] == [s for s in steps if s in evaluations or s % config.log_steps == 0]
+    every = config.checkpoint_steps
+    assert ran["Save"] == [s for s in steps if s in evaluations or s % every == 0]
+    if every := config.log_propagation_steps:
+        # Also before the first step, unless nothing is due where the run goes on.
+        due = [s for s in range(start, end + 1) if s % every == 0 or s == end]
+        assert ran["RecordPropagation"] == due
+    else:
+        assert "RecordPropagation" not in ran
 
 
 @examples
-@given(timetables())
-def test_evaluations_end_epochs_and_the_run(table):
-    found = {step for step in range(1, table.train_steps + 1) if table.evaluates(step)}
-    assert found == steps_that_end_epochs(table) | {table.train_steps}
+@given(runs())
+def test_a_profile_starts_before_its_first_step_and_stops_after_its_last(on_paper):
+    start, end = on_paper.done, on_paper.train_steps
+    ran = course(on_paper)
+    if on_paper.config.profile_steps is None:
+        assert "_StartProfile" not in ran
+        return
+    first, last = on_paper.config.profile_steps
+    assert ran["_StartProfile"] == [first - 1] * (start <= first - 1 <= end)
+    assert ran["_StopProfile"] == [last] * (start < last <= end)
 
 
 @examples
-@given(timetables())
-def test_logs_and_checkpoints_are_due_at_their_steps_and_at_evaluations(table):
-    for step in range(1, table.train_steps + 1):
-        evaluates = table.evaluates(step)
-        assert table.logs(step) == (evaluates or step % table.config.log_steps == 0)
-        every = table.config.checkpoint_steps
-        assert table.saves(step) == (evaluates or step % every == 0)
-
-
-@examples
-@given(timetables())
-def test_records_of_propagation_are_due_before_the_first_step_at_theirs_and_after_the_last(table):
-    every = table.config.log_propagation_steps
-    found = {step for step in range(table.train_steps + 1) if table.propagates(step)}
-    assert found == ({*range(0, table.train_steps, every), table.train_steps} if every else set())
-
-
-@examples
-@given(timetables(), st.data())
-def test_no_step_at_which_something_is_due_is_jumped_over(table, data):
-    start = data.draw(st.integers(0, table.train_steps - 1))
-    stops = walk(table, start)
-    for step in range(start + 1, table.train_steps + 1):
-        due = table.logs(step), table.propagates(step), table.evaluates(step), table.saves(step)
-        assert step in stops or not any(due)
-    first, last = table.config.profile_steps or (1, 0)
-    # A profile starts before its first step and ends after its last.
-    for step in (first - 1, last):
-        assert step in stops or not start < step <= table.train_steps
-
-
-@examples
-@given(timetables())
-def test_as_many_steps_as_possible_are_taken_at_once(table):
-    first, last = table.config.profile_steps or (0, 0)
-    start = 0
-    for stop in walk(table):
-        due = table.logs(stop), table.propagates(stop), table.saves(stop), stop in (first - 1, last)
-        assert any(due) or stop - start == table.config.steps_per_loop
-        start = stop
+@given(runs())
+def test_as_many_steps_as_possible_are_taken_at_once(on_paper):
+    ran = course(on_paper)
+    due = {step for steps in ran.values() for step in steps}
+    for start, stop in on_paper.taken:
+        assert stop in due or stop - start == on_paper.config.steps_per_loop
+        assert not due & set(range(start + 1, stop))
 
 
 def test_the_published_run_on_cifar_10_is_evaluated_after_each_epoch():
     # 50,000 / 128 = 390.625 steps an epoch.
     config = TrainConfig(global_batch_size=128, log_steps=100, steps_per_loop=500)
-    table = Timetable(config, 64_000, 50_000)
-    evaluations = [step for step in range(1, 64_001) if table.evaluates(step)]
+    on_paper = OnPaper(config, 64_000, 50_000)
+    evaluations = course(on_paper)["Evaluate"]
     assert evaluations[:4] == [391, 782, 1172, 1563]
     assert len(evaluations) == 164  # 163.84 epochs
-    assert walk(table)[:6] == [100, 200, 300, 391, 400, 500]
+    assert [stop for _, stop in on_paper.taken][:6] == [100, 200, 300, 391, 400, 500]
+
+
+@pytest.fixture
+def profiler(monkeypatch):
+    """What was asked of TensorFlow's profiler."""
+    asked = []
+    monkeypatch.setattr(tf.profiler.experimental, "start", lambda folder: asked.append(folder))
+    monkeypatch.setattr(tf.profiler.experimental, "stop", lambda: asked.append("stop"))
+    return asked
+
+
+def test_a_profile_that_training_leaves_open_is_written(profiler, tmp_path):
+    profile = Profile((2, 9), tmp_path)
+    profile.start.run(1)
+    profile.stop.close()
+    profile.stop.close()
+    assert profiler == [str(tmp_path), "stop"]
+
+
+def test_no_profile_is_written_by_a_process_that_writes_nothing_or_behind_the_first_step(profiler):
+    for profile in (Profile((2, 4), None), Profile((2, 4), "folder")):
+        profile.start.begin(SimpleNamespace(done=2))
+        profile.stop.run(4)
+    elsewhere = Profile((2, 4), None)
+    elsewhere.start.run(1)
+    elsewhere.stop.run(4)
+    assert profiler == []
+
+
+class Noting:
+    """A user's action that is no subclass of `Action`."""
+
+    def __init__(self, every):
+        self.every, self.ran = every, []
+
+    def next_due(self, done):
+        return (done // self.every + 1) * self.every
+
+    def run(self, done):
+        self.ran.append(done)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_users_own_actions_run_after_the_evaluation_and_before_it_is_saved(tmp_path):
+    class Looking(Action):
+        def begin(self, run):
+            self.training, self.seen = run, []
+
+        def next_due(self, done):
+            return None if done == 6 else 6
+
+        def run(self, done):
+            weights = float(tf.linalg.global_norm(self.training.state.trainable))
+            saved = (tmp_path / "checkpoints" / "step-6").exists()
+            self.seen.append((weights > 0, self.training.evaluation is not None, saved))
+
+    looking, noting = Looking(), Noting(4)
+    evaluation = run(small(tmp_path, steps_per_loop=10), actions=[looking, noting])
+    assert looking.seen == [(True, True, False)]
+    assert noting.ran == [4]
+    assert looking.training.evaluation is evaluation
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_an_action_that_diverges_rolls_the_run_back(tmp_path):
+    failures = ["once"]
+
+    def fail():
+        if failures:
+            raise DivergenceError(f"Not good enough, {failures.pop()}.")
+
+    run(small(tmp_path, on_nan="rollback"), actions=[AtStep(3, fail)])
+    assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [6]
+
+
+@pytest.mark.parametrize("step", [0, -1])
+def test_an_action_that_is_due_in_the_past_is_refused(step):
+    class Late(Noting):
+        def next_due(self, done):
+            return step
+
+    with pytest.raises(ValueError, match=rf"next_due\(done\) of Late .* next_due\(0\) = {step}"):
+        course(OnPaper(TrainConfig(), 5, 100), Late(1))
+
+
+def test_an_action_must_define_both_methods():
+    for method in ("next_due", "run"):
+        with pytest.raises(NotImplementedError, match=f"Action must define {method}"):
+            getattr(Action(), method)(0)

@@ -7,9 +7,9 @@ import time
 import pytest
 import tensorflow as tf
 from same_runs import assert_same_runs
+from small_runs import AtStep
 
 from keras_preact.training import Interrupted, TrainConfig, run
-from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.steps import evaluation
 
 # Evaluations, with a checkpoint each, after steps 12 and 16; the digits have 1,437 images.
@@ -38,20 +38,14 @@ class Killed(BaseException):
     """What ends the process in these tests."""
 
 
-def killed_at(config, step, monkeypatch):
-    """Runs until so many steps have been taken, and not even to their checkpoint."""
+def killed_at(config, step):
+    """Runs to a step, and not even to its checkpoint."""
 
-    def advance(self, steps):
-        original(self, steps)
-        taken.append(steps)
-        if sum(taken) >= step:
-            raise Killed
+    def kill():
+        raise Killed
 
-    original, taken = Writer.advance, []
-    with monkeypatch.context() as patch:
-        patch.setattr(Writer, "advance", advance)
-        with pytest.raises(Killed):
-            run(config)
+    with pytest.raises(Killed):
+        run(config, actions=[AtStep(step, kill)])
 
 
 def signalled_in_evaluation(config, number, batch, monkeypatch):
@@ -71,7 +65,7 @@ def signalled_in_evaluation(config, number, batch, monkeypatch):
 
     make, batches = evaluation.make_eval_step, []
     with monkeypatch.context() as patch:
-        patch.setattr("keras_preact.training.milestones.make_eval_step", step_made)
+        patch.setattr("keras_preact.training.trainer.make_eval_step", step_made)
         with pytest.raises(Interrupted) as interrupted:
             run(config)
     return interrupted.value.exit_code
@@ -96,7 +90,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch, options):
     config = SMALL.updated(**options)
     run(config.updated(run_dir=str(tmp_path / "whole")))
     broken = config.updated(run_dir=str(tmp_path / "broken"), resume=True)
-    killed_at(broken, 8, monkeypatch)
+    killed_at(broken, 8)
     assert signalled_in_evaluation(broken, signal.SIGTERM, 2, monkeypatch) == 143
     run(broken)
     assert_same_runs(tmp_path / "whole", tmp_path / "broken")

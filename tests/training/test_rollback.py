@@ -127,7 +127,7 @@ def test_a_run_that_diverged_once_goes_on_with_another_order_and_shows_each_step
     assert len(taken) == 8 + 4
     assert [stream[:4] for stream in streams] == expected
     held = saved(tmp_path)
-    [reshuffles] = [value for name, value in held.items() if name.startswith("position/reshuffles")]
+    [reshuffles] = [value for name, value in held.items() if name.startswith("position/restarts")]
     assert reshuffles.tolist() == [4]
     assert all(np.isfinite(value).all() for value in held.values())
     assert names(checkpoints / "damaged") == ["step-6"]

@@ -12,23 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 from same_runs import saved
-from small_runs import at_step, small, steps_shown, wait_for
+from small_runs import AtStep, small, steps_shown, wait_for
 from small_states import names
 
 from keras_preact.support import files
 from keras_preact.training import Interrupted, SaveError, run
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.background import Saving
-from keras_preact.training.reporting import metrics_file
-from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
-from keras_preact.training.reporting.writer import Writer
+from keras_preact.training.reporting import metrics_file, propagation_file
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
-def test_a_run_stops_when_asked_or_when_its_time_is_up_and_goes_on_later(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_run_stops_when_asked_or_when_its_time_is_up_and_goes_on_later(tmp_path, capsys):
     checkpoints = tmp_path / "checkpoints"
     with pytest.raises(Interrupted) as over:
         run(small(tmp_path, max_runtime_minutes=1e-4))
@@ -42,10 +38,8 @@ def test_a_run_stops_when_asked_or_when_its_time_is_up_and_goes_on_later(
         time.sleep(0.2)  # until another thread has heard it
 
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with monkeypatch.context() as patch:
-        at_step(patch, 2, ask)
-        with pytest.raises(Interrupted) as asked:
-            run(small(tmp_path, resume=True))
+    with pytest.raises(Interrupted) as asked:
+        run(small(tmp_path, resume=True), actions=[AtStep(2, ask)])
     assert str(asked.value) == f"SIGTERM, after step 3, saved as {checkpoints / 'step-3'}"
     assert asked.value.exit_code == 143
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -60,28 +54,21 @@ def test_a_run_stops_when_asked_or_when_its_time_is_up_and_goes_on_later(
     ]
 
 
-def test_a_run_that_is_asked_to_stop_saves_before_it_logs_records_or_evaluates(
-    tmp_path, monkeypatch
-):
+def test_a_run_that_is_asked_to_stop_saves_before_it_logs_records_or_evaluates(tmp_path, capsys):
     def ask():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.2)  # until another thread has heard it
 
-    def fail(*arguments, **options):
+    def fail():
         raise RuntimeError("of whatever kind")
 
     # All of them are due after step 12: it completes an epoch.
     config = small(tmp_path, train_steps=14, log_propagation_steps=12)
-    with monkeypatch.context() as patch:
-        at_step(patch, 12, ask)
-        patch.setattr(Writer, "log", fail)
-        patch.setattr(Writer, "evaluation", fail)
-        patch.setattr(
-            PropagationRecorder, "measure", lambda self, done: None if done == 0 else fail()
-        )
-        patch.setattr(Writer, "propagation", lambda self, record: None)
-        with pytest.raises(Interrupted, match=r"after step 12, saved as .*step-12"):
-            run(config.updated(log_steps=12))
+    with pytest.raises(Interrupted, match=r"after step 12, saved as .*step-12"):
+        run(config.updated(log_steps=12), actions=[AtStep(11, ask), AtStep(12, fail)])
+    assert "step 12 of" not in capsys.readouterr().out
+    assert propagation_file.read(tmp_path / "propagation.csv").steps.tolist() == [0]
+    assert metrics_file.read(tmp_path / "metrics.csv") == []
     run(config.updated(resume=True))
     # The evaluation that was due is made, and no second one of the same epoch.
     assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [12, 14]
@@ -100,13 +87,11 @@ def test_where_nothing_more_can_be_written_the_run_stops_and_keeps_what_was_save
 
     before = {}
     monkeypatch.setattr(checkpoint, "Saving", functools.partial(Saving, retry_seconds=0.01))
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, fill_the_disk)
-        try:
-            with pytest.raises(SaveError) as error:
-                run(small(tmp_path, checkpoint_steps=2))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        with pytest.raises(SaveError) as error:
+            run(small(tmp_path, checkpoint_steps=2), actions=[AtStep(3, fill_the_disk)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "Could not save step 4, twice in a row: File too large." in str(error.value)
     assert "Could not save step 4: File too large. What" in capsys.readouterr().out
     assert names(checkpoints) == ["checkpoint", "step-2"]
@@ -127,7 +112,7 @@ def write_images(folder, count):
 
 
 def test_an_image_that_is_lost_during_training_is_named_and_what_was_learned_is_kept(
-    tmp_path, monkeypatch, capsys
+    tmp_path, capsys
 ):
     data, folder = tmp_path / "images", tmp_path / "run"
     write_images(data / "train", 5)
@@ -143,10 +128,8 @@ def test_an_image_that_is_lost_during_training_is_named_and_what_was_learned_is_
         eval_epochs=10_000,
         log_steps=10_000,
     )
-    with monkeypatch.context() as patch:
-        at_step(patch, 2, lambda: shutil.move(lost, kept))
-        with pytest.raises(ValueError, match="must stay readable") as error:
-            run(config)
+    with pytest.raises(ValueError, match="must stay readable") as error:
+        run(config, actions=[AtStep(2, lambda: shutil.move(lost, kept))])
     assert str(lost) in str(error.value) and str(error.value).count(".png") == 1
     [newest] = [name for name in names(folder / "checkpoints") if "-" in name]
     step = int(newest.partition("-")[2])

@@ -112,3 +112,16 @@ def test_impossible_wishes_fail_before_anything_is_written(tmp_path, changes, wo
     with pytest.raises(ValueError, match=words):
         run(small(tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_time_of_a_run_goes_on_where_it_is_resumed(tmp_path):
+    config = small(tmp_path, schedule_steps=6)
+    run(config.updated(train_steps=2))
+    path = tmp_path / "metrics.csv"
+    [row] = metrics_file.read(path)
+    path.write_text(path.read_text().replace(f"{row.elapsed_seconds:.6g}", "5000"))
+    run(config.updated(train_steps=4, resume=True))
+    first, second = metrics_file.read(path)
+    assert first.elapsed_seconds == 5000
+    assert 5000 < second.elapsed_seconds < 5600

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 from fork_server import ROOT
 from same_runs import saved
-from small_runs import at_step, small
+from small_runs import AtStep, small
 
 from keras_preact.training import Interrupted, SaveError, run
 from keras_preact.training.checkpoints.folder import keep, listed
@@ -196,19 +196,15 @@ def test_a_checkpoint_of_another_seed_is_refused(folder):
         run(small(folder, resume=True, seed=7, train_steps=8))
 
 
-def test_an_overwritten_run_is_kept_until_the_new_one_has_been_evaluated(
-    folder, monkeypatch, capsys
-):
+def test_an_overwritten_run_is_kept_until_the_new_one_has_been_evaluated(folder, capsys):
     before = files_of(folder)
 
     def ask():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.2)  # until another thread has heard it
 
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, ask)
-        with pytest.raises(Interrupted) as stopped:
-            run(small(folder, overwrite=True, checkpoint_steps=1))
+    with pytest.raises(Interrupted) as stopped:
+        run(small(folder, overwrite=True, checkpoint_steps=1), actions=[AtStep(2, ask)])
     assert steps(folder / "checkpoints") == ["step-1", "step-2", "step-3"]
     [note] = stopped.value.__notes__
     command = f"mv {folder / '.overwritten'} NEW_RUN_DIR"
@@ -227,7 +223,7 @@ def test_an_overwritten_run_is_kept_until_the_new_one_has_been_evaluated(
     run(small(copy, resume=True, train_steps=7))
 
 
-def test_a_run_whose_folder_is_taken_away_writes_nothing_more(tmp_path, monkeypatch):
+def test_a_run_whose_folder_is_taken_away_writes_nothing_more(tmp_path):
     folder, moved = tmp_path / "run", tmp_path / "moved"
 
     def take_away():
@@ -235,10 +231,8 @@ def test_a_run_whose_folder_is_taken_away_writes_nothing_more(tmp_path, monkeypa
             time.sleep(0.01)
         shutil.move(folder, moved)
 
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, take_away)
-        with pytest.raises(SaveError, match="is no longer the folder of this run"):
-            run(small(folder, checkpoint_steps=1))
+    with pytest.raises(SaveError, match="is no longer the folder of this run"):
+        run(small(folder, checkpoint_steps=1), actions=[AtStep(3, take_away)])
     assert not folder.exists()
     assert steps(moved / "checkpoints") == ["step-1", "step-2"]
 

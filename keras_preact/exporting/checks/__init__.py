@@ -1,1 +1,1 @@
-"""Exported files compared with the Keras model."""
+"""Comparisons of exported files with the Keras model."""

@@ -1,4 +1,4 @@
-"""What has been exported, beside the Keras model: answers on real images, and speed."""
+"""Exported files beside the Keras model: answers on real images, and speed."""
 
 import dataclasses
 import statistics
@@ -14,38 +14,36 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 THROUGHPUT_BATCH = 32
 _ROUNDS = 3
-# Of each batch size, round and predictor.
-_ROUND_SECONDS = 0.5
 
 
 class ParityError(RunError):
-    """What has been written does not compute what the Keras model computes."""
+    """An exported file does not compute what the Keras model computes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How answers compare with the Keras model's, over the same images.
+    """A file's answers compared with the Keras model's on the same images.
 
     Args:
-        images: how many.
-        max_difference: the largest of a probability; infinite where one is not finite.
-        mean_difference: over all probabilities.
-        worst_image: the position of the image with the largest difference.
-        accuracy: share of right answers, 0 to 1.
-        agreement: share of answers that are those of the Keras model.
+        images: number of images.
+        max_difference: largest difference of a probability; infinite where one is not finite.
+        mean_difference: mean over all probabilities.
+        worst_image: name of the image with the largest difference.
+        accuracy: share of correct answers, 0 to 1.
+        agreement: share of answers equal to the Keras model's, 0 to 1.
     """
 
     images: int
     max_difference: float
     mean_difference: float
-    worst_image: int
+    worst_image: str
     accuracy: float
     agreement: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Medians over several rounds, the predictors in turn.
+    """Medians over several rounds in which the predictors take turns.
 
     Args:
         latency_milliseconds: of one image.
@@ -60,13 +58,15 @@ def compare(
     predictors: Mapping[str, Predict],
     reference: str,
     batches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    name_of: Callable[[int], str],
 ) -> dict[str, Agreement]:
-    """Asks all predictors about the same images.
+    """Compares the predictors' answers on the same images.
 
     Args:
         predictors: by name.
         reference: the name of the one to compare with.
         batches: (images, labels, weights) of `Dataset.eval`; images of weight 0 do not count.
+        name_of: returns the name of the image at a position, counted from 0.
     """
     tallies = {name: _Tally() for name in predictors}
     for images, labels, weights in batches:
@@ -74,12 +74,12 @@ def compare(
         answers = {name: predict(images)[counted] for name, predict in predictors.items()}
         for name, answer in answers.items():
             tallies[name].add(answer, answers[reference], labels[counted])
-    return {name: tally.result() for name, tally in tallies.items()}
+    return {name: tally.result(name_of) for name, tally in tallies.items()}
 
 
 class _Tally:
     def __init__(self):
-        self._differences, self._means, self._right, self._same = [], [], [], []
+        self._differences, self._means, self._correct, self._same = [], [], [], []
 
     def add(self, answer, expected, labels):
         # NaN must not pass for a small difference.
@@ -87,32 +87,36 @@ class _Tally:
         difference[np.isnan(difference)] = np.inf
         self._differences.append(difference.max(axis=1))
         self._means.append(difference.mean(axis=1))
-        self._right.append(answer.argmax(axis=1) == labels)
+        self._correct.append(answer.argmax(axis=1) == labels)
         self._same.append(answer.argmax(axis=1) == expected.argmax(axis=1))
 
-    def result(self):
+    def result(self, name_of):
         differences = np.concatenate(self._differences)
         return Agreement(
             images=len(differences),
             max_difference=float(differences.max()),
             mean_difference=float(np.concatenate(self._means).mean()),
-            worst_image=int(differences.argmax()),
-            accuracy=float(np.concatenate(self._right).mean()),
+            worst_image=name_of(int(differences.argmax())),
+            accuracy=float(np.concatenate(self._correct).mean()),
             agreement=float(np.concatenate(self._same).mean()),
         )
 
 
-def measure_speed(predictors: Mapping[str, Predict], image: np.ndarray) -> dict[str, Speed]:
+def measure_speed(
+    predictors: Mapping[str, Predict], image: np.ndarray, round_seconds: float = 0.5
+) -> dict[str, Speed]:
     """Times all predictors.
 
     Args:
         predictors: by name.
         image: uint8 (height, width, channels); a batch holds copies of it.
+        round_seconds: duration of each of three rounds, for each predictor and batch size.
     """
     seconds = {(name, size): [] for name in predictors for size in (1, THROUGHPUT_BATCH)}
     for _ in range(_ROUNDS):
         for (name, size), taken in seconds.items():
-            taken += _time(predictors[name], np.repeat(image[None], size, axis=0))
+            images = np.repeat(image[None], size, axis=0)
+            taken += _time(predictors[name], images, round_seconds)
     return {
         name: Speed(
             latency_milliseconds=1000 * statistics.median(seconds[name, 1]),
@@ -123,10 +127,10 @@ def measure_speed(predictors: Mapping[str, Predict], image: np.ndarray) -> dict[
     }
 
 
-def _time(predict, images):
-    # Memory and kernels for this size of batch are chosen in the first call.
+def _time(predict, images, round_seconds):
+    # The first call allocates memory and chooses kernels for this batch size.
     predict(images)
-    taken, end = [], time.perf_counter() + _ROUND_SECONDS
+    taken, end = [], time.perf_counter() + round_seconds
     while not taken or time.perf_counter() < end:
         start = time.perf_counter()
         predict(images)

@@ -1,5 +1,6 @@
-"""Compares all that has been written with the Keras model, on evaluation images."""
+"""Comparisons of an export with the Keras model on evaluation images."""
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -9,7 +10,6 @@ from etils import epath
 from tqdm import tqdm
 
 from keras_preact.data.sources import spread
-from keras_preact.exporting.build import Built
 from keras_preact.exporting.checks import parity, tolerances
 from keras_preact.exporting.checks.parity import Predict
 from keras_preact.exporting.config import ExportConfig
@@ -19,12 +19,29 @@ from keras_preact.exporting.graph.rewriting import Step
 from keras_preact.exporting.report import KERAS, Artifact, describe_files
 from keras_preact.exporting.source import Source
 
-# On which steps and files are compared, spread evenly.
+# Rewriting steps and image files are compared on a sample, spread evenly.
 SAMPLE_IMAGES = 64
-_BYTES = "serving_bytes"
+_SIGNATURE = "serving_bytes"
 
 
-class Proof:
+@dataclasses.dataclass(frozen=True)
+class WrittenFile:
+    """A file, or a folder of files, of an export.
+
+    Args:
+        name: such as "tflite/int8".
+        kind: "float32", "float16", "dynamic" or "int8"; decides on its tolerance.
+        path: of the file or folder.
+        predict: computes with what has been read from the path.
+    """
+
+    name: str
+    kind: str
+    path: epath.Path
+    predict: Predict
+
+
+class Verification:
     """Comparisons with one Keras model.
 
     Args:
@@ -40,28 +57,28 @@ class Proof:
         [(self.sample_images, self._labels, _)] = batches.as_numpy_iterator()
         self._expected = keras(self.sample_images)
 
-    def of_steps(self, steps: Sequence[Step]) -> list[dict]:
-        """For each step of rewriting, how far probabilities are from the Keras model's."""
-        proofs = []
+    def compare_steps(self, steps: Sequence[Step]) -> list[dict]:
+        """Returns the largest difference of a probability after each step of rewriting."""
+        compared = []
         for step in steps:
-            got = self._of_graph(step.graph)(tf.constant(self.sample_images))
+            got = self._network(step.graph)(tf.constant(self.sample_images))
             difference = float(np.abs(got - self._expected).max())
-            proofs.append({"step": step.description, "max_difference": difference})
-        return proofs
+            compared.append({"step": step.description, "max_difference": difference})
+        return compared
 
-    def _of_graph(self, graph):
+    def _network(self, graph):
         return tf.function(
             lambda images: tf.nn.softmax(
                 graph(self._data.info.normalize(images), graph.weights)["logits"]
             )
         )
 
-    def of_bytes(self, session: SessionModel) -> dict:
-        """How far `serving_bytes` is from the Keras model, on those images that it takes.
+    def compare_serving_bytes(self, session: SessionModel) -> dict:
+        """Returns how many files of the sample `serving_bytes` took, and its largest difference.
 
         Raises:
-            ParityError: if it is beyond the tolerance of float32.
-            ValueError: if it refuses one of them.
+            ParityError: if it exceeds the tolerance of float32.
+            ValueError: if it refuses one of the files.
         """
         files = [self._data.eval_file(index) for index in self._sample]
         taken = np.array([is_decodable(file) for file in files])
@@ -70,47 +87,49 @@ class Proof:
         batch = np.array([file for file in files if is_decodable(file)], object)
         predictors = {
             KERAS: lambda files: self._expected[taken],
-            _BYTES: lambda files: session(_BYTES, image_bytes=files)["probabilities"],
+            _SIGNATURE: lambda files: session(_SIGNATURE, image_bytes=files)["probabilities"],
         }
         batches = [(batch, self._labels[taken], np.ones(len(batch)))]
         try:
-            agreements = parity.compare(predictors, KERAS, batches)
+            agreements = parity.compare(
+                predictors, KERAS, batches, self._names(self._sample[taken])
+            )
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(
                 f"serving_bytes must take the evaluation images. It says: {refusal(error)}"
             ) from error
-        indices = self._sample[taken]
-        allowed = {_BYTES: tolerances.tolerance_of("float32", self._config)}
-        tolerances.check(agreements, KERAS, allowed, lambda p: self._data.eval_name(indices[p]))
-        return {"images": len(batch), "max_difference": agreements[_BYTES].max_difference}
+        allowed = {_SIGNATURE: tolerances.tolerance_of("float32", self._config)}
+        tolerances.check(agreements, KERAS, allowed)
+        return {"images": len(batch), "max_difference": agreements[_SIGNATURE].max_difference}
 
-    def of_files(self, built: Sequence[Built], root: epath.Path) -> list[Artifact]:
-        """All files, and the Keras model before them, with what has been measured of them.
+    def compare_files(self, files: Sequence[WrittenFile], root: epath.Path) -> list[Artifact]:
+        """Returns the figures of the Keras model and then of all files.
 
         Args:
-            built: the files, which lie below root.
+            files: they lie below root.
             root: the export's folder.
 
         Raises:
-            ParityError: if one of them is beyond its tolerance.
+            ParityError: if a file exceeds its tolerance.
         """
-        predictors = {KERAS: self._keras, **{each.name: each.predict for each in built}}
-        agreements, name_of = self._compare(predictors)
-        allowed = {each.name: tolerances.tolerance_of(each.kind, self._config) for each in built}
-        tolerances.check(agreements, KERAS, allowed, name_of)
+        predictors = {KERAS: self._keras, **{file.name: file.predict for file in files}}
+        agreements = self._compare(predictors)
+        allowed = {file.name: tolerances.tolerance_of(file.kind, self._config) for file in files}
+        tolerances.check(agreements, KERAS, allowed)
         speeds = parity.measure_speed(predictors, self.sample_images[0])
-        paths = {each.name: each.path for each in built}
         return [
-            Artifact(
-                name,
-                agreements[name],
-                speeds[name],
-                name_of(agreements[name].worst_image),
-                str(paths[name].relative_to(root)) if name in paths else None,
-                allowed.get(name),
-                describe_files(root, paths[name]) if name in paths else {},
-            )
-            for name in predictors
+            Artifact(KERAS, agreements[KERAS], speeds[KERAS]),
+            *(
+                Artifact(
+                    file.name,
+                    agreements[file.name],
+                    speeds[file.name],
+                    str(file.path.relative_to(root)),
+                    allowed[file.name],
+                    describe_files(root, file.path),
+                )
+                for file in files
+            ),
         ]
 
     def _compare(self, predictors):
@@ -123,5 +142,7 @@ class Proof:
             total=-(-len(indices) // batch_size),
             disable=not sys.stderr.isatty(),
         )
-        agreements = parity.compare(predictors, KERAS, batches)
-        return agreements, lambda position: self._data.eval_name(indices[position])
+        return parity.compare(predictors, KERAS, batches, self._names(indices))
+
+    def _names(self, indices):
+        return lambda position: self._data.eval_name(indices[position])

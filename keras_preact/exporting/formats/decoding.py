@@ -1,4 +1,4 @@
-"""Image files to images, inside a graph that serves strangers."""
+"""Decodes image files inside a graph whose input may come from anybody."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,24 +15,23 @@ PARALLEL_IMAGES = 4
 def make_decoder(
     image_shape: Sequence[int], margin: float, max_image_pixels: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from image files to images, brought to size as evaluation does.
+    """Returns a function from image files to images, resized as in evaluation.
 
-    JPEG and PNG alone: of a GIF of a few kilobytes, which may hold thousands of frames,
-    TensorFlow decodes all.
+    It takes JPEG and PNG files only: TensorFlow decodes all frames of a GIF, and a few
+    kilobytes may hold thousands.
 
     Args:
         image_shape: (height, width, channels) of the images.
         margin: as in `data.DatasetInfo`.
-        max_image_pixels: the most that an image may have, as it is and once it has been
-            enlarged until it covers image_shape. Its header is asked, before it is decoded
-            to three bytes a pixel; enlarged, it takes twelve more, and `PARALLEL_IMAGES`
-            of a batch are in memory at a time. The scans of a JPEG are bounded by
-            `data.limits.MAX_SCANS`.
+        max_image_pixels: largest number of pixels, in the file and after resizing to cover
+            image_shape. It is read from the header: decoding takes three bytes a pixel,
+            resizing twelve more, for `PARALLEL_IMAGES` images at a time. The scans of a JPEG
+            are limited by `data.limits.MAX_SCANS`.
 
     Returns:
         decode(image_bytes), from strings (batch,), each a file of any size, to uint8
         (batch, height, width, channels). It raises `tf.errors.InvalidArgumentError` for
-        the whole batch where a file is of another kind, is damaged, or has too many pixels
+        the whole batch if a file is of another kind, is damaged, or has too many pixels
         or scans.
     """
     covered = covered_sides(image_shape, margin)
@@ -60,12 +59,12 @@ def make_decoder(
 
 
 def is_decodable(file: bytes) -> bool:
-    """Whether a file begins as those do that `make_decoder`'s function takes."""
+    """Whether a file begins as a JPEG or PNG does."""
     return file.startswith((JPEG, PNG))
 
 
 def refusal(error: tf.errors.OpError) -> str:
-    """What a graph says of a file that it refuses, in one line, and not where it says so."""
+    """The reason why a graph refuses a file: one line, without the names of operations."""
     lines = [line for line in error.message.splitlines() if line.strip()]
     of_tensorflow = re.compile(r"\s*\[\[|\d+ (root|successful|derived) ")
     *_, line = [line for line in lines if not of_tensorflow.match(line)] or lines or [""]

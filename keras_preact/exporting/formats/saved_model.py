@@ -1,4 +1,4 @@
-"""A SavedModel that servers load as it is: raw images in, probabilities and names out."""
+"""A SavedModel for servers: from raw images to probabilities and class names."""
 
 import contextlib
 import tempfile
@@ -35,14 +35,15 @@ def write(
     | serving_bytes | `image_bytes` (batch,), JPEG or PNG files of any size | the same |
     | features | `images` uint8 | `features` (batch, channels), what the classifier reads |
 
-    k is 5, or all classes. The class names by label are also the asset class_names.txt. An
-    empty batch is refused: TensorFlow's kernels for CPUs fail on it in their own words.
+    k is 5, or the number of classes if that is smaller. The class names by label are also the
+    asset class_names.txt. An empty batch is refused with a sentence, as TensorFlow's CPU kernels
+    fail on it with obscure errors.
 
     Args:
         graph: of the network, from normalized images.
         info: of the data it was trained on.
-        folder: which does not exist yet.
-        freeze: whether weights are constants of the graph in place of variables.
+        folder: a folder that does not exist yet.
+        freeze: whether weights are constants of the graph instead of variables.
         max_image_pixels: as for `decoding.make_decoder`.
     """
     module = tf.Module()
@@ -68,13 +69,13 @@ def write_for_tflite(graph: InferenceGraph, info: DatasetInfo, folder: epath.Pat
 
 
 def _save(module, folder, signatures):
-    # Gradients are for training; those that functions define themselves may be impossible to save.
+    # A server needs no gradients, and functions may define some that cannot be saved.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=signatures, options=options)
 
 
 def _make_network(module, graph, info, freeze) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
-    """A function of images in 0 to 255 whose variables, if any, are the module's."""
+    """Returns a function of images in 0 to 255; its variables, if any, belong to the module."""
     weights = graph.weights
     if not freeze:
         module.weights = weights = {
@@ -117,7 +118,7 @@ def _make_signatures(network, info, max_image_pixels):
 
 
 def _filled(images):
-    """The images, of which there must be one or more."""
+    """The images; the graph fails if there are none."""
     rule = "A batch must hold at least one image. Received: an empty batch"
     with tf.control_dependencies([tf.debugging.Assert(tf.shape(images)[0] > 0, [rule])]):
         return tf.identity(images)
@@ -128,7 +129,7 @@ def _signature(function, shape, dtype, name):
 
 
 class SessionModel:
-    """A SavedModel in a plain session, the way TF Serving loads one: none of its Python is left.
+    """A SavedModel in a plain session, loaded as TensorFlow Serving does: without Python code.
 
     Args:
         folder: of the SavedModel.
@@ -155,7 +156,7 @@ class SessionModel:
 
 @contextlib.contextmanager
 def _without_warnings():
-    """Keeps TensorFlow from calling the one loader deprecated that servers use."""
+    """Silences the notice that this loader, the one that servers use, is deprecated."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")

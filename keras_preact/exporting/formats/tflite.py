@@ -1,8 +1,9 @@
-"""TFLite files, for phones and microcontrollers, of built-in operations alone."""
+"""TFLite files for phones and microcontrollers, of built-in operations only."""
 
 import os
 import re
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -10,8 +11,14 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from etils import epath
 
+from keras_preact.data import DatasetInfo
+from keras_preact.exporting.formats.saved_model import write_for_tflite
+from keras_preact.exporting.formats.tflite_metadata import add_metadata
+from keras_preact.exporting.graph.network import InferenceGraph
 from keras_preact.support.choices import one_of
+from keras_preact.support.console import say
 from keras_preact.support.errors import RunError
+from keras_preact.support.files import remove
 
 KINDS = ("float32", "float16", "dynamic", "int8")
 SIGNATURE = "serving_default"
@@ -19,10 +26,44 @@ SIGNATURE = "serving_default"
 _UNSUPPORTED = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 
 
-def convert(saved_model: epath.PathLike, kind: str, calibration_images: np.ndarray) -> bytes:
-    """A TFLite file that computes what a SavedModel does.
+def write(
+    graph: InferenceGraph,
+    info: DatasetInfo,
+    folder: epath.Path,
+    model_name: str,
+    kinds: Sequence[str],
+    calibration_images: np.ndarray | None = None,
+) -> None:
+    """Writes a TFLite file KIND.tflite of each kind, with metadata.
 
-    Its signature is that of the SavedModel; the batch stays free.
+    Args:
+        graph: of the network, from normalized images.
+        info: of the data it was trained on.
+        folder: a folder that does not exist yet.
+        model_name: for the metadata.
+        kinds: some of `KINDS`.
+        calibration_images: as for `convert`.
+
+    Raises:
+        RunError: as `convert` does.
+    """
+    plain = folder / ".saved_model"
+    folder.mkdir(parents=True)
+    write_for_tflite(graph, info, plain)
+    for kind in kinds:
+        say(f"Converting to TFLite: {kind}")
+        file = convert(plain, kind, calibration_images)
+        description = f"{model_name}, {kind}, trained on {info.name}"
+        (folder / f"{kind}.tflite").write_bytes(add_metadata(file, model_name, description, info))
+    remove(plain)
+
+
+def convert(
+    saved_model: epath.PathLike, kind: str, calibration_images: np.ndarray | None = None
+) -> bytes:
+    """Returns a TFLite file that computes what a SavedModel does, with the same signature.
+
+    The size of the batch stays free.
 
     | kind | weights | arithmetic | images |
     |---|---|---|---|
@@ -36,16 +77,16 @@ def convert(saved_model: epath.PathLike, kind: str, calibration_images: np.ndarr
             (batch, height, width, channels) in 0 to 255, to `probabilities`, float32
             (batch, classes); it must have no variables.
         kind: one of `KINDS`.
-        calibration_images: uint8 (count, height, width, channels), from which int8 takes
-            the range of each activation; the other kinds ignore them.
+        calibration_images: uint8 (count, height, width, channels). int8 takes the range of
+            each activation from them; the other kinds ignore them.
 
     Returns:
-        The file. That of int8 takes the bytes of images as they are, and returns
+        The file. An int8 file takes the bytes of images as they are and returns
         probabilities as uint8, in units of 1/256.
 
     Raises:
         ValueError: if there is no such kind.
-        RunError: if the SavedModel has operations that TFLite lacks, or lacks in int8.
+        RunError: if the SavedModel has operations that TFLite lacks or has no int8 form of.
     """
     one_of("kind", kind, KINDS)
     converter = tf.lite.TFLiteConverter.from_saved_model(
@@ -64,14 +105,14 @@ def convert(saved_model: epath.PathLike, kind: str, calibration_images: np.ndarr
 
 
 class LiteModel:
-    """A file that `convert` made, to be called with images.
+    """A TFLite file made by `convert`, in LiteRT's interpreter.
 
     Args:
         path: of the file.
-        threads: to compute with; one by default.
+        threads: number of threads; one by default.
 
     Raises:
-        ValueError: if it is not a TFLite file, or one without the signature.
+        ValueError: if it is not a TFLite file or lacks the signature.
     """
 
     def __init__(self, path: epath.PathLike, threads: int | None = None):
@@ -87,7 +128,7 @@ class LiteModel:
         Args:
             images: uint8 (batch, height, width, channels).
         """
-        # It allocates memory anew where the size of the batch is not that of the call before.
+        # The runner allocates memory again when the batch size changes.
         output = self._run(images=images.astype(self._input_dtype))["probabilities"]
         if output.dtype == np.float32:
             return output
@@ -96,9 +137,9 @@ class LiteModel:
 
 
 def _calibrate(converter, images):
-    """Makes a converter quantize everything, with the ranges that activations have on images."""
+    """Makes a converter quantize everything, with the ranges of activations on the images."""
     images = images.copy()
-    # The range of the input must be that of a byte, so that a byte is its own code.
+    # The input's range must be 0 to 255, so that each byte stands for itself.
     images[0].flat[:2] = 0, 255
     converter.representative_dataset = lambda: (
         {"images": image[None].astype(np.float32)} for image in images
@@ -110,7 +151,7 @@ def _calibrate(converter, images):
 def _convert(converter):
     try:
         with warnings.catch_warnings():
-            # The converter calibrates with it itself.
+            # The converter itself uses it to calibrate.
             warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
             return converter.convert()
     except Exception as error:  # its class is not public
@@ -121,7 +162,7 @@ def _convert(converter):
 
 
 def _check_integer(file):
-    """Refuses operations in float32, which the converter leaves where it knows no others."""
+    """Refuses operations in float32; the converter leaves those that have no int8 form."""
     model = schema.ModelT.InitFromPackedBuf(file)
     names = {code: name for name, code in vars(schema.BuiltinOperator).items()}
     lacking = {
@@ -132,6 +173,6 @@ def _check_integer(file):
         if graph.tensors[output].type == schema.TensorType.FLOAT32
     }
     if lacking:
-        # It puts one before each.
+        # The converter puts one before each float32 operation.
         lacking.discard("DEQUANTIZE")
         raise RunError(f"TFLite cannot compute in int8: {', '.join(sorted(lacking))}.")

@@ -1,17 +1,18 @@
-"""TFLite Metadata: what a .tflite file says of itself to apps, and the names of its classes.
+"""TFLite Metadata: description, input range and class names, for apps that load a .tflite file.
 
 The format is that of TFLite Support and MediaPipe, metadata_schema.fbs 1.0.0: a FlatBuffer
-inside of the model's, and files in a zip archive behind it.
+inside the model's, and files in a zip archive at its end.
 """
 
 import collections
 import io
 import zipfile
-from collections.abc import Sequence
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from keras_preact.data import DatasetInfo
 
 BUFFER = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -23,7 +24,7 @@ def _table(name, fields):
     return collections.namedtuple(name, names, defaults=[None] * len(names))
 
 
-# The schema knows fields by their position alone; those behind the last in use are left out.
+# The schema identifies fields by position; those after the last one in use are left out.
 _Model = _table(
     "_Model",
     "name description version subgraphs author license associated_files min_parser_version",
@@ -46,46 +47,36 @@ _TENSOR_AXIS_LABELS = 2
 _UNKNOWN, _RGB, _GRAYSCALE = 0, 1, 2
 
 
-def add_metadata(
-    model: bytes,
-    *,
-    name: str,
-    description: str,
-    class_names: Sequence[str],
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> bytes:
-    """A TFLite file with TFLite Metadata, and with labels.txt in a zip archive at its end.
+def add_metadata(model: bytes, name: str, description: str, info: DatasetInfo) -> bytes:
+    """Returns a TFLite file with TFLite Metadata, and with labels.txt in a zip archive at its end.
 
     The file's one input must be images (batch, height, width, channels) in 0 to 255,
     which the model itself normalizes, its one output probabilities (batch, classes).
-    As NormalizationOptions tell callers what is left to them, they say mean 0, std 1;
-    the model's own mean and std stand in the description of the input.
+    NormalizationOptions tell callers what they must do themselves, so they say mean 0, std 1;
+    the mean and std that the model uses are in the description of the input.
 
     Args:
         model: a TFLite file without metadata.
         name: of the model.
         description: of the model.
-        class_names: by label; labels.txt has a line for each.
-        mean: of each channel, in 0 to 255, as the model subtracts it.
-        std: standard deviation of each channel, likewise, by which it then divides.
+        info: gives the class names, the lines of labels.txt, and mean and std.
 
     Raises:
         ValueError: if the name of a class is blank or not a single line.
     """
-    for class_name in class_names:
+    for class_name in info.class_names:
         if class_name.splitlines() != [class_name] or class_name.isspace():
             raise ValueError(
-                f"The name of a class must be a single line and not blank, for it becomes a line "
+                f"The name of a class must be a single line and not blank, as it becomes a line "
                 f"of {LABELS}. Received: {class_name!r}"
             )
-    subgraph = _Subgraph(inputs=[_images(mean, std)], outputs=[_probabilities()])
+    subgraph = _Subgraph(inputs=[_images(info.mean, info.std)], outputs=[_probabilities()])
     metadata = _Model(
         name=name, description=description, subgraphs=[subgraph], min_parser_version="1.0.0"
     )
     builder = flatbuffers.Builder()
     builder.Finish(_pack(builder, metadata), IDENTIFIER)
-    labels = "".join(f"{class_name}\n" for class_name in class_names)
+    labels = "".join(f"{class_name}\n" for class_name in info.class_names)
     return _append(_insert(model, builder.Output()), LABELS, labels)
 
 
@@ -100,7 +91,7 @@ def _images(mean, std):
             f"images: mean {values[0]}; std {values[1]}."
         ),
         content=_Content(_IMAGE_PROPERTIES, _ImageProperties(color_space)),
-        # One value stands for all channels.
+        # One value applies to all channels.
         process_units=[_ProcessUnit(_NORMALIZATION, _Normalization(_float(0), _float(1)))],
         stats=_Stats(max=_float(255), min=_float(0)),
     )
@@ -121,12 +112,12 @@ def _float(value):
 
 
 def _pack(builder, value):
-    """Writes a string, floats, a list of tables or a table, and returns where it stands."""
+    """Writes a string, floats, a list of tables or a table, and returns its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, np.ndarray):
         return builder.CreateNumpyVector(value)
-    # Nothing can be written inside of a table or a list once it has been begun.
+    # FlatBuffers do not nest: the parts must be written before the whole is begun.
     packed = [v if isinstance(v, int | None) else _pack(builder, v) for v in value]
     if isinstance(value, list):
         return _pack_list(builder, packed)
@@ -158,7 +149,7 @@ def _insert(file, metadata):
 
 
 def _append(file, name, text):
-    # Dated 1980, so that equal exports are equal files.
+    # ZipInfo dates the entry 1980, so that equal exports are equal files.
     entry = zipfile.ZipInfo(name)
     entry.external_attr = 0o644 << 16
     stream = io.BytesIO(file)

@@ -1,1 +1,1 @@
-"""A network's inference as a graph, rewritten to fewer operations."""
+"""The inference of a network as a graph, rewritten to fewer operations."""

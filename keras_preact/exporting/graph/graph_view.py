@@ -1,4 +1,4 @@
-"""What passes over a graph ask of it: values, readers, and which operations are affine."""
+"""Queries on a graph: values, readers, and which operations are affine."""
 
 import collections
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ _IMAGE_RANK = 4
 
 
 class GraphView:
-    """A graph's nodes by name, in their order, and who reads their tensors."""
+    """A graph's nodes by name, in their order, and the nodes that read their tensors."""
 
     def __init__(self, graph: InferenceGraph):
         self.nodes = {node.name: node for node in graph.definition.node}
         self._weights = graph.weights
-        # A node for each of its inputs, and None for an output of the graph.
+        # A reader is listed once for each input it reads; an output of the graph is None.
         self.readers = collections.defaultdict(list)
         self._tensors_read = set(graph.outputs.values())
         for tensor in graph.outputs.values():
@@ -32,7 +32,7 @@ class GraphView:
                 self._tensors_read.add(tensor)
 
     def value(self, tensor: str) -> np.ndarray | None:
-        """The value of a weight or a constant; None of all else."""
+        """The value of a weight or a constant; None for any other tensor."""
         name = node_of(tensor)
         if name in self._weights:
             return self._weights[name]
@@ -42,11 +42,11 @@ class GraphView:
     def affine_chain(
         self, name: str, channels: int
     ) -> Iterator[tuple[NodeDef, np.ndarray, np.ndarray]]:
-        """The nodes, one after another, that nothing but scale and shift what a node returns.
+        """The nodes after a node, in a chain, that only scale and shift its channels.
 
         Args:
             name: of the node, which returns (batch, height, width, channels).
-            channels: how many there are.
+            channels: number of channels.
 
         Yields:
             (node, scale, shift), both float64, scalar or (channels,).
@@ -60,7 +60,7 @@ class GraphView:
             name = node.name
 
     def affine(self, node: NodeDef, signal: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """(scale, shift) of the signal's channels; None for a node that does something else."""
+        """(scale, shift) of the signal's channels; None if the node is not affine."""
         own = [tensor in (signal, f"{signal}:0") for tensor in node.input]
         if sum(own) != 1 or not is_nhwc(node):
             return None
@@ -73,8 +73,8 @@ class GraphView:
         return _of_arithmetic(node.op, _per_channel(others[0]), signal_first=position == 0)
 
     def _of_batch_norm(self, node, others):
-        of_training = {f"{node.name}:{number}" for number in range(1, 6)}
-        if node.attr["is_training"].b or of_training & self._tensors_read:
+        statistics = {f"{node.name}:{number}" for number in range(1, 6)}
+        if node.attr["is_training"].b or statistics & self._tensors_read:
             return None
         gamma, beta, mean, variance = (other.astype(np.float64) for other in others)
         scale = gamma / np.sqrt(variance + node.attr["epsilon"].f)
@@ -87,12 +87,12 @@ def node_of(tensor: str) -> str:
 
 
 def is_nhwc(node: NodeDef) -> bool:
-    """Whether the channels of a node's images come last, so far as it says."""
+    """Whether the channels of a node's images come last; true for a node that does not say."""
     return "data_format" not in node.attr or node.attr["data_format"].s == b"NHWC"
 
 
 def _per_channel(value):
-    """A constant by which all pixels are scaled or shifted alike; None where they are not."""
+    """A constant, if it is the same for all pixels, as float64 (channels,) or scalar; else None."""
     if value.ndim > _IMAGE_RANK or value.size != (value.shape or (1,))[-1]:
         return None
     return value.astype(np.float64).reshape(value.shape[-1:])

@@ -1,4 +1,4 @@
-"""A network's inference as a TensorFlow graph, with its weights beside it."""
+"""The inference of a network as a TensorFlow graph, with its weights apart."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Builders name the classifier so; see `keras_preact.models`.
+# The name that the builders of `keras_preact.models` give the classifier.
 CLASSIFIER = "logits"
 
 _XLA_ATTRIBUTE = "_XlaMustCompile"
@@ -16,10 +16,10 @@ _PYTHON_OPERATIONS = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
 
 @dataclasses.dataclass(frozen=True)
 class InferenceGraph:
-    """What a network computes, apart from the values that it has learned.
+    """The operations of a network and the values of its weights.
 
     Args:
-        definition: whose placeholders are the input and the weights.
+        definition: the operations; the input and the weights are placeholders.
         input: the placeholder of the input, float32 (batch, height, width, channels).
         outputs: tensors by name: `logits` (batch, classes), `features` (batch, channels).
         weights: values by placeholder.
@@ -33,11 +33,14 @@ class InferenceGraph:
     def __call__(
         self, images: tf.Tensor, weights: Mapping[str, tf.Tensor | tf.Variable | np.ndarray]
     ) -> dict[str, tf.Tensor]:
-        """The outputs by name; to be called where a graph is built, as in a `tf.function`.
+        """Adds the network to the graph being built, as in a `tf.function`.
 
         Args:
             images: float32 (batch, height, width, channels), normalized.
             weights: one for each placeholder.
+
+        Returns:
+            The outputs by name.
         """
         tensors = {name: tf.convert_to_tensor(value) for name, value in weights.items()}
         outputs = tf.graph_util.import_graph_def(
@@ -50,7 +53,7 @@ class InferenceGraph:
 
 
 def trace(model: keras.Model, image_shape: Sequence[int]) -> InferenceGraph:
-    """The graph of a classifier's inference.
+    """Returns the graph of a classifier's inference.
 
     Args:
         model: float32, from normalized images (batch, height, width, channels), with a
@@ -58,8 +61,8 @@ def trace(model: keras.Model, image_shape: Sequence[int]) -> InferenceGraph:
         image_shape: (height, width, channels).
 
     Raises:
-        ValueError: if the model computes with variables that are not its own, or with what
-            servers lack: Python, or XLA.
+        ValueError: if the model uses variables that are not its own, Python functions or
+            XLA; servers have neither Python nor XLA.
     """
     classifier = model.get_layer(CLASSIFIER)
     network = keras.Model(model.inputs, {"logits": classifier.output, "features": classifier.input})
@@ -93,7 +96,7 @@ def _check_servable(definition):
     nodes = [*definition.node]
     for function in definition.library.function:
         nodes += function.node_def
-        # Asking for an attribute that is not there would add it.
+        # Reading a missing attribute would add it.
         if _XLA_ATTRIBUTE in function.attr and function.attr[_XLA_ATTRIBUTE].b:
             raise ValueError(
                 "A model to export must not be compiled by XLA, which servers lack: call no "
@@ -111,6 +114,6 @@ def _value(captured):
     if captured.dtype == tf.resource:
         raise ValueError(
             "Every variable must belong to a layer of the model, so that Keras knows it. "
-            f"Received a model that computes with another one: {captured!r}"
+            f"Received a model that uses another variable: {captured!r}"
         )
     return captured.numpy()

@@ -1,6 +1,6 @@
 """Rewrites a network's graph for inference: the same outputs from fewer operations.
 
-Looks at operations and not at layers, so that units of any make gain from it.
+It looks at operations, not at layers, so it works for residual units of any kind.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ class Step:
     """One rewriting of a graph.
 
     Args:
-        description: what has been done, for a report.
-        graph: the graph after it.
+        description: a line for the report.
+        graph: the graph after the step.
     """
 
     description: str
@@ -38,7 +38,7 @@ class Step:
 
 
 def rewrite(graph: InferenceGraph) -> list[Step]:
-    """The steps from a traced graph to the one to export, which is that of the last step."""
+    """Returns the steps from a traced graph to the graph to export, the last one's."""
     steps = [drop_unneeded(graph)]
     steps.append(evaluate_constants(steps[-1].graph))
     steps.append(fold_batch_norms(steps[-1].graph))
@@ -47,14 +47,14 @@ def rewrite(graph: InferenceGraph) -> list[Step]:
 
 
 def drop_unneeded(graph: InferenceGraph) -> Step:
-    """Drops identities, and what no output depends on, such as the statistics of training."""
+    """Drops identities, and operations that no output depends on, such as batch statistics."""
     pruned = _pruned(graph)
     before, after = _count_operations(graph), _count_operations(pruned)
     return Step(f"dropped {before - after:,} of {before:,} operations that change nothing", pruned)
 
 
 def evaluate_constants(graph: InferenceGraph) -> Step:
-    """Computes once and for all what depends on weights alone."""
+    """Replaces operations that depend only on weights by their results."""
     results = _results_of_weights(graph)
     with tf.Graph().as_default() as computed:
         tf.graph_util.import_graph_def(graph.definition, name="")
@@ -65,19 +65,18 @@ def evaluate_constants(graph: InferenceGraph) -> Step:
     for name, value in values.items():
         if np.issubdtype(value.dtype, np.floating):
             nodes[name], weights[name] = _placeholder(name, value), value
-        else:  # such as a shape, which must stay known to TensorFlow
+        else:  # such as a shape, which TensorFlow must know while it builds graphs
             nodes[name] = _constant(name, value)
     evaluated = _pruned(_rewritten(graph, nodes, weights))
     count = _count_operations(graph) - _count_operations(evaluated)
-    return Step(f"computed {count:,} operations on weights alone beforehand", evaluated)
+    return Step(f"replaced {count:,} operations on weights by their results", evaluated)
 
 
 def fold_batch_norms(graph: InferenceGraph) -> Step:
     """Folds BNs, and other scales and shifts of channels, into the convolution before them.
 
-    conv(x, W) * a + b = conv(x, W * a) + b, where nothing else reads what the convolution
-    returns. A BN that comes after an addition, as at the entry of a pre-activation unit,
-    stays.
+    conv(x, W) * a + b = conv(x, W * a) + b, if nothing else reads the convolution's output.
+    A BN after an addition, such as the first one of a pre-activation unit, stays.
     """
     view = GraphView(graph)
     nodes, weights = dict(view.nodes), dict(graph.weights)
@@ -96,9 +95,9 @@ def fold_batch_norms(graph: InferenceGraph) -> Step:
 
 
 def simplify_batch_norms(graph: InferenceGraph) -> Step:
-    """Writes the BNs that are left as one multiplication and one addition.
+    """Replaces each remaining BN by a multiplication and an addition.
 
-    On CPUs these are faster than the fused kernel, which is made for training.
+    On CPUs they are faster than the fused kernel, which is made for training.
     """
     view = GraphView(graph)
     nodes, weights = dict(view.nodes), dict(graph.weights)
@@ -111,18 +110,18 @@ def simplify_batch_norms(graph: InferenceGraph) -> Step:
             constant = f"{bn.name}/{part}"
             weights[constant] = value.astype(np.float32)
             nodes[constant] = _placeholder(constant, weights[constant])
-            # The second under the BN's name, whose readers then need not know.
+            # The addition takes the BN's name, so that its readers stay as they are.
             name = bn.name if op == "AddV2" else f"{bn.name}/scaled"
             nodes[name] = NodeDef(name=name, op=op, input=[signal, constant])
             nodes[name].attr["T"].CopyFrom(bn.attr["T"])
             signal = name
     simplified = _pruned(_rewritten(graph, nodes, weights))
     count = _count(graph, BATCH_NORMS) - _count(simplified, BATCH_NORMS)
-    return Step(f"wrote the other {count:,} BNs as a scale and a shift", simplified)
+    return Step(f"replaced the other {count:,} BNs by a scale and a shift", simplified)
 
 
 def _fold(conv, chain, kernel, path, nodes, weights):
-    """Puts a convolution with scaled weights, and a bias, in the place of conv and chain."""
+    """Replaces a convolution and its chain by a convolution with scaled weights and a bias."""
     scale, shift = np.float64(1), np.float64(0)
     for _, factor, summand in chain:
         scale, shift = scale * factor, shift * factor + summand
@@ -134,7 +133,7 @@ def _fold(conv, chain, kernel, path, nodes, weights):
     nodes[conv.name] = scaled = NodeDef()
     scaled.CopyFrom(conv)
     scaled.input[1] = path
-    # Under the last node's name, whose readers then need not know.
+    # The bias takes the last node's name, so that its readers stay as they are.
     last = chain[-1][0].name
     nodes[last] = NodeDef(name=last, op="BiasAdd", input=[conv.name, bias])
     if not shift.any():
@@ -143,7 +142,7 @@ def _fold(conv, chain, kernel, path, nodes, weights):
 
 
 def _results_of_weights(graph):
-    """The names of operations on weights alone that are read by others."""
+    """The names of operations that depend only on weights and that other operations read."""
     with tf.Graph().as_default() as imported:
         tf.graph_util.import_graph_def(graph.definition, name="")
     fixed, read = set(graph.weights), {}
@@ -165,18 +164,18 @@ def _results_of_weights(graph):
 
 
 def _pruned(graph):
-    """The graph without identities and without what no output depends on."""
+    """Returns the graph without identities and without operations that no output depends on."""
     nodes = GraphView(graph).nodes
 
     def source(tensor):
         node = nodes[node_of(tensor)]
-        # One with control inputs, or that is one, orders other operations.
+        # An identity with control inputs, or used as one, orders other operations.
         if node.op not in _IDENTITIES or len(node.input) > 1 or tensor.startswith("^"):
             return tensor
         return source(node.input[0])
 
     outputs = {name: source(tensor) for name, tensor in graph.outputs.items()}
-    # A name without a number is a tensor where nodes read it, but an operation elsewhere.
+    # "name" means the tensor "name:0" in a node's inputs, but an operation elsewhere.
     outputs = {name: t if ":" in t else f"{t}:0" for name, t in outputs.items()}
     waiting, needed = [graph.input, *map(node_of, outputs.values())], {}
     while waiting:
@@ -193,7 +192,7 @@ def _pruned(graph):
 
 
 def _rewritten(graph, nodes: Mapping[str, NodeDef], weights: Mapping[str, np.ndarray]):
-    """The graph with other nodes and weights, and the same functions and versions."""
+    """Returns a graph of other nodes and weights, with the same functions and versions."""
     definition = tf.compat.v1.GraphDef()
     definition.CopyFrom(graph.definition)
     del definition.node[:]

@@ -1,10 +1,10 @@
-"""Asks a TensorFlow Serving server what image files show.
+"""Classifies image files with a TensorFlow Serving server.
 
 python client.py --host=localhost IMAGE...
 
-REST needs Python alone; --protocol=grpc also needs: pip install tensorflow-serving-api.
-Exits with 2 where flags or images are at fault, with 1 where the server is, and with 74 where
-what it prints cannot be written.
+REST needs only Python; --protocol=grpc also needs: pip install tensorflow-serving-api.
+Exit codes: 2 for wrong flags or images, 1 for a server that fails, 74 if the output cannot be
+written.
 """
 
 import argparse
@@ -25,36 +25,36 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 PORTS = {"rest": 8501, "grpc": 8500}
 SIGNATURE = "serving_bytes"
-# In one request; also max_batch_size of the server, which refuses more.
+# Images in one request; also the server's max_batch_size, which refuses more.
 MAX_IMAGES = 32
-# No image that a server takes is as large.
+# The server takes no image file of this size.
 MAX_IMAGE_BYTES = 2**28
-# About 32 answers of 20,000 classes.
+# Enough for 32 answers of about 20,000 probabilities each.
 MAX_ANSWER_BYTES = 2**26
-# Of what a server says is wrong.
+# Longer error messages of the server are cut.
 MAX_LETTERS = 300
 _OUTPUT_ERROR = 74  # EX_IOERR of sysexits.h
 
-# Names of classes and their probabilities, likeliest first.
+# Class names and their probabilities, likeliest first.
 Answer = list[tuple[str, float]]
-# Encoded image files to their answers, by one request.
+# From encoded image files to their answers, by one request.
 Predict = Callable[[Sequence[bytes]], list[Answer]]
 
 
 class ServerError(Exception):
-    """The server did not say what images show; the message goes on from its name."""
+    """The server gave no answer. The message continues a sentence that begins with its name."""
 
 
 class ImageError(Exception):
-    """An image cannot be read, or the server cannot use it; the message goes on from its path."""
+    """An image cannot be used. The message continues a sentence that begins with its path."""
 
 
 def over_rest(host: str, port: int, model: str, timeout_seconds: float) -> Predict:
-    """A function that asks over REST.
+    """Returns a function that sends requests over REST.
 
-    It raises ImageError where the server finds fault with what it was sent, and
-    ServerError where it is not reached, has not answered within `timeout_seconds`, or fails.
-    An answer may have `MAX_ANSWER_BYTES`.
+    It raises ImageError if the server refuses the images, and ServerError if the server cannot
+    be reached, does not answer within `timeout_seconds`, fails, or answers with more than
+    `MAX_ANSWER_BYTES`.
     """
     path = f"/v1/models/{urllib.parse.quote(model, safe='')}:predict"
 
@@ -79,7 +79,7 @@ def over_rest(host: str, port: int, model: str, timeout_seconds: float) -> Predi
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that ends with its timeout, also where something comes now and then."""
+    """A connection whose timeout limits the whole exchange, not each wait for data."""
 
     def connect(self):
         deadline = time.monotonic() + self.timeout
@@ -88,7 +88,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Socket(socket.socket):
-    """A connected socket; TimeoutError comes at the deadline, not after a time of silence."""
+    """A connected socket that raises TimeoutError at a deadline."""
 
     def __init__(self, connected, deadline):
         super().__init__(fileno=connected.detach())
@@ -132,7 +132,7 @@ def _list(value):
 
 
 def _read_answer(names, scores):
-    """Raises ValueError, TypeError or OverflowError where an answer is none."""
+    """Checks an answer; raises ValueError, TypeError or OverflowError."""
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError("classes must have names")
     if any(isinstance(score, bool | str) for score in scores):
@@ -141,12 +141,12 @@ def _read_answer(names, scores):
 
 
 def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predict:
-    """A function that asks over gRPC; it raises what that of `over_rest` does.
+    """Returns a function that sends requests over gRPC; it raises the errors of `over_rest`.
 
     Raises:
         ValueError: if tensorflow-serving-api is not installed.
     """
-    # Hides those of TensorFlow's start-up notices that can be hidden.
+    # Silences TensorFlow's start-up messages where possible.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import grpc
@@ -157,7 +157,7 @@ def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predi
             "--protocol=grpc needs tensorflow-serving-api: pip install tensorflow-serving-api. "
             f"Received: {error}"
         ) from error
-    # Asked directly, as over REST; and the probabilities of many classes may exceed 4 MB.
+    # No proxy, as over REST; and the probabilities of many classes may exceed gRPC's 4 MB.
     options = [
         ("grpc.enable_http_proxy", 0),
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
@@ -165,7 +165,7 @@ def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predi
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     channel = grpc.insecure_channel(address, options)
     service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    # Those that REST answers with "bad request".
+    # REST answers these with "bad request".
     refusals = {
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -201,23 +201,23 @@ def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predi
 
 
 def _shorten(message):
-    """One line, without the graph's names for its parts."""
+    """Returns one line, without the names of graph nodes."""
     line = " ".join(re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]", "", message).split())
     return line if len(line) <= MAX_LETTERS else f"{line[:MAX_LETTERS]}..."
 
 
 def classify(predict: Predict, paths: Iterable[str]) -> Iterator[tuple[str, Answer | ImageError]]:
-    """What image files show, many to a request.
+    """Classifies image files, many in a request.
 
-    Where a request is refused its images are sent one by one, so that one that is broken
-    does not stand in the way of the others.
+    If the server refuses a request, its images are sent again one by one, so that a broken
+    image does not keep the others from their answers.
 
     Args:
         predict: from `over_rest` or `over_grpc`.
         paths: JPEG or PNG files of any size.
 
     Yields:
-        Every path, with the classes from the likeliest on, or with what is wrong with it.
+        (path, answer) or (path, error) for every path.
 
     Raises:
         ServerError: if the server does not answer.
@@ -237,7 +237,7 @@ def classify(predict: Predict, paths: Iterable[str]) -> Iterator[tuple[str, Answ
 def _read_image(path):
     try:
         status = os.stat(path)
-        # Of a pipe or a device there may be no end. A folder has an error of its own.
+        # A pipe or a device may never end. Reading a folder fails by itself below.
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise ImageError("cannot be read: it is no regular file")
         if status.st_size > MAX_IMAGE_BYTES:
@@ -264,12 +264,12 @@ def _ask(predict, files):
 
 
 def printable(text: str) -> str:
-    """A text in one line, in which nothing steers the terminal."""
+    """Returns the text in one line, with control characters escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _exported_model():
-    """The model's name, where this file lies beside the models.config of an export."""
+    """The model's name in the models.config beside this file; None without one."""
     config = pathlib.Path(__file__).with_name("models.config")
     found = re.search(r'name: "(.*)"', config.read_text()) if config.is_file() else None
     return found and found[1]
@@ -287,7 +287,7 @@ def _whole(low, high):
 
 def _parse(arguments):
     model = _exported_model()
-    parser = argparse.ArgumentParser(description="Asks a TensorFlow Serving server about images.")
+    parser = argparse.ArgumentParser(description="Classifies images with TensorFlow Serving.")
     parser.add_argument("--host", default="localhost", help="name or address of the server")
     parser.add_argument("--port", type=_whole(1, 65535), help="default: 8501 for rest, 8500 grpc")
     parser.add_argument("--protocol", default="rest", choices=PORTS, help="default: rest")
@@ -295,16 +295,19 @@ def _parse(arguments):
         "--model",
         default=model,
         required=model is None,
-        help="name on the server; default: that of the export this file lies in",
+        help="name on the server; default: that in the models.config beside this file",
     )
     parser.add_argument(
-        "--top_k", type=_whole(1, 1000), default=5, help="at most what it returns; default: 5"
+        "--top_k",
+        type=_whole(1, 1000),
+        default=5,
+        help="classes to print; default: 5",
     )
     parser.add_argument(
         "--timeout_seconds",
         type=_whole(1, 86400),
         default=60,
-        help="for each answer, of at most 32 images; default: 60",
+        help="limit for each answer, of at most 32 images; default: 60",
     )
     parser.add_argument("images", nargs="+", help="JPEG or PNG files of any size")
     return parser.parse_args(arguments)
@@ -317,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options):
-    """The exit code, once all images have been asked about."""
+    """Classifies all images and returns the exit code."""
     connect = {"rest": over_rest, "grpc": over_grpc}[options.protocol]
     port = options.port or PORTS[options.protocol]
     exit_code = 0
@@ -345,10 +348,10 @@ def _fail(message):
 
 
 def survive(run: Callable[[], int]) -> int:
-    """The exit code of a program: the one that `run` returns, if its output can be written.
+    """Runs a program and returns its exit code: that of `run`, 74 or 130.
 
-    A reader of the output that has had enough, as `head` has, is no error. Where the output
-    cannot be written the exit code is 74, after Ctrl-C 130.
+    74 means that the output cannot be written, 130 Ctrl-C. A reader that closes the pipe, as
+    `head` does, is no error.
     """
     exit_code = 0
     for stream in (sys.stdout, sys.stderr):
@@ -371,7 +374,7 @@ def survive(run: Callable[[], int]) -> int:
 
 
 def _drop_output():
-    """Sends what is still buffered nowhere; it would fail once more as Python ends."""
+    """Discards buffered output, which would fail again when Python ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

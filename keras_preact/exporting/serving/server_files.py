@@ -1,4 +1,4 @@
-"""What it takes to serve an export with TensorFlow Serving, and to ask it."""
+"""Files that serve an export with TensorFlow Serving, and requests to the server."""
 
 import base64
 import csv
@@ -11,37 +11,46 @@ import shlex
 import textwrap
 
 import numpy as np
+from etils import epath
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_preact.exporting.serving import client
 
-# The release of TensorFlow that exports.
+# Named after the TensorFlow release that writes the exports.
 IMAGE = "tensorflow/serving:2.21.0"
 
 BATCHING_PARAMETERS = f"""\
-# For a CPU. An image waits for no other: those that arrive while all threads are busy are
+# For a CPU. No image waits for another one: images that arrive while all threads are busy are
 # computed together. The price: an image file that cannot be decoded fails its whole batch.
 batch_timeout_micros {{ value: 0 }}
 
-# A larger request is refused. The warm-up requests are as large: with a smaller value the
+# A larger request is refused. The warm-up requests have this size: with a smaller value the
 # server does not load the model.
 max_batch_size {{ value: {client.MAX_IMAGES} }}
 
-# Beyond these it refuses requests at once, rather than let them wait until they time out.
+# With more batches in the queue the server refuses requests at once, instead of letting them
+# wait until they time out.
 max_enqueued_batches {{ value: 100 }}
 
-# num_batch_threads: one for each CPU core unless given.
-# allowed_batch_sizes: none, as it would fill batches up with copies, and a CPU takes as long
+# num_batch_threads: by default one for each CPU core.
+# allowed_batch_sizes: not set, as it would fill batches up with copies, and a CPU takes as long
 # for a copy as for an image.
 """
 
 
+def write(folder: epath.Path, model_name: str, image: np.ndarray, image_bytes: bytes) -> None:
+    """Writes `files` into a folder that does not exist yet."""
+    folder.mkdir()
+    for name, contents in files(model_name, image, image_bytes).items():
+        (folder / name).write_bytes(contents)
+
+
 def files(model_name: str, image: np.ndarray, image_bytes: bytes) -> dict[str, bytes]:
-    """The files of an export's folder `serving`.
+    """Returns the files of an export's folder `serving`.
 
     Args:
-        model_name: under which the server knows the model: letters, digits, ".", "_", "-".
+        model_name: the name on the server: letters, digits, ".", "_", "-".
         image: uint8 (height, width, channels), for `request_images.json`.
         image_bytes: a JPEG file, for `request_bytes.json` and as `example.jpg`.
 
@@ -64,7 +73,7 @@ def files(model_name: str, image: np.ndarray, image_bytes: bytes) -> dict[str, b
 
 
 def docker_command(model_name: str, output_dir: str | os.PathLike) -> str:
-    """The shell command that serves an export, on port 8500 over gRPC and 8501 over REST.
+    """Returns the shell command that serves an export: gRPC on port 8500, REST on 8501.
 
     Args:
         model_name: as for `files`.
@@ -75,11 +84,11 @@ def docker_command(model_name: str, output_dir: str | os.PathLike) -> str:
     """
     folder = _container_folder(model_name)
     mount = io.StringIO()
-    # docker reads it as a row of CSV; paths may hold commas, and colons, which -v splits at.
+    # docker reads --mount as a row of CSV, so paths may hold commas. -v would split at colons.
     csv.writer(mount, lineterminator="").writerow(
         ["type=bind", f"source={os.path.abspath(output_dir)}", f"target={folder}", "readonly"]
     )
-    # The image's own entrypoint is a shell, which keeps signals from the server.
+    # The image's own entrypoint is a shell, which does not pass signals on to the server.
     return shlex.join(
         [
             *("docker", "run", "--rm", "--init", "-p", "8500:8500", "-p", "8501:8501"),
@@ -90,7 +99,7 @@ def docker_command(model_name: str, output_dir: str | os.PathLike) -> str:
 
 
 def server_flags(folder: str, grpc_port: int = 8500, rest_port: int = 8501) -> list[str]:
-    """The flags with which tensorflow_model_server serves an export that lies in a folder."""
+    """The flags of tensorflow_model_server that serve the export in a folder."""
     return [
         f"--port={grpc_port}",
         f"--rest_api_port={rest_port}",
@@ -101,7 +110,7 @@ def server_flags(folder: str, grpc_port: int = 8500, rest_port: int = 8501) -> l
 
 
 def check_model_name(model_name: str) -> None:
-    """Raises ValueError for a name that cannot be part of an address and a path."""
+    """Raises ValueError for a name that cannot be part of a URL and a path."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model_name):
         raise ValueError(
             "model_name must begin with a letter or digit and hold only letters, digits, "
@@ -126,13 +135,14 @@ def _models_config(model_name):
 
 def _compose(model_name):
     folder = _container_folder(model_name)
-    # All that the image has to ask a server with.
+    # The image has bash, but no curl. With its quotes, "AVAILABLE" is not found in "UNAVAILABLE".
     check = (
         "exec 3<>/dev/tcp/127.0.0.1/8501; "
-        rf"printf 'GET /v1/models/{model_name} HTTP/1.0\r\n\r\n' >&3; grep -q AVAILABLE <&3"
+        rf"printf 'GET /v1/models/{model_name} HTTP/1.0\r\n\r\n' >&3; "
+        "grep -q '\"AVAILABLE\"' <&3"
     )
     return textwrap.dedent(f"""\
-        # docker compose up, in this folder.
+        # In this folder: docker compose up
         services:
           serving:
             image: {IMAGE}

@@ -1,4 +1,4 @@
-"""Requests that TensorFlow Serving sends to itself when it loads a model."""
+"""Warm-up requests, which TensorFlow Serving answers when it loads a model."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from keras_preact.exporting.serving.client import MAX_IMAGES
 
-# Where the server looks for it.
+# The server looks for it there.
 FILE = "assets.extra/tf_serving_warmup_requests"
 
 
@@ -23,18 +23,18 @@ def write(
 ) -> None:
     """Writes warm-up requests into a version of a SavedModel.
 
-    The server computes them before it answers others, so that no client waits for what
-    TensorFlow does in a first computation, and the memory of a full batch is known to be
-    there. It serves no version that fails in one of them.
+    The server answers them before all others. No client then waits for TensorFlow's slow first
+    computation, and the memory of a full batch is known to suffice. A version that fails on
+    one of them is not served.
 
     Args:
         version: the folder with saved_model.pb. Every signature takes one input, either
             images (batch, height, width, channels) or image files, strings (batch,).
-        model_name: under which it will be served.
-        image: one image (height, width, channels), uint8.
+        model_name: the name on the server.
+        image: one image, uint8 (height, width, channels).
         image_bytes: one image file.
-        batch_sizes: of the requests to each signature. At most `max_batch_size` of the
-            server; in all it takes no more than 1,000 requests.
+        batch_sizes: the sizes of the requests to each signature, at most the server's
+            `max_batch_size`. The server takes at most 1,000 requests in all.
     """
     version = epath.Path(version)
     file = version / FILE
@@ -58,5 +58,5 @@ def _signatures(version):
     saved_model = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
     [graph] = saved_model.meta_graphs
     definitions = graph.signature_def.items()
-    # TensorFlow lists the initialization among the signatures; it takes nothing.
+    # TensorFlow lists the initialization among the signatures; it has no inputs.
     return sorted((name, definition) for name, definition in definitions if definition.inputs)

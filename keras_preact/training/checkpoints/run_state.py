@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_preact.training.steps.train_step import REPORT
 
 # Names in checkpoints that differ from the fields here, as earlier versions wrote them.
-_STORED = {"reshuffles": "restarts"}
+_STORED = {"reshuffles": "restarts", "step_metrics": "reports"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RunState:
         best_accuracy: of all evaluations; -1 before the first.
         evaluated: whether the evaluation due after this step, if one is, has been made.
         csv_bytes: length of metrics.csv.
-        reports: of the steps since the last evaluation, float64 (steps, len(REPORT)).
+        step_metrics: of the steps since the last evaluation, float64 (steps, len(REPORT)).
         replica_statistics: the statistics of BN of each replica, where there are
             several: float32 (replicas, values).
     """
@@ -37,7 +37,7 @@ class RunState:
     best_accuracy: float = -1.0
     evaluated: bool = True
     csv_bytes: int = 0
-    reports: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(REPORT))))
+    step_metrics: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(REPORT))))
     replica_statistics: np.ndarray = dataclasses.field(
         default_factory=lambda: np.zeros((0, 0), np.float32)
     )
@@ -61,5 +61,5 @@ class RunState:
         for name, variable in variables.items():
             array = variable.numpy()
             values[name] = array if array.ndim == 2 else array.tolist()
-        reshuffles = tuple(values.pop(_STORED["reshuffles"]))
-        return cls(**values, reshuffles=reshuffles)
+        values = {name: values[_STORED.get(name, name)] for name in cls.__dataclass_fields__}
+        return cls(**{**values, "reshuffles": tuple(values["reshuffles"])})

@@ -5,11 +5,18 @@ import re
 
 import tensorflow as tf
 
+from keras_preact.support.machine import has_bfloat16
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import EXAMPLE, Cluster
 
 # XLA's compile time grows faster than linearly with the number of operations.
 DEEPEST_FOR_XLA = 200
+
+_BFLOAT16_ON_CPU = {
+    True: "mixed_bfloat16 is faster here, as it has bfloat16 instructions",
+    False: "it has no bfloat16 instructions, with which mixed_bfloat16 would be faster",
+    None: "mixed_bfloat16 is faster where it has bfloat16 instructions",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +25,11 @@ class Machine:
 
     Args:
         gpus: the compute capability of each GPU, such as (8, 0); None where it is unknown.
+        has_bfloat16: whether the processor computes in bfloat16; None where it is unknown.
     """
 
     gpus: tuple[tuple[int, int] | None, ...] = ()
+    has_bfloat16: bool | None = None
 
     @classmethod
     def here(cls) -> "Machine":
@@ -28,7 +37,8 @@ class Machine:
         details = map(
             tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU")
         )
-        return cls(tuple(gpu.get("compute_capability") for gpu in details))
+        gpus = tuple(gpu.get("compute_capability") for gpu in details)
+        return cls(gpus, has_bfloat16())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +167,7 @@ def _precision(wish, devices, machine):
         slow = wish == "mixed_float16" and devices[0].startswith("CPU")
         return wish, "as given; processors compute it slowly" if slow else "as given"
     if devices[0].startswith("CPU"):
-        return "float32", "CPU; mixed_bfloat16 is faster where it has bfloat16 instructions"
+        return "float32", f"CPU; {_BFLOAT16_ON_CPU[machine.has_bfloat16]}"
     capabilities = [machine.gpus[int(device.partition(":")[2])] for device in devices]
     if all(capability and capability >= (8, 0) for capability in capabilities):
         return "mixed_bfloat16", "the GPUs have bfloat16 units"

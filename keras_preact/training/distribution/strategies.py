@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,20 @@ import tensorflow as tf
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import Cluster, WorkerLostError
 from keras_preact.training.distribution.compute_plan import ComputePlan, Machine, make_compute_plan
+
+
+class Devices(NamedTuple):
+    """The devices of a run, over all its processes.
+
+    Args:
+        plan: how the run computes.
+        strategy: over whose replicas a batch is spread.
+        writes: whether this process writes the files of the run: one does.
+    """
+
+    plan: ComputePlan
+    strategy: tf.distribute.Strategy
+    writes: bool
 
 
 def make_strategy(plan: ComputePlan, cluster: Cluster | None = None) -> tf.distribute.Strategy:
@@ -65,7 +80,7 @@ def prepared(
     config: TrainConfig,
     cluster: Cluster | None = None,
     agree: Callable[[ComputePlan], None] = lambda plan: None,
-) -> Iterator[tuple[ComputePlan, tf.distribute.Strategy]]:
+) -> Iterator[Devices]:
     """Decides, and sets the precision for as long as the context lasts.
 
     Determinism, once switched on, lasts as long as the process.
@@ -77,7 +92,7 @@ def prepared(
             once all have come to the same.
 
     Yields:
-        The plan and its strategy.
+        The devices.
 
     Raises:
         ValueError: if what config wishes cannot be had here; or as agree does.
@@ -92,7 +107,7 @@ def prepared(
     keras.config.set_dtype_policy(plan.precision)
     try:
         with _telling_lost_workers(cluster):
-            yield plan, strategy
+            yield Devices(plan, strategy, cluster is None or cluster.is_chief)
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -146,3 +161,20 @@ def _telling_lost_workers(cluster):
             f"Lost {who}: it has ended or cannot be reached. Its own output says why. Start all "
             f"workers again, with --resume.{says}"
         ) from error
+
+
+def all_reduce(
+    operation: tf.distribute.ReduceOp, values: Sequence[tf.Tensor | tf.Variable]
+) -> list[tf.Tensor]:
+    """Sums or means of each of the values over all replicas, exchanged in a row.
+
+    To be called in a replica context.
+
+    Args:
+        operation: SUM or MEAN.
+        values: of one dtype and of known shapes.
+    """
+    row = tf.concat([tf.reshape(value, [-1]) for value in values], axis=0)
+    row = tf.distribute.get_replica_context().all_reduce(operation, row)
+    parts = tf.split(row, [value.shape.num_elements() for value in values])
+    return [tf.reshape(part, value.shape) for part, value in zip(parts, values, strict=True)]

@@ -1,4 +1,4 @@
-"""Telling the user how a run is going: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import datetime
 import math
@@ -13,13 +13,13 @@ from keras_preact.training.steps.step_metrics import Means
 
 
 class Progress:
-    """Shows each log interval, counts training time, and prints lines beside the bar.
+    """Shows each log interval and measures throughput.
 
     Args:
-        start_step: the step that training starts or goes on from.
-        train_steps: the step it ends at.
+        start_step: steps taken before.
+        train_steps: the last step.
         global_batch_size: images in a step.
-        quiet: shows nothing.
+        quiet: whether to show nothing.
     """
 
     def __init__(
@@ -31,8 +31,9 @@ class Progress:
             dynamic_ncols=True,
             disable=quiet or not sys.stderr.isatty(),
             # Narrow, so that the figures fit on a line of 80 characters.
-            bar_format="{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}",
+            bar_format="{percentage:3.0f}%|{bar:5}| {n_fmt}/{total_fmt}{postfix}",
         )
+        self._bar.set_postfix_str("compiling the first step")
         self._train_steps = train_steps
         self._quiet = quiet
         self._batch_size = global_batch_size
@@ -41,12 +42,12 @@ class Progress:
         self._past_images, self._past_seconds = 0, 0.0
 
     def advance(self, steps: int) -> None:
-        """Further steps have been taken."""
+        """Counts further steps."""
         self._bar.update(steps)
         self._images += steps * self._batch_size
 
     def restart_clock(self) -> None:
-        """What has been done since the last interval was not training, or not typical of it."""
+        """Excludes the time since the last interval from throughput."""
         self._images = 0
         self._since = time.perf_counter()
 
@@ -56,9 +57,9 @@ class Progress:
         """Shows the steps since the last interval.
 
         Returns:
-            Their images per second, and the share of the time spent waiting for input;
-            both 0 where all of them lie before the clock was last restarted. The share is
-            NaN where it was not measured.
+            Their images per second, and the fraction of the time spent waiting for input;
+            both 0 if the clock was restarted after all of them. The fraction is NaN if it
+            was not measured.
         """
         seconds = time.perf_counter() - self._since
         rate = self._images / seconds
@@ -76,7 +77,7 @@ class Progress:
         if not self._bar.disable:
             self._bar.set_postfix_str(
                 f"loss {means.loss:.4f} acc {means.accuracy:.1%} lr {learning_rate:.4g} "
-                f"{rate:,.0f} img/s {eta}"
+                f"{rate:,.0f} img/s {eta} left"
             )
         elif show and not self._quiet:
             say(
@@ -86,13 +87,13 @@ class Progress:
         return rate, waiting
 
     def mean_rate(self) -> float:
-        """Images per second over the intervals since the last call; 0 where there were none."""
+        """Returns images per second over the intervals since the last call; 0 without any."""
         rate = self._past_images / self._past_seconds if self._past_images else 0.0
         self._past_images, self._past_seconds = 0, 0.0
         return rate
 
     def set_back(self, step: int) -> None:
-        """The run goes on from an earlier step."""
+        """Goes back to an earlier step."""
         self._bar.n = step
         self._bar.refresh()
         self.restart_clock()

@@ -1,22 +1,22 @@
-"""What a run shows and leaves: lines, metrics, pictures, checkpoints. One process writes."""
+"""Lines, metrics and pictures of a run, from one of its processes."""
 
-import contextlib
-import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from keras_preact.data import Dataset
+from keras_preact.data import Dataset, DatasetInfo
 from keras_preact.support.console import say
 from keras_preact.support.plotting import positive
 from keras_preact.support.text import markdown
-from keras_preact.training.checkpoints.checkpoint import Checkpoints
-from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.reporting import curves, metrics_file, pictures, propagation_file
-from keras_preact.training.reporting import propagation_figure as propagation_pictures
+from keras_preact.training.reporting import (
+    figures,
+    metrics_file,
+    propagation_figure,
+    propagation_file,
+)
 from keras_preact.training.reporting.progress import Progress
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.evaluation import Evaluation
@@ -24,69 +24,66 @@ from keras_preact.training.steps.step_metrics import Means
 
 
 class Writer:
-    """Writes the files of a run, or nothing at all.
+    """Shows a run and writes its files but for checkpoints; `begin` comes first.
 
     Args:
         folder: of the run.
-        checkpoints: of the run.
         config: of the run.
-        data: that it trains on.
+        info: of its data.
         title: above its pictures.
-        writes: False in every process but one.
+        writes: whether this process shows and writes anything.
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        checkpoints: Checkpoints,
-        config: TrainConfig,
-        data: Dataset,
-        title: str,
-        writes: bool = True,
+        self, folder: RunFolder, config: TrainConfig, info: DatasetInfo, title: str, writes: bool
     ):
-        self.folder, self.config, self.title, self.writes = folder, config, title, writes
-        self._checkpoints, self._info = checkpoints, data.info
+        self._folder, self._config, self._info = folder, config, info
+        self._title, self._writes = title, writes
         self._log = self._propagation = self._progress = None
+        self._started = self._earlier_seconds = 0.0
 
     def line(self, text: str) -> None:
         """Prints a line that stays."""
-        if self.writes:
+        if self._writes:
             say(text)
 
-    @contextlib.contextmanager
-    def writing(self, run_state: RunState, train_steps: int) -> Iterator[None]:
-        """The time of training, from a run_state on."""
-        self._started = time.perf_counter()
-        batch_size = self.config.global_batch_size
-        self._progress = Progress(run_state.step, train_steps, batch_size, quiet=not self.writes)
-        self._open_log(run_state)
-        try:
-            yield
-        finally:
-            self._progress.close()
-            if self._log is not None:
-                self._log.close()
+    def begin(self, step: int, csv_bytes: int, train_steps: int) -> None:
+        """Goes on after a step, as at the start or after a rollback.
 
-    def set_back(self, run_state: RunState) -> None:
-        """The run goes on from an earlier run_state."""
-        self._progress.set_back(run_state.step)
+        Args:
+            step: steps taken; what was written of later ones is dropped.
+            csv_bytes: the length that metrics.csv then had.
+            train_steps: the last step.
+        """
+        first = self._progress is None
+        if first:
+            quiet = not self._writes
+            self._progress = Progress(step, train_steps, self._config.global_batch_size, quiet)
+            self._started = time.perf_counter()
+        else:
+            self._progress.set_back(step)
+        if not self._writes:
+            return
+        folder = self._folder
         if self._log is not None:
             self._log.close()
-        self._open_log(run_state)
-
-    def _open_log(self, run_state):
-        if not self.writes:
-            return
-        start = run_state.step
-        self._log = metrics_file.MetricsLog(self.folder.metrics, self.folder.tensorboard, start)
-        if start and len(self._log.csv()) != run_state.csv_bytes:
+        self._log = metrics_file.MetricsLog(folder.metrics, folder.tensorboard, step)
+        if first and self._log.rows:
+            self._earlier_seconds = self._log.rows[-1].elapsed_seconds
+        if step and len(self._log.csv()) != csv_bytes:
             self.line(
-                f"{self.folder.metrics} is not as this run left it after step {start:,}: its rows "
-                "up to that step are kept as they are."
+                f"{folder.metrics} is not as this run left it after step {step:,}: its rows up to "
+                "that step are kept as they are."
             )
-        path = self.folder.propagation
-        self._propagation = propagation_file.PropagationWriter(path)
-        self._try(path, self._propagation.drop_after, start)
+        self._propagation = propagation_file.PropagationWriter(folder.propagation)
+        self._try(folder.propagation, self._propagation.drop_after, step)
+
+    def close(self) -> None:
+        """Closes the files and the progress bar."""
+        if self._progress is not None:
+            self._progress.close()
+        if self._log is not None:
+            self._log.close()
 
     def advance(self, steps: int) -> None:
         """Further steps have been taken."""
@@ -98,12 +95,12 @@ class Writer:
 
     def example(self, data: Dataset, start: int) -> None:
         """One augmented batch, as the first step sees it, to TensorBoard."""
-        if not self.writes:
+        if not self._writes:
             return
-        options = {"seed": self.config.seed, "augmentation": self.config.augmentation}
-        batches = data.train(pictures.MOST_IMAGES, **options)
+        options = {"seed": self._config.seed, "augmentation": self._config.augmentation}
+        batches = data.train(figures.MOST_IMAGES, **options)
         images, labels = next(iter(batches))
-        png = pictures.batch(images.numpy(), labels.numpy(), self._info.class_names)
+        png = figures.batch(images.numpy(), labels.numpy(), self._info.class_names)
         self._log.picture("train", start, "augmented_images", png)
 
     def log(
@@ -118,7 +115,7 @@ class Writer:
         if means is None:
             return
         speed, waiting = self._progress.interval(done, means, learning_rate, show)
-        if not self.writes:
+        if not self._writes:
             return
         self._log.train(
             done,
@@ -137,9 +134,9 @@ class Writer:
     ) -> None:
         """An evaluation, and the training since the one before: a row, written by `save`."""
         speed = self._progress.mean_rate()
-        if not self.writes:
+        if not self._writes:
             return
-        epoch = done * self.config.global_batch_size / self._info.train_count
+        epoch = done * self._config.global_batch_size / self._info.train_count
         row = metrics_file.Row(
             step=done,
             epoch=epoch,
@@ -149,7 +146,7 @@ class Writer:
             eval_accuracy=evaluation.accuracy,
             learning_rate=learning_rate,
             images_per_second=speed,
-            elapsed_seconds=time.perf_counter() - self._started,
+            elapsed_seconds=self._earlier_seconds + time.perf_counter() - self._started,
         )
         self._log.add(row)
         self.line(
@@ -157,30 +154,20 @@ class Writer:
             f"loss {means.loss:.4f}; evaluation {evaluation}"
         )
 
-    def save(self, run_state: RunState, best: bool) -> None:
-        """Copies the state, and saves it with the rows of metrics_file.csv in the background.
+    def metrics_csv(self) -> bytes:
+        """What metrics.csv is to hold; nothing where this process writes nothing."""
+        return self._log.csv() if self._writes else b""
 
-        Raises:
-            SaveError: if an earlier save failed.
-        """
-        if not self.writes:
-            return
-        log, text = self._log, self._log.csv()
-        self._checkpoints.save(
-            dataclasses.replace(run_state, csv_bytes=len(text)),
-            best,
-            # In this order: killed in between, the run would take these steps again and
-            # write the row anew.
-            before=lambda: log.write_csv(text),
-            after=self.folder.forget_aside if run_state.best_accuracy >= 0 else lambda: None,
-        )
+    def write_metrics(self, data: bytes) -> None:
+        """Writes metrics.csv; data is what `metrics_csv` gave."""
+        self._log.write_csv(data)
 
     def curves(self, drop_steps: Sequence[int]) -> None:
         """curves.png; a picture that cannot be written does not end a run."""
-        if not self.writes:
+        if not self._writes:
             return
-        path = self.folder.curves
-        self._try(path, curves.plot, self._log.rows, self.title, path, drop_steps)
+        path = self._folder.curves
+        self._try(path, figures.curves, self._log.rows, self._title, path, drop_steps)
 
     def has_propagation(self, done: int) -> bool:
         """Whether signal and gradient after so many steps have been recorded."""
@@ -191,18 +178,18 @@ class Writer:
 
         What cannot be written does not end a run.
         """
-        self._try(self.folder.propagation, self._propagation.add, record)
+        self._try(self._folder.propagation, self._propagation.add, record)
         for name in ("gradient_norm", "shortcut_norm", "residual_norm"):
             norms = positive(getattr(record.backward, name))
             logarithms = np.log10(norms[~np.isnan(norms)])
             if logarithms.size:
                 self._log.histogram("train", record.step, f"propagation/{name}", logarithms)
-        title = f"{self.title}, after step {record.step:,}"
-        png = propagation_pictures.gradient(record.backward, title)
+        title = f"{self._title}, after step {record.step:,}"
+        png = propagation_figure.gradient(record.backward, title)
         self._log.picture("train", record.step, "propagation/gradient", png)
 
     def _try(self, path, write, *arguments):
-        self.folder.check_ours()
+        self._folder.check_ours()
         try:
             write(*arguments)
         except OSError as error:
@@ -210,10 +197,10 @@ class Writer:
 
     def confusion(self, done: int, evaluation: Evaluation) -> None:
         """Confusion matrix and accuracy of each class, to TensorBoard."""
-        if not self.writes:
+        if not self._writes:
             return
         names = self._info.class_names
-        png = pictures.confusion(evaluation.confusion, names, f"evaluation after step {done:,}")
+        png = figures.confusion(evaluation.confusion, names, f"evaluation after step {done:,}")
         self._log.picture("eval", done, "confusion", png)
         counts = np.sum(evaluation.confusion, axis=1)
         lines = [

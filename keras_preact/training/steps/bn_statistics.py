@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
-from keras_preact.training.distribution.all_reduce import all_reduce
+from keras_preact.training.distribution.strategies import all_reduce
 from keras_preact.training.steps.train_state import TrainState
 
 

@@ -31,12 +31,12 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Shard of right answers, 0 to 1."""
+        """Fraction of the images classified correctly, 0 to 1."""
         return float(np.trace(self.confusion) / self.count)
 
     @property
     def class_accuracies(self) -> np.ndarray:
-        """Shard of right answers among the images of each class; NaN where it has none."""
+        """Fraction of each class's images classified correctly; NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             return np.diag(self.confusion) / self.confusion.sum(axis=1)
 

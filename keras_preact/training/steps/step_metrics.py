@@ -38,7 +38,7 @@ class Means:
     wait_seconds: float
 
 
-class Reports:
+class StepMetrics:
     """The reports of a `TrainStep`, step by step.
 
     Args:

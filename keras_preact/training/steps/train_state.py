@@ -16,18 +16,24 @@ class TrainState:
     Create it in the scope of the strategy: each replica then has its own copy of all.
 
     Args:
-        model: a built model.
-        optimizer: built for the model's trainable variables.
+        network: a built model.
+        optimizer: built for the network's trainable variables.
         ema_decay: of the averaged weights; None for none.
+        shares_traces: whether equal units share one trace; see `models.trace_sharing`.
+
+    Attributes:
+        model: to train with; the network itself where traces are not shared.
     """
 
     def __init__(
         self,
-        model: keras.Model,
+        network: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         ema_decay: float | None = None,
+        shares_traces: bool = False,
     ):
-        self.model = model
+        self.network = network
+        self.model = model = share_traces(network) if shares_traces else network
         self.optimizer = optimizer
         self.ema_decay = ema_decay
         self.loss_scale = LossScale()
@@ -100,18 +106,17 @@ class TrainState:
 
 
 def make_state(
-    config: TrainConfig, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    config: TrainConfig, network: keras.Model, optimizer: keras.optimizers.Optimizer
 ) -> TrainState:
     """The state of a run, in the scope of its strategy.
 
     Args:
         config: of the run.
-        model: built.
-        optimizer: built for the model's trainable variables.
+        network: built.
+        optimizer: built for the network's trainable variables.
     """
     # Replicas cannot exchange statistics from inside another function.
-    model = model if config.sync_bn else share_traces(model)
-    return TrainState(model, optimizer, config.ema_decay)
+    return TrainState(network, optimizer, config.ema_decay, shares_traces=not config.sync_bn)
 
 
 def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.distribution.all_reduce import all_reduce
 from keras_preact.training.distribution.compute_plan import ComputePlan
+from keras_preact.training.distribution.strategies import all_reduce
 from keras_preact.training.steps.loss import correct, cross_entropy, mix, mixing_weight
 from keras_preact.training.steps.train_state import TrainState
 

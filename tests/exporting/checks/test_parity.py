@@ -1,6 +1,7 @@
-"""Comparisons of answers and of times, with functions in the place of models."""
+"""Comparisons of answers and times of functions that stand for models."""
 
 import math
+import time
 import types
 
 import numpy as np
@@ -18,7 +19,7 @@ def probabilities(count=11, seed=0):
 
 
 def batches(count, size, labels=None):
-    """As of `Dataset.eval`: an image's first pixel is its position; the filling is image 0."""
+    """Batches of `Dataset.eval`: an image's pixel is its position; padding is image 0."""
     labels = np.zeros(count, np.int32) if labels is None else labels
     for start in range(0, count, size):
         positions = np.arange(start, start + size)
@@ -29,14 +30,14 @@ def batches(count, size, labels=None):
 
 
 def from_table(table):
-    """A model that knows what to say of each image."""
+    """A model that looks its answers up in a table."""
     return lambda images: table[images[:, 0, 0, 0]]
 
 
 def compared(tables, labels=None, size=4):
     predictors = {name: from_table(table) for name, table in tables.items()}
     count = len(tables["keras"])
-    return parity.compare(predictors, "keras", batches(count, size, labels))
+    return parity.compare(predictors, "keras", batches(count, size, labels), "image {}".format)
 
 
 @pytest.mark.parametrize("size", [1, 4, 11, 32])
@@ -49,7 +50,7 @@ def test_figures_are_numpys_over_all_images_however_they_are_batched(size):
     assert got.images == 11
     assert got.max_difference == difference.max()
     assert got.mean_difference == pytest.approx(difference.mean(), rel=1e-5)
-    assert got.worst_image == difference.max(axis=1).argmax()
+    assert got.worst_image == f"image {difference.max(axis=1).argmax()}"
     assert got.accuracy == pytest.approx(np.mean(taken == labels))
     assert got.agreement == pytest.approx(np.mean(taken == tables["keras"].argmax(1)))
 
@@ -71,7 +72,7 @@ def test_what_is_not_finite_is_infinitely_different_and_the_image_is_known(value
     tables[broken][7, 2] = value
     got = compared(tables)["file"]
     assert got.max_difference == math.inf
-    assert got.worst_image == 7
+    assert got.worst_image == "image 7"
 
 
 def test_the_filling_of_the_last_batch_does_not_count():
@@ -91,7 +92,7 @@ def test_batches_of_a_data_set_are_taken_as_they_come():
 
     indices = np.arange(3, 360, 17)
     stream = digits.eval(8, indices=indices).as_numpy_iterator()
-    got = parity.compare({"keras": predict}, "keras", stream)["keras"]
+    got = parity.compare({"keras": predict}, "keras", stream, str)["keras"]
     images, labels = digits.eval_source.images[indices], digits.eval_source.labels[indices]
     expected = images.reshape(len(indices), -1).sum(1) % 10 == labels
     assert got.images == len(indices) == 21
@@ -103,13 +104,12 @@ def test_batches_of_a_data_set_are_taken_as_they_come():
 def clock(monkeypatch):
     """Time that passes only while a model computes."""
     clock = types.SimpleNamespace(now=0.0, calls=[])
-    monkeypatch.setattr(parity.time, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(parity, "_ROUND_SECONDS", 1.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
     return clock
 
 
 def timed(clock, name, seconds):
-    """A model that takes so long, by the size of the batch; the first call takes an hour more."""
+    """A model that takes seconds(batch size), and an hour more on its first call for a size."""
     known = set()
 
     def predict(images):
@@ -128,7 +128,7 @@ def test_speed_is_that_of_one_image_and_of_batches_of_32_once_all_is_warm(clock)
         "slow": timed(clock, "slow", lambda size: 0.3 + 0.01 * size),
         "fast": timed(clock, "fast", lambda size: 0.002 * size),
     }
-    speeds = parity.measure_speed(predictors, IMAGE)
+    speeds = parity.measure_speed(predictors, IMAGE, round_seconds=1.0)
     assert {size for _, size in clock.calls} == {1, 32}
     assert speeds["slow"].latency_milliseconds == pytest.approx(310)
     assert speeds["slow"].throughput_images_per_second == pytest.approx(32 / 0.62)
@@ -145,16 +145,17 @@ def test_a_disturbance_in_one_round_falls_on_all_and_moves_no_median(clock):
     predictors = {name: timed(clock, name, seconds) for name in ("one", "other")}
     for predict in predictors.values():
         predict(np.zeros(1)), predict(np.zeros(32))
-    speeds = parity.measure_speed(predictors, IMAGE)
+    speeds = parity.measure_speed(predictors, IMAGE, round_seconds=1.0)
     for speed in speeds.values():
         assert speed.latency_milliseconds == pytest.approx(50)
-    # In turn, and not one model after the other.
+    # The models take turns.
     turns = [name for n, (name, _) in enumerate(clock.calls) if clock.calls[n - 1][0] != name]
     assert turns.count("one") >= 3
 
 
 def test_a_model_that_takes_longer_than_a_round_is_timed_all_the_same(clock):
-    speeds = parity.measure_speed({"slow": timed(clock, "slow", lambda size: 7 * size)}, IMAGE)
+    slow = timed(clock, "slow", lambda size: 7 * size)
+    speeds = parity.measure_speed({"slow": slow}, IMAGE, round_seconds=1.0)
     assert speeds["slow"].latency_milliseconds == 7000
-    # Of each size, a call to warm up and one that counts, three times.
+    # For each batch size a warm-up call and a timed one, three times.
     assert len(clock.calls) == 12

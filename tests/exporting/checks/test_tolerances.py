@@ -1,5 +1,6 @@
-"""What an export may differ by, and what becomes of one that differs more."""
+"""Tolerances of an export, and the end of an export that exceeds one."""
 
+import contextlib
 import dataclasses
 import fractions
 import math
@@ -15,9 +16,11 @@ from small_exports import (
     load_data,
     saved_model_probabilities,
     tree,
+    when_said,
 )
+from tiny_nets import export as write_saved_model
 
-from keras_preact.exporting import ExportConfig, ParityError, build
+from keras_preact.exporting import ExportConfig, ParityError
 from keras_preact.exporting.checks import tolerances
 from keras_preact.exporting.checks.parity import Agreement
 from keras_preact.support import program
@@ -25,7 +28,7 @@ from keras_preact.training.checkpoints.checkpoint import find
 from keras_preact.training.run import restore_model
 from keras_preact.training.run_folder import RunFolder
 
-GOOD = Agreement(360, 0.0, 0.0, 0, 0.9, 1.0)
+GOOD = Agreement(360, 0.0, 0.0, "photo 0", 0.9, 1.0)
 FLOAT = tolerances.Tolerance("float32_tolerance", max_difference=1e-4)
 
 
@@ -54,11 +57,11 @@ def test_probabilities_that_are_not_finite_fail_even_where_only_accuracy_counts(
     [
         *((100, 1.0, 1), (360, 1.0, 3), (10_000, 1.0, 100), (99, 1.0, 0), (199, 1.0, 1)),
         *((360, 0.0, 0), (1000, 0.7, 7), (200, 1.5, 3), (50_000, 0.29, 145), (60, 100.0, 60)),
-        # A share of images that is whole, but not in floating point.
+        # Whole numbers of images whose shares are not exact in floating point.
         *((5000, 1.14, 57), (500, 64.6, 323), (2000, 32.3, 646), (10_000, 0.07, 7)),
     ],
 )
-def test_so_many_images_may_be_lost_and_not_one_more(images, points, allowed):
+def test_the_allowed_number_of_images_may_be_lost_and_no_more(images, points, allowed):
     assert allowed == math.floor(fractions.Fraction(str(points)) * images / 100)
     tolerance = tolerances.Tolerance("int8_loss_points", max_loss_points=points)
     for right in {images, max(images // 2, allowed + 1)} - {0}:
@@ -68,7 +71,7 @@ def test_so_many_images_may_be_lost_and_not_one_more(images, points, allowed):
             assert tolerance.excess(accurate(right - allowed - 1, images), keras)
 
 
-def test_to_be_right_more_often_is_no_loss():
+def test_a_higher_accuracy_is_no_loss():
     tolerance = tolerances.Tolerance("int8_loss_points", max_loss_points=0.0)
     assert tolerance.excess(accurate(330, 360), GOOD) is None
 
@@ -91,91 +94,76 @@ def test_every_file_beyond_its_tolerance_has_a_line_with_its_flag_and_worst_imag
     agreements = {
         "keras": accurate(324, 360),
         "good": accurate(324, 360, max_difference=1e-5),
-        "far": accurate(324, 360, max_difference=0.25, worst_image=5),
-        "worse": accurate(300, 360, max_difference=0.5, worst_image=6),
+        "far": accurate(324, 360, max_difference=0.25, worst_image="photo 5"),
+        "worse": accurate(300, 360, max_difference=0.5, worst_image="photo 6"),
     }
     int8 = tolerances.Tolerance("int8_loss_points", max_loss_points=1.0)
     allowed = {"good": FLOAT, "far": FLOAT, "worse": int8}
     with pytest.raises(ParityError) as caught:
-        tolerances.check(agreements, "keras", allowed, lambda position: f"photo {position}")
+        tolerances.check(agreements, "keras", allowed)
     head, far, worse = str(caught.value).splitlines()
     assert "360 evaluation images" in head and "Nothing has been exported" in head
     for words in ("far ", "0.25", "0.0001 in a probability", "--float32_tolerance", "photo 5"):
         assert words in far
     for words in ("worse ", "83.33%", "90.00%", "6.67 points", "--int8_loss_points", "photo 6"):
         assert words in worse
-    tolerances.check(agreements, "keras", {"good": FLOAT}, str)
+    tolerances.check(agreements, "keras", {"good": FLOAT})
+
+
+def newest_model(run_dir):
+    folder = RunFolder(run_dir)
+    return restore_model(folder, find(folder.checkpoints, "newest"))
 
 
 def classifier_kernel(run_dir):
-    folder = RunFolder(run_dir)
-    model = restore_model(folder, find(folder.checkpoints, "newest"))
-    return model.get_layer("logits").kernel.numpy()
-
-
-def spoil(path, weights, spoiled):
-    """Puts other weights where a file has these."""
-    before = path.read_bytes()
-    assert before.count(weights.tobytes()) == 1
-    path.write_bytes(before.replace(weights.tobytes(), spoiled.tobytes()))
+    return newest_model(run_dir).get_layer("logits").kernel.numpy()
 
 
 def refused(run_dir, out, capsys, **options):
-    """The error of an export in this process, as export.py ends with it: with code 1."""
+    """The message of an export in this process that ends with code 1, as export.py does."""
     with pytest.raises(SystemExit) as ended, program.ending(ExportConfig, "nothing is done"):
         export(run_dir, output_dir=str(out), **options)
     assert ended.value.code == 1
     return capsys.readouterr().err
 
 
-def spoil_saved_model(monkeypatch, copy, weights, spoiled):
-    write = build.saved_model.write
+@contextlib.contextmanager
+def spoiled(out, name, weights, others, copy):
+    """Changes weights in a file of an unfinished export, and copies the file's folder.
 
-    def write_and_spoil(graph, info, folder, **options):
-        write(graph, info, folder, **options)
-        spoil(folder / "saved_model.pb", weights, spoiled)
-        shutil.copytree(folder, copy / "saved_model" / "1")
+    It does so when all files have been written, and before they are read and compared.
+    """
 
-    monkeypatch.setattr(build.saved_model, "write", write_and_spoil)
+    def spoil():
+        path = out.parent / f".{out.name}.unfinished" / ".stage" / name
+        before = path.read_bytes()
+        assert before.count(weights.tobytes()) == 1
+        path.write_bytes(before.replace(weights.tobytes(), others.tobytes()))
+        shutil.copytree(path.parent, copy)
 
-
-def spoil_tflite(monkeypatch, copy, weights, spoiled):
-    add_metadata = build.add_metadata
-
-    def spoil_and_describe(file, **options):
-        copy.mkdir(exist_ok=True)
-        (copy / "it.tflite").write_bytes(add_metadata(file, **options))
-        spoil(copy / "it.tflite", np.ascontiguousarray(weights.T), spoiled.T.copy())
-        return (copy / "it.tflite").read_bytes()
-
-    monkeypatch.setattr(build, "add_metadata", spoil_and_describe)
+    with when_said("Comparing with the Keras model", spoil):
+        yield
 
 
 @pytest.mark.parametrize("file", ["saved_model", "tflite/float32"])
 def test_a_file_with_other_weights_is_refused_by_its_name_and_that_of_the_worst_image(
-    photographs_run, tmp_path, monkeypatch, capsys, file
+    photographs_run, tmp_path, capsys, file
 ):
     run_dir, out, copy = photographs_run.folder, tmp_path / "out", tmp_path / "copy"
-    weights, harm = classifier_kernel(run_dir), {"tflite": ()}
-    spoiled = weights * np.float32(1.5)
-    if file == "saved_model":
-        spoil_saved_model(monkeypatch, copy, weights, spoiled)
-        # serving_bytes is compared, and refused, before; its tolerance is the same.
-        monkeypatch.setattr(build, "write_serving", lambda *arguments: None)
-        monkeypatch.setattr(
-            "keras_preact.exporting.checks.verification.Proof.of_bytes", lambda *arguments: {}
-        )
-    else:
-        spoil_tflite(monkeypatch, copy, weights, spoiled)
-        harm = {"tflite": ("float32",)}
-    error = refused(run_dir, out, capsys, freeze=True, eval_images=None, **harm)
+    weights = classifier_kernel(run_dir)
+    name = "saved_model/1/saved_model.pb"
+    if file == "tflite/float32":
+        name, weights = "tflite/1/float32.tflite", np.ascontiguousarray(weights.T)
+    with spoiled(out, name, weights, weights * np.float32(1.5), copy / "saved_model" / "1"):
+        options = {"freeze": True, "eval_images": None, "tflite": ("float32",)}
+        error = refused(run_dir, out, capsys, **options)
     assert list(tmp_path.iterdir()) == [copy]
     data = load_data(run_dir)
     images, _ = evaluation_images(data)
     if file == "saved_model":
         got = saved_model_probabilities(copy, images=images)
     else:
-        got = lite_probabilities(copy / "it.tflite", images)
+        got = lite_probabilities(copy / "saved_model" / "1" / "float32.tflite", images)
     difference = np.abs(got - keras_probabilities(run_dir, images)).max(axis=1)
     [line] = error.splitlines()[1:]
     assert line.strip().startswith(f"{file} differs by {difference.max():.2g} in a probability")
@@ -189,29 +177,33 @@ def test_a_file_with_other_weights_is_refused_by_its_name_and_that_of_the_worst_
 
 
 def test_an_image_file_that_is_decoded_otherwise_is_refused_by_its_name(
-    photographs_run, tmp_path, monkeypatch, capsys
+    photographs_run, tmp_path, capsys
 ):
-    make_decoder = build.saved_model.make_decoder
-    monkeypatch.setattr(
-        build.saved_model,
-        "make_decoder",
-        lambda shape, margin, most: make_decoder(shape, 1.0, most),
-    )
-    error = refused(photographs_run.folder, tmp_path / "out", capsys)
+    run_dir, out = photographs_run.folder, tmp_path / "out"
+
+    def write_another_resize():
+        version = tmp_path / ".out.unfinished" / ".stage" / "saved_model" / "1"
+        shutil.rmtree(version)
+        info = dataclasses.replace(load_data(run_dir).info, margin=1.0)
+        write_saved_model(version, newest_model(run_dir), info)
+
+    with when_said("Comparing with the Keras model", write_another_resize):
+        error = refused(run_dir, out, capsys)
     assert "serving_bytes differs" in error and "--float32_tolerance" in error
     assert str(photographs_run.folder.parent / "images" / "val") in error
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_with_a_network_that_says_nan_is_refused_and_earlier_ones_stay(
-    digits_run, digits_export, tmp_path, monkeypatch, capsys
+    digits_run, tmp_path, capsys
 ):
     out = tmp_path / "out"
     export(digits_run.folder, output_dir=str(out))
     before = tree(tmp_path)
-    weights = classifier_kernel(digits_run.folder)
-    spoil_tflite(monkeypatch, tmp_path / "copy", weights, np.full_like(weights, np.nan))
-    error = refused(digits_run.folder, out, capsys, tflite=("float32",), eval_images=3)
+    weights = np.ascontiguousarray(classifier_kernel(digits_run.folder).T)
+    nan, copy = np.full_like(weights, np.nan), tmp_path / "copy"
+    with spoiled(out, "tflite/2/float32.tflite", weights, nan, copy):
+        error = refused(digits_run.folder, out, capsys, tflite=("float32",), eval_images=3)
     assert "tflite/float32 gives probabilities that are not finite" in error
     after = tree(tmp_path)
     assert {name for name in after if not name.startswith("copy")} == set(before)

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from etils import epath
 from PIL import Image
-from small_exports import evaluation_images, keras_probabilities
+from small_exports import evaluation_images, keras_probabilities, leaping_clock
 
 from keras_preact.data import load
-from keras_preact.exporting import ExportConfig, ParityError, build, source
-from keras_preact.exporting.checks import verification
+from keras_preact.exporting import ExportConfig, ParityError, source
+from keras_preact.exporting.checks.verification import Verification, WrittenFile
 from keras_preact.exporting.graph import network
 from keras_preact.exporting.graph.rewriting import Step
 
@@ -27,13 +27,13 @@ def photographs(photographs_run):
 
 @pytest.fixture(scope="module")
 def predict(photographs):
-    return build.keras_predictor(photographs)
+    return photographs.predictor()
 
 
 @pytest.fixture(scope="module")
-def prove(photographs, predict):
+def verification(photographs, predict):
     def make(**options):
-        return verification.Proof(photographs, predict, ExportConfig(run_dir="run", **options))
+        return Verification(photographs, predict, ExportConfig(run_dir="run", **options))
 
     return make
 
@@ -58,19 +58,19 @@ def test_probabilities_of_a_model_with_a_softmax_are_not_made_so_twice(
     model = photographs.model
     softmax = keras.layers.Activation("softmax", name="predictions")(model.output)
     with_softmax = dataclasses.replace(photographs, model=keras.Model(model.inputs, softmax))
-    got = build.keras_predictor(with_softmax)(images)
+    got = with_softmax.predictor()(images)
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_the_sample_is_of_all_images_or_of_64_of_them_spread_evenly(prove, images):
-    np.testing.assert_array_equal(prove().sample_images, images)
+def test_the_sample_is_of_all_images_or_of_64_of_them_spread_evenly(verification, images):
+    np.testing.assert_array_equal(verification().sample_images, images)
     digits = source.Source(None, load("digits"), "")
-    sample = verification.Proof(digits, np.shape, ExportConfig(run_dir="run")).sample_images
+    sample = Verification(digits, np.shape, ExportConfig(run_dir="run")).sample_images
     chosen = np.floor(np.arange(64) * 359 / 63).astype(int)
     np.testing.assert_array_equal(sample, digits.data.eval_source.images[chosen])
 
 
-def test_steps_are_compared_with_the_keras_model(prove, photographs):
+def test_steps_are_compared_with_the_keras_model(verification, photographs):
     graph = network.trace(photographs.model, (32, 32, 3))
     bias = [name for name, value in graph.weights.items() if value.shape == (3,)]
     assert len(bias) == 1
@@ -79,14 +79,14 @@ def test_steps_are_compared_with_the_keras_model(prove, photographs):
         Step("nothing", graph),
         Step("harm", dataclasses.replace(graph, weights=shifted)),
     ]
-    nothing, harm = prove().of_steps(steps)
+    nothing, harm = verification().compare_steps(steps)
     assert (nothing["step"], harm["step"]) == ("nothing", "harm")
     assert nothing["max_difference"] <= 1e-6
     assert harm["max_difference"] > 0.01
 
 
 class Session:
-    """In the place of a SavedModel: it says of files what it is told to."""
+    """Stands for a SavedModel and gives the answers it was made with."""
 
     def __init__(self, answers):
         self._answers, self.files = answers, None
@@ -97,9 +97,9 @@ class Session:
         return {"probabilities": self._answers}
 
 
-def test_all_files_of_a_small_set_are_sent_as_they_are(prove, photographs_run, expected):
+def test_all_files_of_a_small_set_are_sent_as_they_are(verification, photographs_run, expected):
     session = Session(expected)
-    got = prove().of_bytes(session)
+    got = verification().compare_serving_bytes(session)
     val = photographs_run.folder.parent / "images" / "val"
     assert session.files == [(val / name).read_bytes() for name in NAMES]
     assert got["images"] == 18
@@ -107,19 +107,20 @@ def test_all_files_of_a_small_set_are_sent_as_they_are(prove, photographs_run, e
 
 
 @pytest.mark.parametrize("value", [0.5, np.nan])
-def test_an_image_whose_file_gives_something_else_is_named(prove, expected, value):
+def test_an_image_whose_file_gives_something_else_is_named(verification, expected, value):
     answers = expected.copy()
     answers[13, 1] += value
     with pytest.raises(
         ParityError, match=r"allowed: 0\.0001 .*float32_tolerance\)\. .*val/red/1\.jpg differs most"
     ):
-        prove().of_bytes(Session(answers))
+        verification().compare_serving_bytes(Session(answers))
     if value == 0.5:
-        assert prove(float32_tolerance=0.6).of_bytes(Session(answers))["images"] == 18
+        tolerant = verification(float32_tolerance=0.6)
+        assert tolerant.compare_serving_bytes(Session(answers))["images"] == 18
 
 
 def write_frames(root, kinds):
-    """A folder of images of two classes by turns, of these kinds of files."""
+    """Writes a folder of images of two classes in turn, a file of each kind."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for number, kind in enumerate(kinds):
@@ -129,25 +130,26 @@ def write_frames(root, kinds):
             Image.fromarray(image).save(path, {"jpg": "JPEG"}.get(kind, kind))
 
 
-def proof_of_files(tmp_path, kinds):
+def verification_of_files(tmp_path, kinds):
     write_frames(tmp_path, kinds)
     data = load("folder", data_dir=str(tmp_path), image_size=8)
     of_two = source.Source(None, data, "")
     config = ExportConfig(run_dir="run")
-    return verification.Proof(of_two, lambda images: np.full((len(images), 2), 0.5), config)
+    return Verification(of_two, lambda images: np.full((len(images), 2), 0.5), config)
 
 
 def test_files_that_serving_bytes_does_not_take_are_left_out(tmp_path):
     answers = np.full((3, 2), 0.5)
     session = Session(answers)
-    got = proof_of_files(tmp_path, ["jpg", "gif", "png", "png", "gif"]).of_bytes(session)
+    kinds = ["jpg", "gif", "png", "png", "gif"]
+    got = verification_of_files(tmp_path, kinds).compare_serving_bytes(session)
     assert got == {"images": 3, "max_difference": 0}
     assert [file[:4] for file in session.files].count(b"\x89PNG") == 2
 
 
 def test_where_there_are_no_others_nothing_is_compared(tmp_path):
     session = Session(None)
-    got = proof_of_files(tmp_path, ["gif", "gif"]).of_bytes(session)
+    got = verification_of_files(tmp_path, ["gif", "gif"]).compare_serving_bytes(session)
     assert got == {"images": 0, "max_difference": None}
     assert session.files is None
 
@@ -157,12 +159,12 @@ def test_images_that_serving_bytes_refuses_are_an_error_in_words(tmp_path):
         raise tf.errors.InvalidArgumentError(None, None, "at most 3 pixels")
 
     with pytest.raises(ValueError, match="It says: at most 3"):
-        proof_of_files(tmp_path, ["jpg", "png"]).of_bytes(refuse)
+        verification_of_files(tmp_path, ["jpg", "png"]).compare_serving_bytes(refuse)
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(6, [0, 3, 6, 10, 13, 17]), (3, [0, 8, 17])])
 def test_some_images_are_spread_over_all_classes_and_keep_their_names(
-    prove, predict, images, tmp_path, count, chosen
+    verification, predict, images, tmp_path, count, chosen
 ):
     seen, (_, worst, *_) = [], chosen
 
@@ -173,15 +175,16 @@ def test_some_images_are_spread_over_all_classes_and_keep_their_names(
         return answer
 
     (tmp_path / "it").write_bytes(b"abc")
-    built = [build.Built("it", "float16", epath.Path(tmp_path / "it"), harmed)]
-    keras, it = prove(eval_images=count, float16_tolerance=0.1).of_files(
-        built, epath.Path(tmp_path)
-    )
+    files = [WrittenFile("it", "float16", epath.Path(tmp_path / "it"), harmed)]
+    tolerant = verification(eval_images=count, float16_tolerance=0.1)
+    with leaping_clock():
+        keras, it = tolerant.compare_files(files, epath.Path(tmp_path))
     np.testing.assert_array_equal(seen[:count], images[chosen])
     assert keras.agreement.images == it.agreement.images == count
     assert it.agreement.max_difference == pytest.approx(0.01, rel=1e-3)
-    assert it.worst_image.endswith(f"val/{NAMES[worst]}")
+    assert it.agreement.worst_image.endswith(f"val/{NAMES[worst]}")
     assert (it.path, it.size_bytes, it.tolerance.flag) == ("it", 3, "float16_tolerance")
     assert (keras.path, keras.tolerance, keras.size_bytes) == (None, None, None)
     with pytest.raises(ParityError, match=rf"it differs by 0\.01 .*val/{NAMES[worst]}"):
-        prove(eval_images=count, float16_tolerance=0.005).of_files(built, epath.Path(tmp_path))
+        strict = verification(eval_images=count, float16_tolerance=0.005)
+        strict.compare_files(files, epath.Path(tmp_path))

@@ -51,7 +51,7 @@ def make(shape=SHAPE, margin=1.0, max_image_pixels=100_000):
 
 @pytest.fixture(scope="module")
 def decode():
-    """To SHAPE, of images with at most 100,000 pixels."""
+    """A decoder to SHAPE for images of at most 100,000 pixels."""
     return make()
 
 
@@ -134,7 +134,7 @@ def test_the_margin_counts_for_that_too():
 
 
 def test_a_jpeg_may_have_32_scans(decode):
-    # As many as the progressive one has, 10, and others that repeat its last.
+    # The 10 scans of the progressive file, and repetitions of its last one.
     decode(with_scans(JPEGS["progressive"], 22))
     message = refusal(decode, GOOD, with_scans(JPEGS["progressive"], 23))
     rule = "A JPEG must have at most 32 scans. Received one with more: image 1 of the batch, a file"
@@ -143,13 +143,13 @@ def test_a_jpeg_may_have_32_scans(decode):
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
 def test_a_header_is_believed_before_anything_is_decoded(decode, file_format):
-    # Nothing follows of the 400 million pixels: a decoder would complain of that.
+    # The file holds none of the 400 million pixels, which a decoder would complain of.
     message = refusal(decode, claiming(flat(1, 8, 8, file_format), 20000, 20000))
     assert "height and width [20000 20000]" in message
 
 
 def test_a_size_cannot_be_hidden_behind_another(decode):
-    # Decoders skip chunks that they do not know, and would find 120,000 pixels.
+    # Decoders skip unknown chunks, and would find 120,000 pixels.
     small = struct.pack(">II", 1, 1)
     file = grey_png(300, 400, before=chunk(b"prIv", small))
     assert Image.open(io.BytesIO(file)).size == (400, 300)

@@ -1,4 +1,4 @@
-"""SavedModels, through loaders that are not ours: a plain session, TensorFlow's own program."""
+"""SavedModels in loaders that are not ours: a plain session and TensorFlow's own program."""
 
 import os
 import re
@@ -58,7 +58,7 @@ def expected(model):
 
 @pytest.fixture(scope="module")
 def folders(model, tmp_path_factory):
-    """Of the same network, with variables and without."""
+    """Exports of the same network with variables and without."""
     root = tmp_path_factory.mktemp("saved_models")
     return {
         freeze: export(root / str(freeze), model, INFO, freeze=freeze) for freeze in (False, True)
@@ -161,7 +161,7 @@ def test_a_copy_elsewhere_has_the_class_names_as_an_asset(folders, freeze, tmp_p
     session = PlainSession(copy)
     [asset] = session.loaded.asset_file_def
     assert asset.filename == "class_names.txt"
-    # Where the graph itself finds it.
+    # The path from which the loaded graph reads the names.
     path = session.session.graph.get_tensor_by_name("Variable/Read/ReadVariableOp:0")
     assert session.session.run(path).decode() == str(copy / "assets" / "class_names.txt")
     lines = (copy / "assets" / "class_names.txt").read_text("utf-8").split("\n")
@@ -169,7 +169,7 @@ def test_a_copy_elsewhere_has_the_class_names_as_an_asset(folders, freeze, tmp_p
 
 
 def nodes_of(folder):
-    """(function's name, node) of all that a SavedModel holds; no name in the graph itself."""
+    """(name of the function, node) for all nodes of a SavedModel; "" for those of the graph."""
     contents = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     [meta_graph] = contents.meta_graphs
     for node in meta_graph.graph_def.node:

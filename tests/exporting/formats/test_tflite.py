@@ -18,12 +18,12 @@ SHAPE, CLASSES = (9, 8, 3), 7
 MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
 DEPTHS = {"single": 5, "basic": 8, "bottleneck": 11}
 
-# Of a probability, on average over images and classes.
+# Largest mean difference of a probability, over images and classes.
 TOLERANCES = {"float32": 1e-6, "float16": 5e-4, "dynamic": 0.01, "int8": 0.03}
 
 
 def make_images(count, seed=0):
-    """Smooth ones, as photos are, and each of other colours."""
+    """Smooth images, as photographs are, each of other colours."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 256, (count, 3, 4, 3))
     noise = rng.uniform(-20, 20, (count, *SHAPE))
@@ -31,7 +31,7 @@ def make_images(count, seed=0):
 
 
 def make_model(depth=8, **options):
-    """A network whose statistics are those of its activations, as in a trained one."""
+    """A network whose moving statistics are those of its activations, as after training."""
     model = keras_preact.ResNetV2(depth, input_shape=SHAPE, classes=CLASSES, **options)
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
@@ -49,7 +49,7 @@ def make_model(depth=8, **options):
 
 
 def expected_probabilities(model, images, mean=MEAN, std=STD):
-    """Written out in NumPy around Keras' own predict."""
+    """Keras' own predict, with normalization and softmax in NumPy."""
     normalized = (images.astype(np.float64) - mean) / std
     logits = model.predict(normalized.astype(np.float32), verbose=0).astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -9,6 +9,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_preact.data import DatasetInfo
 from keras_preact.exporting.formats.tflite_metadata import add_metadata
 
 CLASS_NAMES = ("ant", "Käfer", "great white shark")
@@ -28,10 +29,8 @@ def model():
 
 
 def add(model, class_names=CLASS_NAMES, mean=(124.5, 110.25, 99.0), std=(62.5, 61.0, 60.125)):
-    description = "What it is for."
-    return add_metadata(
-        model, name="A net", description=description, class_names=class_names, mean=mean, std=std
-    )
+    info = DatasetInfo("test", class_names, (2, 2, len(mean)), 1, 1, mean, std, margin=1.0)
+    return add_metadata(model, "A net", "What it is for.", info)
 
 
 def metadata(file):
@@ -53,7 +52,7 @@ def predict(file, images):
 
 @pytest.fixture(scope="module")
 def reader():
-    """MediaPipe's reader of metadata, without importing MediaPipe and all that it needs."""
+    """MediaPipe's reader of metadata, without importing MediaPipe and its requirements."""
     found = importlib.util.find_spec("mediapipe")
     if found is None:
         pytest.skip("needs MediaPipe's files: pip install --no-deps mediapipe")

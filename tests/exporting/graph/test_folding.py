@@ -1,4 +1,4 @@
-"""What is folded into a convolution, and what must not be."""
+"""Operations that are folded into a convolution, and operations that must not be."""
 
 import keras
 import numpy as np
@@ -108,7 +108,7 @@ def after_a_convolution(x):
         return tf.identity(x)
 
 
-# How many multiplications, additions, quotients and so on must be left.
+# Numbers of operations that must be left.
 KEEPING = {
     "a convolution that is read twice": (read_twice, {"Mul": 1, "AddV2": 2}),
     "a product with itself": (

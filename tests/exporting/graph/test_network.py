@@ -134,7 +134,7 @@ def test_xla_is_refused_in_keras_too(compute):
 @pytest.mark.parametrize("make_variable", [tf.Variable, keras.Variable])
 def test_a_variable_that_no_layer_owns_is_refused(make_variable):
     hidden = [make_variable(2.0)]
-    # Out of the layer's sight, which would own what is its attribute.
+    # A layer would own the variable if it were its attribute.
     model = make_net(Function(lambda x: x * hidden[0]))
     with pytest.raises(ValueError, match="must belong to a layer of the model"):
         network.trace(model, SHAPE)

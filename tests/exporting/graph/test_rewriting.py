@@ -1,4 +1,4 @@
-"""Rewriting our networks: all of them, step by step, and how many BNs each can lose."""
+"""Rewriting all our networks, step by step, and the number of BNs that each can lose."""
 
 import itertools
 import re
@@ -35,7 +35,7 @@ FOLDED = {
     "full_preactivation": {"single": 1, "basic": 1 + 3, "bottleneck": 1 + 6},
     "pyramid": {"single": 1 + 3, "basic": 1 + 6, "bottleneck": 1 + 9 + 3},
 }
-# Those after an addition: the three of the units, or of two units' entries and the head.
+# BNs after an addition: those of three units, or of two units' entries and the head.
 KEPT = {"bn_after_addition": 3, "full_preactivation": 3, "pyramid": 3}
 
 ALL = list(itertools.product(FOLDED, SHORTCUTS, BLOCKS))
@@ -65,7 +65,7 @@ def check_network(order, shortcut, block):
     assert count_bns(traced) == folded + kept
     assert count_bns(folding.graph) == kept
     assert f"folded {folded} of {folded + kept} BNs" in folding.description
-    assert f"wrote the other {kept} BNs" in last.description
+    assert f"replaced the other {kept} BNs" in last.description
     assert not operations(last.graph).keys() & {FUSED_BN, "Identity", "StopGradient"}
     images = normalized_images(2)
     assert_same(run(last.graph, images), keras_outputs(model, images))
@@ -91,7 +91,7 @@ def test_of_a_deeper_basic_net_each_unit_loses_its_inner_bn_and_the_first_its_en
 def test_the_imagenet_stem_folds_although_a_pooling_follows():
     model = ResNetV2(18, unit="original", input_shape=(32, 32, 3), classes=7, width_multiplier=0.1)
     *_, folding, last = rewriting.rewrite(network.trace(model, (32, 32, 3)))
-    # The stem's, two of each of eight units, and three projections'.
+    # BNs of the stem, two in each of eight units, and three in projections.
     assert "folded 20 of 20 BNs" in folding.description
     assert "Mul" not in operations(last.graph)
 
@@ -107,7 +107,7 @@ def test_every_step_computes_the_same_from_fewer_operations():
         counts.append(sum(operations(step.graph).values()))
     # A folded BN leaves a bias.
     assert counts[0] > counts[1] > counts[2] == counts[3]
-    # The last has a multiplication and an addition in the place of each BN.
+    # The last step has a multiplication and an addition for each BN.
     assert_same(run(steps[-1].graph, images), expected)
     assert sum(operations(steps[-1].graph).values()) == counts[-1] + 3
     dropped = re.match(r"dropped (\d+) of (\d+) operations", steps[0].description)

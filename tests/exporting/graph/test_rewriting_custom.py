@@ -1,4 +1,4 @@
-"""Rewriting networks of one's own."""
+"""Rewriting networks of custom layers."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def test_an_output_of_the_graph_is_not_changed_by_what_follows_it():
 
 
 def test_images_whose_channels_come_first_are_left_alone():
-    # Such convolutions cannot run on CPUs: seen as a graph only.
+    # Such convolutions cannot run on CPUs, so only the graph is looked at.
     def first(x):
         x = tf.nn.conv2d(x, np.ones((3, 3, 9, 4), np.float32), 1, "SAME", data_format="NCHW")
         y, *_ = tf.raw_ops.FusedBatchNormV3(

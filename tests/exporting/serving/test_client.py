@@ -22,7 +22,7 @@ COLOURS = ((200, 10, 90), (0, 255, 30), (90, 90, 200))
 def server(tmp_path_factory):
     version = tmp_path_factory.mktemp("model") / "1"
     colour_model.write(version)
-    with fake_serving.serve("colours", version) as running:
+    with fake_serving.serve(fake_serving.Servable("colours", version)) as running:
         yield running
 
 
@@ -157,7 +157,7 @@ def test_a_silent_server_is_given_up(ask, protocol, tmp_path):
 
 @contextlib.contextmanager
 def answering(status, body):
-    """A server that answers anything with this; yields its port."""
+    """A server that gives the same answer to every request; yields its port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):

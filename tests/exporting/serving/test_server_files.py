@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 import subprocess
+import types
 import urllib.request
 
 import colour_model
@@ -30,7 +31,7 @@ def files():
 def server(tmp_path_factory):
     version = tmp_path_factory.mktemp("model") / "1"
     colour_model.write(version)
-    with fake_serving.serve("digits-1.b", version) as running:
+    with fake_serving.serve(fake_serving.Servable("digits-1.b", version)) as running:
         yield running
 
 
@@ -72,7 +73,7 @@ def test_the_example_is_the_image_of_the_requests(files):
 
 
 def parse_docker(command):
-    """A docker command taken apart as docker does it."""
+    """A docker command parsed as docker does it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs=2)
     for flag in ("--rm", "--init"):
@@ -112,7 +113,7 @@ def test_the_docker_command_works_from_any_folder(tmp_path, monkeypatch):
 
 
 def compose_value(files, key):
-    """What stands on a key's line; lists are JSON, as YAML allows."""
+    """The value on a key's line; lists are JSON, as YAML allows."""
     value = re.search(rf"^ *{key}: (.*)$", files["compose.yaml"].decode(), re.MULTILINE)[1]
     return json.loads(value) if value.startswith("[") else value
 
@@ -140,6 +141,15 @@ def test_the_health_check_tells_a_loaded_model_from_none(files, server):
     assert check_health(files, port)
     assert not check_health(server_files.files("another", IMAGE, JPEG), port)
     assert not check_health(files, 9), "nothing listens there"
+
+
+@pytest.mark.parametrize("error_code", ["OK", "UNAVAILABLE"])
+def test_a_model_that_is_not_loaded_is_not_healthy(files, error_code):
+    loading = types.SimpleNamespace(
+        name="digits-1.b", state="LOADING", error_code=error_code, batch_sizes=[]
+    )
+    with fake_serving.serve(loading) as running:
+        assert not check_health(files, running.ports["rest"])
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "a:b", 'a"b', ".a", "é", "a\n"])

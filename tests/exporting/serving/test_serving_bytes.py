@@ -1,4 +1,4 @@
-"""Image files sent to `serving_bytes`, by friends and by strangers."""
+"""Image files sent to `serving_bytes`, honest and hostile ones."""
 
 import struct
 
@@ -29,7 +29,7 @@ PHOTO = smooth_image(40, 31)
 
 
 def make_linear(image_shape):
-    """A classifier in whose answers each pixel shows."""
+    """A classifier whose answers depend on each pixel."""
     images = keras.Input(image_shape)
     weights = keras.initializers.RandomNormal(stddev=0.15, seed=0)
     dense = keras.layers.Dense(7, kernel_initializer=weights, name="logits")
@@ -149,7 +149,7 @@ def test_all_else_is_an_error_in_words_and_harms_no_request_that_follows(of_byte
 
 
 def answered(of_bytes, file):
-    """Whether there is an answer; anything but one or a refusal is a failure."""
+    """Whether a file is answered and not refused; fails on any other error."""
     try:
         got = of_bytes(file)
     except tf.errors.InvalidArgumentError:
@@ -198,5 +198,5 @@ def test_a_damaged_file_is_answered_or_refused(of_bytes, file, changes):
 )
 def test_a_header_of_any_sides_is_answered_or_refused(of_bytes, file, height, width):
     if (height, width) != PHOTO.shape[:2]:
-        # A JPEG with too few rows may still be one.
+        # A JPEG with too few rows may still be decoded.
         assert not answered(of_bytes, claiming(file, height, width)) or file == JPEG

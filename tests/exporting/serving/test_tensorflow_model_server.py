@@ -1,4 +1,4 @@
-"""What an export's folder `serving` holds, tried on the server that it is for."""
+"""The files of an export's folder `serving`, tried on the real server."""
 
 import contextlib
 import json
@@ -22,10 +22,10 @@ START_SECONDS = 180
 
 
 @pytest.fixture(
-    scope="module", params=[SERVER, pytest.param("its stand-in", marks=pytest.mark.slow)]
+    scope="module", params=[SERVER, pytest.param("a mock server", marks=pytest.mark.slow)]
 )
 def executable(request, tmp_path_factory):
-    """The server where there is one; the stand-in proves that these tests can pass."""
+    """The real server if there is one; a mock server shows that these tests can pass."""
     if request.param == SERVER:
         return shutil.which(SERVER) or pytest.skip(f"{SERVER} is not on the PATH")
     path = tmp_path_factory.mktemp("bin") / SERVER
@@ -64,7 +64,7 @@ def wait_for(server, port, log):
 
 @pytest.fixture(scope="module")
 def ports(digits_export, executable, tmp_path_factory):
-    """Those of a server that has loaded the export, by protocol."""
+    """Ports, by protocol, of a server that has loaded the export."""
     # The export as it is served, but not at /models/NAME.
     folder = tmp_path_factory.mktemp("served") / NAME
     shutil.copytree(digits_export, folder)

@@ -41,7 +41,7 @@ def test_a_checkpoint_brings_back_everything_to_the_last_bit(tmp_path):
         best_accuracy=1 / 3,
         evaluated=False,
         csv_bytes=987,
-        reports=np.random.default_rng(1).uniform(size=(5, 7)),
+        step_metrics=np.random.default_rng(1).uniform(size=(5, 7)),
     )
     checkpoints = checkpoint.Checkpoints(tmp_path, state, keep=3)
     checkpoints.save(run_state)

@@ -19,7 +19,7 @@ LATER = RunState(
     best_accuracy=1 / 3,
     evaluated=False,
     csv_bytes=12_345,
-    reports=np.random.default_rng(0).uniform(size=(5, len(REPORT))),
+    step_metrics=np.random.default_rng(0).uniform(size=(5, len(REPORT))),
     replica_statistics=np.random.default_rng(1).uniform(size=(2, 6)).astype(np.float32),
 )
 

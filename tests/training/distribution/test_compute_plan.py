@@ -2,6 +2,7 @@
 
 import pytest
 
+from keras_preact.support.machine import has_bfloat16
 from keras_preact.training import TrainConfig
 from keras_preact.training.distribution.cluster import Cluster
 from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
@@ -215,6 +216,20 @@ def test_a_decision_tells_where_it_computes_and_why(machine, cluster, options, l
             "Precision float32: CPU; mixed_bfloat16 is faster where it has bfloat16 instructions",
             "XLA off: CPU; measured slower than TensorFlow's own kernels",
         ),
+        (
+            Machine(has_bfloat16=True),
+            {"xla": "off"},
+            "Precision float32: CPU; mixed_bfloat16 is faster here, as it has bfloat16 "
+            "instructions",
+            "XLA off: as given",
+        ),
+        (
+            Machine(has_bfloat16=False),
+            {"xla": "off"},
+            "Precision float32: CPU; it has no bfloat16 instructions, with which mixed_bfloat16 "
+            "would be faster",
+            "XLA off: as given",
+        ),
         (ONE, {}, "Precision mixed_bfloat16: the GPUs have bfloat16 units", "XLA on: GPU"),
         (
             Machine((VOLTA,)),
@@ -241,8 +256,8 @@ def test_precision_and_xla_have_a_line_each(machine, options, precision, xla):
     assert str(decided(machine, **options)).splitlines()[1:] == [precision, xla]
 
 
-def test_the_machine_is_described_by_its_gpus(monkeypatch):
+def test_the_machine_is_described_by_its_gpus_and_its_processor(monkeypatch):
     details = {"a": {"compute_capability": (8, 6)}, "b": {}}
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: list(details))
     monkeypatch.setattr("tensorflow.config.experimental.get_device_details", details.get)
-    assert Machine.here() == Machine(((8, 6), None))
+    assert Machine.here() == Machine(((8, 6), None), has_bfloat16())

@@ -26,7 +26,7 @@ def determinism(monkeypatch):
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_precision_and_determinism_are_those_of_the_run(determinism, replicas):
     config = CONFIG.updated(devices=str(replicas), precision="mixed_bfloat16", deterministic=True)
-    with pytest.raises(KeyError), prepared(config) as (plan, strategy):
+    with pytest.raises(KeyError), prepared(config) as (plan, strategy, _):
         assert keras.config.dtype_policy().name == plan.precision == "mixed_bfloat16"
         assert plan.replicas == strategy.num_replicas_in_sync == replicas
         raise KeyError
@@ -42,7 +42,7 @@ def test_determinism_is_not_forced_on_others(determinism):
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_all_replicas_of_one_process_begin_at_the_same_step(replicas, monkeypatch):
-    with prepared(CONFIG.updated(devices=str(replicas))) as (_, strategy):
+    with prepared(CONFIG.updated(devices=str(replicas))) as (_, strategy, _):
         wait_for_all(strategy)
         for step in (0, 7, 2**40):
             check_same_start(strategy, step)
@@ -54,6 +54,8 @@ def test_all_replicas_of_one_process_begin_at_the_same_step(replicas, monkeypatc
 
 class Workers:
     """A cluster of which some no longer answer."""
+
+    is_chief = True
 
     def __init__(self, *silent):
         self._silent = list(silent)

@@ -137,8 +137,20 @@ def test_on_a_terminal_a_bar_shows_the_same(clock, capsys, monkeypatch):
     shown.close()
     bar = sys.stderr.getvalue()
     assert "50%|" in bar and " 50/100" in bar
-    assert "loss 1.2346 acc 50.0% lr 0.1 50 img/s 0:00:10" in bar
+    assert "loss 1.2346 acc 50.0% lr 0.1 50 img/s 0:00:10 left" in bar
+    first, *_, last = (line for line in bar.split("\r") if line.strip())
+    assert first.endswith("40/100, compiling the first step") and "compiling" not in last
     assert capsys.readouterr().out == "evaluated\n"
+
+
+def test_the_longest_bar_fits_a_terminal_of_80_characters(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    shown = Progress(0, 64_000, 128)
+    shown.advance(10)
+    clock.now += 2
+    shown.interval(10, means(10), 0.01)
+    shown.close()
+    assert max(map(len, sys.stderr.getvalue().split("\r"))) <= 80
 
 
 def test_a_run_that_is_set_back_shows_so_and_is_timed_anew(clock, monkeypatch):

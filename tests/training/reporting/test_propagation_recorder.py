@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from same_runs import assert_same_runs
-from small_runs import at_step, events, harmed_at_step, small, steps_shown
+from small_runs import AtStep, events, harmed_at_step, small, steps_shown
 
 from keras_preact.analysis import backward_pass
 from keras_preact.data import datasets
 from keras_preact.training import DivergenceError, run
-from keras_preact.training.reporting import metrics_file, propagation_figure, propagation_file
+from keras_preact.training.reporting import metrics_file, propagation_file
 from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
 from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.run import build_model
@@ -32,10 +32,7 @@ EVERYTHING = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_picture(without_pictures, monkeypatch):
-    png = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
-    monkeypatch.setattr(propagation_figure, "gradient", lambda *arguments: png)
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 def records(folder):
@@ -87,16 +84,14 @@ def test_of_small_batches_no_more_images_are_measured_than_a_step_has():
 
 
 def test_a_record_is_made_at_the_start_every_so_many_steps_and_at_the_end(tmp_path, monkeypatch):
-    restart_clock, reshuffles = Writer.restart_clock, []
-    monkeypatch.setattr(
-        Writer, "restart_clock", lambda self: reshuffles.append(restart_clock(self))
-    )
+    restart_clock, restarts = Writer.restart_clock, []
+    monkeypatch.setattr(Writer, "restart_clock", lambda self: restarts.append(restart_clock(self)))
     run(small(tmp_path, train_steps=5, log_propagation_steps=3, steps_per_loop=10))
     log = records(tmp_path)
     assert log.steps.tolist() == [0, 3, 5]
     assert log.units == ("stage1_unit1", "stage2_unit1", "stage3_unit1")
     # Once the first step is compiled, after each record, and after the evaluation at the end.
-    assert len(reshuffles) == 1 + 3 + 1
+    assert len(restarts) == 1 + 3 + 1
     # The weights have changed in between, and so has what is measured.
     assert (np.diff(log.gradient_norm, axis=0) != 0).all()
 
@@ -137,17 +132,14 @@ class Killed(BaseException):
     """What ends the process in this test."""
 
 
-def test_a_killed_run_that_goes_on_has_the_records_of_one_that_was_not(
-    recorded, tmp_path, monkeypatch
-):
+def test_a_killed_run_that_goes_on_has_the_records_of_one_that_was_not(recorded, tmp_path):
     def kill():
         raise Killed
 
     config = small(tmp_path, log_propagation_steps=1, resume=True, **RECORDED)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        at_step(patch, 5, kill)
-        run(config)
-    assert records(tmp_path).steps.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(Killed):
+        run(config, actions=[AtStep(5, kill)])
+    assert records(tmp_path).steps.tolist() == [0, 1, 2, 3, 4, 5]
     # From step 3 on, which has been recorded.
     run(config)
     assert (tmp_path / "propagation.csv").read_bytes() == (

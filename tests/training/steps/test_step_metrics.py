@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_preact.training.steps.step_metrics import Reports
+from keras_preact.training.steps.step_metrics import StepMetrics
 from keras_preact.training.steps.train_step import REPORT
 
 
@@ -45,7 +45,7 @@ def assert_means(means, table):
 
 
 def test_means_are_over_the_steps_since_the_last_call_however_they_came():
-    reports, table = Reports(0), random_rows(7, seed=1)
+    reports, table = StepMetrics(0), random_rows(7, seed=1)
     reports.add(rows(*table[:1]))
     reports.add(rows(*table[1:4]))
     means, bad = reports.collect()
@@ -57,7 +57,7 @@ def test_means_are_over_the_steps_since_the_last_call_however_they_came():
 
 
 def test_an_evaluation_sees_all_steps_since_the_one_before():
-    reports, table = Reports(0), random_rows(9, seed=2)
+    reports, table = StepMetrics(0), random_rows(9, seed=2)
     for start in (0, 3):
         reports.add(rows(*table[start : start + 3]))
         reports.collect()
@@ -69,7 +69,7 @@ def test_an_evaluation_sees_all_steps_since_the_one_before():
 
 def test_steps_that_overflowed_count_as_skipped_and_in_no_mean():
     overflowed = row(loss=math.inf, correct=0.9, gradient_norm=math.nan, applied=0.0, loss_scale=8)
-    reports = Reports(0)
+    reports = StepMetrics(0)
     reports.add(rows(row(loss=1.0, loss_scale=16), overflowed, row(loss=2.0, loss_scale=4)))
     means, bad = reports.collect()
     assert bad is None
@@ -80,7 +80,7 @@ def test_steps_that_overflowed_count_as_skipped_and_in_no_mean():
 
 
 def test_where_every_step_overflowed_there_is_no_mean():
-    reports = Reports(0)
+    reports = StepMetrics(0)
     reports.add(rows(*[row(loss=math.nan, applied=0.0, loss_scale=8)] * 2))
     means, bad = reports.collect()
     assert bad is None and means.skipped_steps == 2
@@ -101,7 +101,7 @@ def test_where_every_step_overflowed_there_is_no_mean():
     ],
 )
 def test_the_first_hopeless_step_is_named(value, name, words, reason):
-    reports = Reports(100)
+    reports = StepMetrics(100)
     reports.add(rows(row(), row()))
     assert reports.collect()[1] is None
     reports.add(rows(row()))
@@ -127,7 +127,7 @@ class Report:
 
 
 def test_looking_back_waits_for_all_reports_but_the_newest():
-    reports, table = Reports(0), random_rows(7, seed=3)
+    reports, table = StepMetrics(0), random_rows(7, seed=3)
     assert reports.look_back() == (0, None)
     each = [Report(*table[:1]), Report(*table[1:3]), Report(*table[3:])]
     for report in each:
@@ -142,7 +142,7 @@ def test_looking_back_waits_for_all_reports_but_the_newest():
 
 
 def test_requests_to_stop_are_known_of_all_but_the_newest_steps():
-    reports = Reports(0)
+    reports = StepMetrics(0)
     assert reports.look_back() == (0, None)
     reports.add(rows(row(stop_requests=3)))
     assert reports.look_back() == (0, None)
@@ -155,7 +155,7 @@ def test_requests_to_stop_are_known_of_all_but_the_newest_steps():
 
 def test_waiting_returns_once_the_newest_report_is_there():
     first, newest = Report(), Report()
-    reports = Reports(0)
+    reports = StepMetrics(0)
     reports.add(first)
     reports.add(newest)
     reports.wait()
@@ -164,7 +164,7 @@ def test_waiting_returns_once_the_newest_report_is_there():
 
 def test_a_run_that_goes_on_comes_to_the_same_means_as_one_that_was_not_interrupted():
     table = random_rows(12, seed=4)
-    whole, first = Reports(20), Reports(20)
+    whole, first = StepMetrics(20), StepMetrics(20)
     for reports in (whole, first):
         reports.add(rows(*table[:3]))
         reports.collect()
@@ -173,10 +173,10 @@ def test_a_run_that_goes_on_comes_to_the_same_means_as_one_that_was_not_interrup
         reports.collect()
     saved = first.rows_since_evaluation()
     assert (saved.dtype, saved.shape) == (np.float64, (5, len(REPORT)))
-    resumed = Reports(28, saved)
+    resumed = StepMetrics(28, saved)
     for reports in (whole, resumed):
         reports.add(rows(*table[8:]))
         assert_means(reports.collect()[0], table[8:])
     assert resumed.since_evaluation() == whole.since_evaluation()
     assert whole.rows_since_evaluation().shape == (0, len(REPORT))
-    assert_means(Reports(28, saved).since_evaluation(), table[3:8])
+    assert_means(StepMetrics(28, saved).since_evaluation(), table[3:8])

@@ -1,13 +1,15 @@
-"""Pictures for TensorBoard, read back from their files."""
+"""Pictures of a run, read back from their files."""
 
 import io
 
 import matplotlib
+import matplotlib.image
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_preact.training.reporting import pictures
+from keras_preact.training.reporting import figures
+from keras_preact.training.reporting.metrics_file import Row
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay")
 
@@ -33,14 +35,14 @@ def flat(colors, size=6):
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
 def test_images_of_single_pixels_are_shown_too(size, color, shown):
     images = np.broadcast_to(np.array(color, np.uint8), (2, *size, len(color)))
-    picture = decoded(pictures.batch(images, np.arange(2), NAMES))
+    picture = decoded(figures.batch(images, np.arange(2), NAMES))
     assert pixels(picture, shown, tolerance=1) > 2000
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (4, 1), (5, 2), (16, 4), (40, 4)])
 def test_a_batch_has_four_images_a_row_and_sixteen_at_most(count, rows):
     colors = [(200, 5 * n, 30) for n in range(count)]
-    picture = decoded(pictures.batch(flat(colors), np.arange(count) % 10, NAMES))
+    picture = decoded(figures.batch(flat(colors), np.arange(count) % 10, NAMES))
     assert picture.shape == (220 * rows, 800, 3)
     shown = [pixels(picture, color) for color in colors]
     assert min(shown[:16]) > 20_000, "each about 190 pixels wide and high"
@@ -48,7 +50,7 @@ def test_a_batch_has_four_images_a_row_and_sixteen_at_most(count, rows):
 
 
 def test_grey_is_shown_as_it_is_and_not_stretched():
-    picture = decoded(pictures.batch(flat([(100,), (104,), (180,)]), np.zeros(3, int), NAMES))
+    picture = decoded(figures.batch(flat([(100,), (104,), (180,)]), np.zeros(3, int), NAMES))
     for grey in (100, 104, 180):
         assert pixels(picture, (grey,) * 3, tolerance=1) > 20_000
 
@@ -57,7 +59,7 @@ def test_images_stand_in_their_order_and_upright():
     images = np.zeros((2, 4, 4, 3), np.uint8)
     images[0, :2] = (250, 0, 0)  # the upper half
     images[1, :, 2:] = (0, 250, 0)  # the right half
-    picture = decoded(pictures.batch(images, np.array([0, 1]), NAMES))
+    picture = decoded(figures.batch(images, np.array([0, 1]), NAMES))
     rows, columns = np.nonzero((picture == (250, 0, 0)).all(axis=-1))
     assert rows.max() < 130 and columns.max() < 200
     rows, columns = np.nonzero((picture == (0, 250, 0)).all(axis=-1))
@@ -66,19 +68,19 @@ def test_images_stand_in_their_order_and_upright():
 
 def test_an_image_stands_under_the_name_of_its_label():
     images = flat([(0, 0, 0)] * 2)
-    as_dog = pictures.batch(images, np.array([3, 3]), NAMES)
-    assert as_dog == pictures.batch(images, np.array([0, 0]), ("dog",))
-    assert as_dog != pictures.batch(images, np.array([3, 4]), NAMES)
+    as_dog = figures.batch(images, np.array([3, 3]), NAMES)
+    assert as_dog == figures.batch(images, np.array([0, 0]), ("dog",))
+    assert as_dog != figures.batch(images, np.array([3, 4]), NAMES)
 
 
 def test_the_end_of_a_long_name_is_left_out():
     images = flat([(0, 0, 0)])
     names = ["a" * 30, "a" * 300]
-    assert len({pictures.batch(images, np.array([label]), names) for label in (0, 1)}) == 1
+    assert len({figures.batch(images, np.array([label]), names) for label in (0, 1)}) == 1
     # Names beside a matrix would take its place.
     areas = []
     for name in ("a", "a" * 300):
-        picture = decoded(pictures.confusion(np.eye(10, dtype=int), [name] * 10, "title"))
+        picture = decoded(figures.confusion(np.eye(10, dtype=int), [name] * 10, "title"))
         areas.append(pixels(picture, color_of(100), tolerance=1))
     assert areas[1] > 0.4 * areas[0]
 
@@ -91,7 +93,7 @@ def color_of(percent):
 def test_a_confusion_matrix_is_coloured_by_shares_of_the_true_class():
     # Rows of 4, 10 and no images.
     counts = np.array([[3, 1, 0], [0, 4, 6], [0, 0, 0]])
-    picture = decoded(pictures.confusion(counts, NAMES[:3], "a title"))
+    picture = decoded(figures.confusion(counts, NAMES[:3], "a title"))
     assert picture.shape == (600, 700, 3)
     cell = pixels(picture, color_of(75), tolerance=1)
     assert cell > 10_000
@@ -103,7 +105,7 @@ def test_a_confusion_matrix_is_coloured_by_shares_of_the_true_class():
 def test_true_classes_are_rows_and_predictions_columns():
     counts = np.zeros((2, 2), int)
     counts[0, 1] = counts[1, 1] = 1  # the second class is always predicted
-    picture = decoded(pictures.confusion(counts, NAMES[:2], "a title"))[:, :590]  # less the bar
+    picture = decoded(figures.confusion(counts, NAMES[:2], "a title"))[:, :590]  # less the bar
     left, right = (
         np.nonzero(np.abs(picture - color_of(percent)).max(axis=-1) <= 1)[1] for percent in (0, 100)
     )
@@ -114,7 +116,7 @@ def test_true_classes_are_rows_and_predictions_columns():
 def confusion(classes, names=None, factor=1):
     counts = factor * (3 * np.eye(classes, dtype=int) + np.eye(classes, k=1, dtype=int))
     names = names or [str(n) for n in range(classes)]
-    return decoded(pictures.confusion(counts, names, "a title"))
+    return decoded(figures.confusion(counts, names, "a title"))
 
 
 @pytest.mark.parametrize("classes", [2, 12, 13, 30, 31, 100])
@@ -134,3 +136,25 @@ def test_names_and_counts_are_shown_where_there_is_room(classes, names_shown, co
     other_names = confusion(classes, [f"-{n}" for n in range(classes)])
     assert np.array_equal(picture, other_names) != names_shown
     assert np.array_equal(picture, confusion(classes, factor=2)) != counts_shown
+
+
+def rows(count):
+    return [
+        Row(10 * n, n, 2 / n, 1 - 0.5 / n, 1 / n, 1 - 0.3 / n, 0.1, 100.0, 1.0 * n)
+        for n in range(1, count + 1)
+    ]
+
+
+def test_the_picture_shows_both_curves_in_their_colours(tmp_path):
+    figures.curves(rows(5), "a title", tmp_path / "curves.png", drop_steps=(30,))
+    picture = matplotlib.image.imread(tmp_path / "curves.png")[..., :3]
+    assert picture.shape[0] > 300 and picture.shape[1] > 800
+    for color in (figures.TRAIN_COLOR, figures.EVAL_COLOR):
+        rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        assert (abs(picture - rgb).max(axis=-1) < 0.01).sum() > 200
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_a_single_row_can_be_drawn(tmp_path):
+    figures.curves(rows(1), "a title", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 5_000

@@ -1,0 +1,74 @@
+"""The recipes of configs/, found by name from any folder.
+
+A recipe is a flagfile whose header has a line "# Error in the paper: ...".
+"""
+
+import dataclasses
+import pathlib
+
+from keras_preact.support.choices import one_of
+
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+_ERROR = "# Error in the paper: "
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a recipe trains.
+
+    Args:
+        name: of its file, without ".flags".
+        dataset: the name of its data set.
+        depth: weighted layers.
+        error: the error rate in the paper, in words; "none" where it has none.
+    """
+
+    name: str
+    dataset: str
+    depth: int
+    error: str
+
+
+def folder() -> pathlib.Path:
+    """Where the recipes lie: in an installed package, or beside the package in a clone."""
+    installed = _PACKAGE / "configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+
+
+def find(name: str) -> str:
+    """The path of a recipe, or of a file that recipes share.
+
+    Raises:
+        ValueError: if there is none of that name; it lists the recipes.
+    """
+    path = folder() / f"{name}.flags"
+    if path.parent != folder() or not path.exists():
+        one_of("recipe", name, [recipe.name for recipe in listed()])
+    return str(path)
+
+
+def listed() -> list[Recipe]:
+    """All recipes, by data set and depth."""
+    paths = folder().glob("*.flags")
+    recipes = [recipe for recipe in map(_read, paths) if recipe is not None]
+    return sorted(recipes, key=lambda recipe: (recipe.dataset, recipe.depth))
+
+
+def _read(path):
+    """The recipe in a file; None where the file is shared by recipes."""
+    for line in path.read_text().splitlines():
+        if line.startswith(_ERROR):
+            given = _flags(path)
+            error = line.removeprefix(_ERROR)
+            return Recipe(path.stem, given["dataset"], int(given["depth"]), error)
+    return None
+
+
+def _flags(path):
+    """The flags in a file and in those that it includes, as text by name."""
+    found = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("--"):
+            name, _, value = line[2:].partition("=")
+            found |= _flags(folder() / f"{value}.flags") if name == "recipe" else {name: value}
+    return found

@@ -1,0 +1,191 @@
+"""The actions of a run: it logs, records propagation, evaluates, saves and profiles."""
+
+import tensorflow as tf
+from etils import epath
+
+from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
+from keras_preact.training.trainer import Action, Run
+
+
+def standard_actions(run: Run) -> tuple[list[Action], list[Action]]:
+    """The actions of every run: those before and those after a user's own.
+
+    A user's own come after the evaluation, whose figures they may want, and before saving:
+    what has been saved is not done again.
+    """
+    config = run.config
+    before: list[Action] = [Log(run)]
+    if config.log_propagation_steps:
+        before.append(RecordPropagation(run))
+    before.append(Evaluate(run))
+    after: list[Action] = [Save(run)]
+    if config.profile_steps:
+        profile = Profile(
+            config.profile_steps, run.folder.tensorboard if run.devices.writes else None
+        )
+        # It starts after and stops before all others, which are no part of a step.
+        before.insert(0, profile.stop)
+        after.append(profile.start)
+    return before, after
+
+
+def next_multiple(every: int, done: int) -> int:
+    """The first multiple of `every` above `done`."""
+    return (done // every + 1) * every
+
+
+class Log(Action):
+    """Shows the means of the steps since the last log, on the terminal and in TensorBoard."""
+
+    def __init__(self, run: Run):
+        self._run = run
+
+    def next_due(self, done: int) -> int:
+        steps = self._run.config.log_steps
+        return min(next_multiple(steps, done), self._run.next_evaluation(done))
+
+    def run(self, done: int) -> None:
+        run = self._run
+        means = run.means()
+        weights = [tf.convert_to_tensor(variable) for variable in run.state.trainable]
+        weight_norm = float(tf.linalg.global_norm(weights))
+        learning_rate = float(run.schedule(done - 1))
+        # An evaluation has a line of its own.
+        run.writer.log(done, means, learning_rate, weight_norm, show=not run.evaluates(done))
+
+
+class RecordPropagation(Action):
+    """Measures signal and gradient in each unit, also before the first step and after the last.
+
+    One process measures; all refuse a run that has diverged.
+
+    Raises:
+        ValueError, UnreadableError: as `PropagationRecorder` does.
+    """
+
+    def __init__(self, run: Run):
+        self._run, self._recorder = run, None
+        if run.devices.writes:
+            self._recorder = PropagationRecorder(run.state.network, run.data, run.config)
+
+    def begin(self, run: Run) -> None:
+        if self.next_due(run.done - 1) == run.done:
+            self.run(run.done)
+
+    def next_due(self, done: int) -> int:
+        every = self._run.config.log_propagation_steps
+        return min(next_multiple(every, done), self._run.train_steps)
+
+    def run(self, done: int) -> None:
+        run = self._run
+        run.refuse_divergence()
+        # A run that goes on may have recorded this step before.
+        if self._recorder is None or run.writer.has_propagation(done):
+            return
+        try:
+            run.writer.propagation(self._recorder.measure(done))
+        except ArithmeticError as error:
+            run.writer.line(f"No record of signal and gradient after step {done:,}: {error}")
+        run.restart_clocks()
+
+
+class Evaluate(Action):
+    """Evaluates, and reports the training since the last evaluation; `Save` then saves."""
+
+    def __init__(self, run: Run):
+        self._run = run
+
+    def begin(self, run: Run) -> None:
+        if not run.evaluated:
+            self.run(run.done)
+
+    def next_due(self, done: int) -> int:
+        return self._run.next_evaluation(done)
+
+    def run(self, done: int) -> None:
+        run = self._run
+        evaluation = run.evaluate()
+        if evaluation is None:
+            run.stop()
+        run.means()
+        means = run.step_metrics.since_evaluation()
+        run.writer.evaluation(done, evaluation, means, float(run.schedule(done - 1)))
+        run.writer.curves(run.schedule.drop_steps)
+        if done == run.train_steps:
+            run.writer.confusion(done, evaluation)
+
+
+class Save(Action):
+    """Saves every checkpoint_steps steps and after evaluations, the best one as such."""
+
+    def __init__(self, run: Run):
+        self._run = run
+
+    def begin(self, run: Run) -> None:
+        # A run that may be rolled back needs a checkpoint before its first step.
+        if run.has_unsaved_evaluation or (run.done == 0 and run.config.on_nan == "rollback"):
+            run.save()
+
+    def next_due(self, done: int) -> int:
+        steps = self._run.config.checkpoint_steps
+        return min(next_multiple(steps, done), self._run.next_evaluation(done))
+
+    def run(self, done: int) -> None:
+        self._run.save()
+
+
+class Profile:
+    """A TensorBoard profile from the first to the last of profile_steps: two actions.
+
+    Args:
+        steps: the first and the last step, counted from 1.
+        folder: TensorBoard's, for its tab "Profile"; None in processes that write nothing.
+    """
+
+    def __init__(self, steps: tuple[int, int], folder: epath.PathLike | None):
+        self.first, self.last = steps
+        self.start, self.stop = _StartProfile(self), _StopProfile(self)
+        self._folder, self._records = folder, False
+
+    def begin(self) -> None:
+        """Starts TensorFlow's profiler."""
+        if self._folder is not None:
+            tf.profiler.experimental.start(str(self._folder))
+            self._records = True
+
+    def end(self) -> None:
+        """Writes what has been recorded, if anything has."""
+        if self._records:
+            tf.profiler.experimental.stop()
+            self._records = False
+
+
+class _StartProfile(Action):
+    def __init__(self, profile: Profile):
+        self._profile = profile
+
+    def begin(self, run: Run) -> None:
+        if run.done == self._profile.first - 1:
+            self.run(run.done)
+
+    def next_due(self, done: int) -> int | None:
+        before = self._profile.first - 1
+        return before if done < before else None
+
+    def run(self, done: int) -> None:
+        self._profile.begin()
+
+
+class _StopProfile(Action):
+    def __init__(self, profile: Profile):
+        self._profile = profile
+
+    def next_due(self, done: int) -> int | None:
+        return self._profile.last if done < self._profile.last else None
+
+    def run(self, done: int) -> None:
+        self._profile.end()
+
+    def close(self) -> None:
+        # Training may end before the last of the steps.
+        self._profile.end()
