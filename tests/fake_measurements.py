@@ -1,7 +1,9 @@
 """Measurements to draw, with what a picture must stand, and what is to be read from a figure."""
 
+import html
 import io
 import math
+import re
 
 import matplotlib.image
 import numpy as np
@@ -80,6 +82,12 @@ def path_lengths(count, broken=False):
     share = values(count + 1, broken)
     share[-1] *= -1
     return PathLengths(names(count), paths, values(count + 1), share / share.sum())
+
+
+def read(caption):
+    """The text of a caption as a reader sees it, formulas without their layout, in ASCII."""
+    text = html.unescape(re.sub("<[^>]*>", "", caption))
+    return text.replace("\N{MINUS SIGN}", "-").replace("\N{MULTIPLICATION SIGN}", "x")
 
 
 def decoded(png):

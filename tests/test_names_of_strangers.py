@@ -6,6 +6,7 @@ import io
 import pathlib
 import re
 import warnings
+from html import escape
 
 import matplotlib
 import numpy as np
@@ -19,14 +20,16 @@ from keras_preact.benchmark import plot as benchmark_plot
 from keras_preact.exporting import report as export_report
 from keras_preact.exporting.checks.parity import Agreement, Speed
 from keras_preact.studies import (
-    compare_plots,
-    initialisation_plot,
+    curve_figures,
+    gradient_figures,
+    output,
     page,
-    plots,
-    study_plots,
-    tables,
+    signal_figures,
+    training_figures,
 )
-from keras_preact.studies.run_curves import RunCurves
+from keras_preact.studies import initialisation as initialisation_study
+from keras_preact.studies.curve_figures import RunCurves
+from keras_preact.studies.formulas import EQUATIONS
 from keras_preact.training.reporting import figures
 from keras_preact.training.reporting import propagation_figure as propagation_pictures
 from keras_preact.training.reporting.metrics_file import Row
@@ -99,17 +102,15 @@ def runs(name, *depths):
 
 
 BESIDE_FORMULAS = {
-    "curves": lambda name: compare_plots.curves(runs(name, 20, 20), name),
-    "final errors": lambda name: compare_plots.final_errors(runs(name, 20, 20), name),
-    "errors by depth": lambda name: compare_plots.final_errors(runs(name, 20, 56), name),
-    "over training": lambda name: study_plots.over_training(
+    "curves": lambda name: curve_figures.draw_curves(runs(name, 20, 20), name),
+    "final errors": lambda name: curve_figures.draw_final_errors(runs(name, 20, 20), name),
+    "errors by depth": lambda name: curve_figures.draw_final_errors(runs(name, 20, 56), name),
+    "over training": lambda name: training_figures.draw(
         TICKS, [name, "a", "b"], np.ones((2, 3)), name, name, False
     ),
-    "initialisation": lambda name: initialisation_plot.initialisation(
-        [initialisation(name, 20, 3)], name
-    ),
-    "beside": lambda name: plots.gradients_beside([(name, backward(3))] * 2, name),
-    "signals": lambda name: plots.signals(forward(3), name),
+    "initialisation": lambda name: initialisation_study.draw([initialisation(name, 20, 3)], name),
+    "beside": lambda name: gradient_figures.draw_beside([(name, backward(3))] * 2, name),
+    "signals": lambda name: signal_figures.draw_signals(forward(3), name),
     "gradient": lambda name: propagation_pictures.gradient(backward(3), name),
 }
 
@@ -128,14 +129,35 @@ def test_beside_our_formulas_names_stay_as_they_are(draw, name, monkeypatch):
 
 
 def test_the_page_shows_a_name_as_text(name):
-    picture = page.Picture("a", name, of_a_batch("a"), name, name, name)
+    picture = page.Figure("a", name, name, of_a_batch("a"), name, [EQUATIONS[4]])
     table = page.Table(name, (name,), [(name,)], name)
     shown = page.html(name, {name: name}, [picture], [table]).decode()
     assert "<script" not in shown
 
 
+CAPTIONS = {
+    "beside": lambda name: gradient_figures.beside_caption(
+        [(name, backward(3)), ("b", dataclasses.replace(backward(3), output_gradient_norm=2.0))]
+    ),
+    "curves": lambda name: curve_figures.curves_caption(
+        [runs(name, 20)[0], RunCurves("b", "b", 20, TICKS, *np.full((2, 2), 0.9))]
+    ),
+    "final errors": lambda name: curve_figures.final_errors_caption(runs(name, 20, 56)),
+    "initialisation": lambda name: initialisation_study.caption(
+        [initialisation(name, 20, 3), initialisation("b", 20, 3, seed=4)]
+    ),
+}
+
+
+@pytest.mark.parametrize("caption", CAPTIONS.values(), ids=CAPTIONS)
+def test_the_captions_show_a_name_as_text(caption, name):
+    shown = caption(name)
+    assert escape(name) in shown
+    assert "<script" not in shown and shown.count("<math>") == shown.count("</math>")
+
+
 def test_the_csv_has_a_name_in_one_field(name):
-    written = tables.csv_bytes([({"network": name}, [name], {"x": np.array([1])})]).decode()
+    written = output.csv_bytes([({"network": name}, [name], {"x": np.array([1])})]).decode()
     rows = list(csv.reader(io.StringIO(written, newline="")))
     assert rows == [["network", "unit", "x"], [name, name, "1"]]
 

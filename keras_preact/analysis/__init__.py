@@ -1,8 +1,8 @@
 """The paper's equations measured on any network: arrays in, arrays out."""
 
 from keras_preact.analysis.backward_pass import backward
-from keras_preact.analysis.draws import initialisation
 from keras_preact.analysis.forward_pass import forward
+from keras_preact.analysis.initial_gradient import initialisation
 from keras_preact.analysis.lesions import lesion
 from keras_preact.analysis.paths import path_lengths
 from keras_preact.analysis.results import (

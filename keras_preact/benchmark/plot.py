@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from keras_preact.benchmark.config import FRAMEWORKS, PRECISIONS
 from keras_preact.benchmark.rows import Row
-from keras_preact.support.plotting import as_png, figure
+from keras_preact.support.plotting import BLUE, GREEN, ORANGE, as_png, figure
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; the hatches serve print.
+# The hatches serve print.
 STYLES = {
-    "keras_preact": {"facecolor": "#0072B2"},
-    "keras": {"facecolor": "#E69F00", "hatch": "//"},
-    "torch": {"facecolor": "#009E73", "hatch": ".."},
+    "keras_preact": {"facecolor": BLUE},
+    "keras": {"facecolor": ORANGE, "hatch": "//"},
+    "torch": {"facecolor": GREEN, "hatch": ".."},
 }
 
 _TITLE = "keras_preact benchmark"

@@ -12,7 +12,7 @@ from keras_preact.exporting.checks.parity import THROUGHPUT_BATCH, Agreement, Sp
 from keras_preact.exporting.checks.tolerances import Tolerance
 from keras_preact.exporting.export_folder import REPORT, TFLITE, Layout
 from keras_preact.support.files import sha256
-from keras_preact.support.plotting import COLORS, as_png, figure
+from keras_preact.support.plotting import BLUE, GREY, as_png, figure
 from keras_preact.support.text import markdown, printable
 
 KERAS = "keras"
@@ -21,7 +21,7 @@ _COLUMNS = (
     *("", "size", "max difference", "mean difference", "top-1", "agreement"),
     *("latency, 1 image", f"throughput, {THROUGHPUT_BATCH} images", "tolerance"),
 )
-_COLOR, _KERAS_COLOR = COLORS[5], "#999999"
+
 
 _TFLITE_PYTHON = """\
 import zipfile
@@ -232,7 +232,7 @@ def to_png(artifacts: Sequence[Artifact], title: str) -> bytes:
     picture = figure(figsize=(13, 1.2 + 0.35 * len(artifacts)))
     picture.suptitle(printable(title))
     names = [artifact.name for artifact in artifacts]
-    colors = [_KERAS_COLOR if a.path is None else _COLOR for a in artifacts]
+    colors = [GREY if a.path is None else BLUE for a in artifacts]
     for axes, (label, form, value) in zip(
         picture.subplots(1, len(panels), sharey=True), panels, strict=True
     ):

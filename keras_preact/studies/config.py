@@ -1,4 +1,4 @@
-"""What an analysis is made of: every flag of it, checked in one place."""
+"""Every flag of an analysis, checked in one place."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ STUDIES = {
     "compare": "learning curves, final errors and gradients of runs: compare RUN RUN ...",
 }
 
-# Each builds a network; so many leave nothing to chance.
+# Each draw builds a network.
 MOST_DRAWS = 10_000
 
 _OF_NETWORKS = ("depth", "unit", "shortcut", "block", "projection", "stem", "width_multiplier")
@@ -27,7 +27,7 @@ _OF_NETWORKS = ("depth", "unit", "shortcut", "block", "projection", "stem", "wid
 
 @dataclasses.dataclass(frozen=True)
 class AnalysisConfig:
-    """One analysis. The fields are its flags; `metadata["help"]` says what they mean.
+    """One analysis. The fields are its flags; `metadata["help"]` explains them.
 
     Raises:
         ValueError: if a value is outside its rule, or values contradict each other.
@@ -90,10 +90,10 @@ class AnalysisConfig:
         if not 0 <= self.seed <= LARGEST:
             raise ValueError(f"seed must be from 0 to {LARGEST}. Received: seed={shown(self.seed)}")
         self._check_run()
-        self.networks()
+        self.train_configs()
 
     def _check_run(self):
-        """Raises ValueError where a run and a new network are asked for."""
+        """Raises ValueError if flags ask for a run and for a new network."""
         own = ("dataset", "image_size", *_OF_NETWORKS)
         given = [
             field.name
@@ -106,8 +106,8 @@ class AnalysisConfig:
                 f"knows its own. Received: run_dir={self.run_dir!r}, too"
             )
 
-    def networks(self) -> list[TrainConfig]:
-        """New networks of each depth, unit and shortcut, as the runs that would train them.
+    def train_configs(self) -> list[TrainConfig]:
+        """New networks of each depth, unit and shortcut, as configurations of their training.
 
         Raises:
             ValueError: as `TrainConfig` does.
@@ -142,12 +142,12 @@ class AnalysisConfig:
         return self.image_size
 
     def folder(self, study: str) -> epath.Path:
-        """Where the page goes; raises ValueError where none can; see `paths.usable`."""
+        """The folder of the page; raises ValueError if it cannot be one, as `paths.usable` does."""
         default = f"{self.run_dir}/analysis/{study}" if self.run_dir else f"analysis/{study}"
         return usable(self.output_dir or default, "output_dir")
 
 
 def _split(shortcut):
-    """(name, arguments as TrainConfig takes them) of NAME:ARGUMENT=VALUE:..."""
+    """Splits NAME:ARGUMENT=VALUE:... into the name and the arguments as TrainConfig takes them."""
     name, _, arguments = shortcut.partition(":")
     return name, arguments.replace(":", ",")

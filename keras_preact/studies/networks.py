@@ -1,4 +1,4 @@
-"""The networks that are analysed, and the images on which."""
+"""The networks of an analysis and their images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from keras_preact.training.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class Network:
     """A network and its data.
 
     Args:
         label: of the network, for titles and legends.
-        config: of the run that trained it, or would.
+        config: of the run that trained it; of a new network, of a run that could.
         model: float32, from normalized images to logits.
         data: of the run.
         folder: of the run; None of a new network.
@@ -36,18 +36,19 @@ class Subject:
     def training_images(
         self, count: int | None = None, seed: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Training images as they are, not augmented.
+        """Training images, not augmented.
 
         Args:
-            count: how many; by default 64, or 16 where they have more than 64 x 64 pixels.
-            seed: decides on which.
+            count: of images; by default 64, or 16 where they have more than 64 x 64 pixels.
+            seed: chooses the images.
 
         Returns:
             float32 images (batch, height, width, channels) as the model takes them, and
             their labels, int32 (batch,).
 
         Raises:
-            ValueError: if these images are too few and too small; see `probe.check_images`.
+            ValueError: if these images are too few and too small; see
+                `propagation_recorder.check_images`.
         """
         info = self.data.info
         count = min(count or (64 if max(info.image_shape[:2]) <= 64 else 16), info.train_count)
@@ -56,7 +57,7 @@ class Subject:
         return self.normalize(images).numpy(), labels.numpy()
 
     def describe_images(self, count: int) -> str:
-        """How many training images were measured on, and which, for people."""
+        """The number of training images measured on, their data set, size and treatment."""
         shape = " x ".join(map(str, self.data.info.image_shape))
         return (
             f"{count} training images of {self.data.info.name} ({shape}), normalized as in "
@@ -64,47 +65,44 @@ class Subject:
         )
 
     def normalize(self, images):
-        """Images in 0 to 255 as the model takes them."""
+        """Normalizes images in 0 to 255 for the model."""
         return self.data.info.normalize(images)
 
 
-def new(config: TrainConfig, data: Dataset) -> Subject:
-    """A network with new weights, which the configuration's seed decides on."""
+def new(config: TrainConfig, data: Dataset) -> Network:
+    """A network with new weights, drawn from the seed of the configuration."""
     keras.utils.set_random_seed(config.seed)
-    return Subject(describe(config), config, build_model(config, data.info), data)
+    return Network(describe(config), config, build_model(config, data.info), data)
 
 
-def of_run(run_dir: str, which: str = "newest", data_dir: str | None = None) -> Subject:
+def of_run(run_dir: str, which: str = "newest", data_dir: str | None = None) -> Network:
     """The network of a run, with the weights of a checkpoint: averaged ones, if it has them.
 
     Args:
         run_dir: its folder.
         which: "newest" or "best".
-        data_dir: where the images lie; default: where they lay in training.
+        data_dir: folder of the images; default: that of the training.
 
     Raises:
-        ValueError: if there is no such run, no checkpoint, or its data are no longer there.
+        ValueError: if the run, a checkpoint or its data are missing.
     """
     folder = RunFolder(run_dir)
     config, _ = folder.read()
     checkpoint.find(folder.checkpoints, which, tell=lambda line: None)
     data = restore_data(folder, data_dir)
-    # Now: a run that goes on may have deleted an earlier one meanwhile.
+    # Not before: a run that goes on may have deleted an earlier one while the data loaded.
     path = checkpoint.find(folder.checkpoints, which, run=folder.recorded_id())
     model = restore_model(folder, path)
-    return Subject(f"{describe(config)}, step {step_of(path):,}", config, model, data, folder)
+    return Network(f"{describe(config)}, step {step_of(path):,}", config, model, data, folder)
 
 
 def describe(config: TrainConfig) -> str:
-    """What a network is called: "ResNet-110, original, identity"."""
+    """The name of a network: "ResNet-110, original, identity"."""
     return ", ".join([f"{_family(config)}-{config.depth}", *_parts(config)])
 
 
 def kinds(configs: Sequence[TrainConfig]) -> list[str]:
-    """What networks are called beside each other: by what they do not have in common.
-
-    The depth is left out.
-    """
+    """The names of networks beside each other: the parts they do not share, without the depth."""
     parts = [[_family(config), *_parts(config)] for config in configs]
     common = set.intersection(*map(set, parts))
     names = [", ".join(part for part in of_one if part not in common) for of_one in parts]

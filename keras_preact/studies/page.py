@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else."""
+"""A study as one self-contained HTML file."""
 
 import base64
 import dataclasses
@@ -7,9 +7,11 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-# Fewer are found without a table of contents.
+from keras_preact.studies.formulas import Equation, Html, numbered, symbols
+
+# More figures have a table of contents.
 _MOST_WITHOUT_CONTENTS = 3
-# Nothing is loaded and nothing runs, whatever stands in the texts.
+# Browsers load and run nothing, whatever the texts hold.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -21,6 +23,13 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }
 dt { font-weight: bold; }
 dd { margin: 0; }
 figure { margin: 1rem 0; }
+svg { display: block; width: 100%; max-width: 44rem; height: auto; }
+.equation { overflow-x: auto; overflow-y: hidden; padding: 0.3rem 0; }
+.equation math { font-size: 1.2em; }
+.equation span { margin-left: 2rem; }
+msub > :last-child { position: relative; top: 0.12em; }
+.symbols, section > p { max-width: 45rem; }
+.symbols { padding-left: 1.2rem; }
 img { max-width: 100%; height: auto; background: #fff; }
 figcaption, caption { text-align: left; max-width: 45rem; }
 .wide { overflow-x: auto; }
@@ -28,7 +37,14 @@ table { border-collapse: collapse; overflow-wrap: normal; font-variant-numeric: 
 caption { padding-bottom: 0.5rem; }
 th, td { padding: 0.2rem 0.8rem 0.2rem 0; text-align: left; border-bottom: 1px solid #8888; }
 @media (max-width: 40rem) {
-  .wide img { max-width: none; width: 40rem; }
+  .wide svg { display: block; width: 100%; max-width: 44rem; height: auto; }
+.equation { overflow-x: auto; overflow-y: hidden; padding: 0.3rem 0; }
+.equation math { font-size: 1.2em; }
+.equation span { margin-left: 2rem; }
+msub > :last-child { position: relative; top: 0.12em; }
+.symbols, section > p { max-width: 45rem; }
+.symbols { padding-left: 1.2rem; }
+img { max-width: none; width: 40rem; }
   dl { display: block; }
   dd { margin-bottom: 0.5rem; }
 }
@@ -47,29 +63,35 @@ th, td { padding: 0.2rem 0.8rem 0.2rem 0; text-align: left; border-bottom: 1px s
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """A picture in a report.
+class Figure:
+    """A picture of a study, or where that would be a level line, a sentence in its place.
 
     Args:
-        name: of its file, without ".png"; unique in the report.
+        name: of its file, without ".png"; unique in the study.
         title: the heading above.
-        png: the file.
-        caption: what to look for, in a sentence or two.
-        equation: of the paper, like "equation (4)"; may be empty.
-        alt: what is to be seen, for those who cannot see it.
+        caption: the findings, in a few sentences; text, or `Html` with formulas.
+        png: the file; None for a caption that stands alone.
+        alt: describes the picture to readers who cannot see it.
+        equations: shown below the heading.
     """
 
     name: str
     title: str
-    png: bytes
     caption: str
-    equation: str
-    alt: str
+    png: bytes | None = None
+    alt: str = ""
+    equations: Sequence[Equation] = ()
+
+    def of(self, network: str, prefix: str = "") -> "Figure":
+        """The same under the name of a network, if it has a prefix among several."""
+        title = f"{self.title}: {network}" if prefix else self.title
+        named = {"name": prefix + self.name, "title": title, "alt": f"{self.alt}: {network}"}
+        return dataclasses.replace(self, **named)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table in a report: its title, the names of the columns, the cells and a caption."""
+    """A table: its title, the names of its columns, its cells, and a caption as of a figure."""
 
     title: str
     head: Sequence[str]
@@ -80,20 +102,22 @@ class Table:
 def html(
     title: str,
     facts: Mapping[str, str],
-    pictures: Sequence[Picture],
+    figures: Sequence[Figure],
     tables: Sequence[Table] = (),
 ) -> bytes:
-    """A page with facts, pictures and tables, in this order, as UTF-8.
+    """A page with facts, symbols, figures and tables, in this order, as UTF-8.
 
-    The pictures are inside; the page has no scripts and asks nothing of the network.
+    The pictures are inside the page, which has no scripts and sends no requests.
 
     Args:
         title: of the page.
         facts: names and values, such as the network and the data.
-        pictures: with unique names.
-        tables: below the pictures.
+        figures: with unique names. Where one shows an equation, the symbols are explained.
+        tables: below the figures.
     """
-    sections = [(_identifier(p.name), p.title, _figure(p)) for p in pictures]
+    sections = [(_identifier(f.name), f.title, _figure(f)) for f in figures]
+    if any(figure.equations for figure in figures):
+        sections.insert(0, ("symbols", "Symbols", [symbols()]))
     sections += [(f"table-{n}", t.title, _table(t)) for n, t in enumerate(tables, 1)]
     lines = [
         "<!DOCTYPE html>",
@@ -111,7 +135,7 @@ def html(
         "<main>",
         f"<h1>{escape(title)}</h1>",
         *_facts(facts),
-        *(_contents(sections) if len(pictures) > _MOST_WITHOUT_CONTENTS else ()),
+        *(_contents(sections) if len(figures) > _MOST_WITHOUT_CONTENTS else ()),
     ]
     for identifier, heading, body in sections:
         lines += ["<section>", f'<h2 id="{identifier}">{escape(heading)}</h2>', *body, "</section>"]
@@ -140,24 +164,31 @@ def _contents(sections) -> Iterable[str]:
     yield "</nav>"
 
 
-def _figure(picture: Picture) -> Iterable[str]:
+def _figure(figure: Figure) -> Iterable[str]:
+    yield from map(numbered, figure.equations)
+    if figure.png is None:
+        yield f"<p>{_text(figure.caption)}</p>"
+        return
     # The size in the header keeps the page from jumping while it loads.
-    width, height = struct.unpack(">II", picture.png[16:24])
-    data = base64.b64encode(picture.png).decode()
+    width, height = struct.unpack(">II", figure.png[16:24])
+    data = base64.b64encode(figure.png).decode()
     size = f'width="{width}" height="{height}"'
-    equation = f" See {picture.equation} of the paper." if picture.equation else ""
     yield "<figure>"
-    yield _scrolling(picture.title)
-    yield f'<img src="data:image/png;base64,{data}" {size} alt="{escape(picture.alt)}">'
+    yield _scrolling(figure.title)
+    yield f'<img src="data:image/png;base64,{data}" {size} alt="{escape(figure.alt)}">'
     yield "</div>"
-    yield f"<figcaption>{escape(picture.caption + equation)}</figcaption>"
+    yield f"<figcaption>{_text(figure.caption)}</figcaption>"
     yield "</figure>"
+
+
+def _text(text: str) -> str:
+    return text if isinstance(text, Html) else escape(text)
 
 
 def _table(table: Table) -> Iterable[str]:
     yield _scrolling(table.title)
     yield "<table>"
-    yield f"<caption>{escape(table.caption)}</caption>"
+    yield f"<caption>{_text(table.caption)}</caption>"
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
     yield f"<thead><tr>{head}</tr></thead>"
     yield "<tbody>"
@@ -169,5 +200,5 @@ def _table(table: Table) -> Iterable[str]:
 
 
 def _scrolling(label: str) -> str:
-    """Opens a part that on a phone scrolls sideways by itself, by keys too, not the page."""
+    """Opens a part that scrolls sideways on a phone, with keys as well, while the page stays."""
     return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">'

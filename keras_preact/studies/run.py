@@ -1,4 +1,4 @@
-"""One analysis: what to measure, and where its page goes. The command line calls `run`."""
+"""One analysis, from its flags to its page. The command line calls `run`."""
 
 import dataclasses
 import datetime
@@ -9,13 +9,7 @@ import keras
 import tensorflow as tf
 from etils import epath
 
-from keras_preact.studies import (
-    compare_study,
-    initialisation_study,
-    lesion_study,
-    output,
-    propagation_study,
-)
+from keras_preact.studies import compare, initialisation, lesion, output, propagation
 from keras_preact.studies.config import STUDIES, AnalysisConfig
 from keras_preact.studies.networks import new, of_run
 from keras_preact.support import memory
@@ -33,13 +27,13 @@ from keras_preact.version import __version__
 def run(
     config: AnalysisConfig, words: Sequence[str] = (), arguments: Sequence[str] = ()
 ) -> epath.Path:
-    """Measures what is asked for and writes a page of it.
+    """Measures one study and writes its page.
 
     Args:
         config: of the analysis.
         words: the study, a key of `STUDIES`, by default propagation; after compare the
             folders of runs.
-        arguments: of the command line that asks for it, for the page.
+        arguments: of the command line, to be shown on the page.
 
     Returns:
         The folder of the page, which holds the page, its pictures and a CSV.
@@ -53,7 +47,7 @@ def run(
     folder = config.folder(study)
     output.check_folder(folder, config.overwrite)
     with locked(folder.parent / f".{folder.name}.unfinished", "output_dir"):
-        # Whatever the precision was in training.
+        # Whatever the precision of the training.
         keras.config.set_dtype_policy("float32")
         outcome = _measure(study, rest, config)
         outcome.facts.update(_facts(arguments))
@@ -67,7 +61,7 @@ def _check(study, rest, config):
     if rest and study != "compare":
         raise ValueError(f"After {study} come flags alone. Received: {' '.join(rest)}")
     if study == "compare":
-        compare_study.check(rest)
+        compare.check(rest)
     if study == "lesion" and not config.run_dir:
         raise ValueError(
             "lesion needs run_dir, the folder of a trained run. Received: run_dir=None"
@@ -89,31 +83,31 @@ def _check(study, rest, config):
 
 def _measure(study, rest, config):
     if study == "compare":
-        return compare_study.study(rest, config)
+        return compare.study(rest, config)
     if config.run_dir:
-        subject = of_run(config.run_dir, config.checkpoint, config.data_dir)
+        network = of_run(config.run_dir, config.checkpoint, config.data_dir)
         if study == "lesion":
-            return lesion_study.study(subject, config)
-        return propagation_study.study([subject], config)
-    networks, loaded = config.networks(), {}
-    for network in networks:
-        if network.image_size not in loaded:
-            loaded[network.image_size] = load_data(network)
-    data = [loaded[network.image_size] for network in networks]
-    for network, of_network in zip(networks, data, strict=True):
-        _check_memory(network, of_network, config)
+            return lesion.study(network, config)
+        return propagation.study([network], config)
+    train_configs, loaded = config.train_configs(), {}
+    for train_config in train_configs:
+        if train_config.image_size not in loaded:
+            loaded[train_config.image_size] = load_data(train_config)
+    data = [loaded[train_config.image_size] for train_config in train_configs]
+    for train_config, of_it in zip(train_configs, data, strict=True):
+        _check_memory(train_config, of_it, config)
     if study == "initialisation":
-        return initialisation_study.study(networks, data, config)
-    return propagation_study.study(list(map(new, networks, data)), config)
+        return initialisation.study(train_configs, data, config)
+    return propagation.study(list(map(new, train_configs, data)), config)
 
 
-def _check_memory(network, data, config):
-    """Refuses a new network that this machine cannot hold; GPUs say so themselves."""
+def _check_memory(train_config, data, config):
+    """Refuses a new network too large for this machine; GPUs report it themselves."""
     if not tf.config.list_physical_devices("GPU"):
         images = min(config.images or 1, data.info.train_count)
         memory.check(
-            inference_bytes(network, data.info, images),
-            f"A network of depth {network.depth} and its outputs",
+            inference_bytes(train_config, data.info, images),
+            f"A network of depth {train_config.depth} and its outputs",
             (field.name for field in dataclasses.fields(config)),
         )
 

@@ -12,6 +12,10 @@ import numpy as np
 # Okabe and Ito's palette, which the colour-blind can tell apart, without its yellow, which is
 # too pale for lines on white.
 COLORS = ("#56B4E9", "#D55E00", "#000000", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
+SKY, VERMILION, BLACK, GREEN, PURPLE, BLUE, ORANGE = COLORS
+GREY = "#999999"
+# The colour map of values: as readable in grey.
+HEAT = "cividis"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Some signals are equal (those before and after an identity). The later lines are thinner and
 # broken, so that they do not hide the earlier ones; the markers serve grey print.

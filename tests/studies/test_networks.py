@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_preact.data import datasets
-from keras_preact.studies.networks import Subject, describe, kinds, new, of_run
+from keras_preact.studies.networks import Network, describe, kinds, new, of_run
 from keras_preact.training import TrainConfig, run
 from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_folder import RunFolder
@@ -35,11 +35,11 @@ def digits():
     return datasets.load("digits")
 
 
-def cross_entropy(subject):
+def cross_entropy(network):
     """The mean loss over all evaluation images, in NumPy from the logits on."""
-    source, info = subject.data.eval_source, subject.data.info
+    source, info = network.data.eval_source, network.data.info
     images = (source.images - np.array(info.mean)) / np.array(info.std)
-    logits = np.float64(subject.model(images.astype(np.float32), training=False))
+    logits = np.float64(network.model(images.astype(np.float32), training=False))
     logits -= logits.max(axis=1, keepdims=True)
     chosen = logits[np.arange(len(logits)), source.labels]
     return np.mean(np.log(np.exp(logits).sum(axis=1)) - chosen)
@@ -47,13 +47,13 @@ def cross_entropy(subject):
 
 @pytest.mark.parametrize(("which", "step"), [("newest", 15), ("best", 12)])
 def test_a_network_of_a_run_has_the_loss_that_the_run_had_at_its_checkpoint(run_dir, which, step):
-    subject = of_run(run_dir, which)
+    network = of_run(run_dir, which)
     losses = {row.step: row.eval_loss for row in metrics_file.read(RunFolder(run_dir).metrics)}
     assert losses[15] > 1.1 * losses[12]
-    assert cross_entropy(subject) == pytest.approx(losses[step], rel=1e-4)
-    assert subject.label == f"ResNet-8, full_preactivation, identity, step {step}"
-    assert str(subject.folder) == run_dir
-    assert subject.config.learning_rate == 3
+    assert cross_entropy(network) == pytest.approx(losses[step], rel=1e-4)
+    assert network.label == f"ResNet-8, full_preactivation, identity, step {step}"
+    assert str(network.folder) == run_dir
+    assert network.config.learning_rate == 3
 
 
 def test_what_is_no_run_is_refused(tmp_path):
@@ -61,8 +61,8 @@ def test_what_is_no_run_is_refused(tmp_path):
         of_run(str(tmp_path))
 
 
-def weights(subject):
-    return np.concatenate([v.numpy().ravel() for v in subject.model.trainable_variables])
+def weights(network):
+    return np.concatenate([v.numpy().ravel() for v in network.model.trainable_variables])
 
 
 def test_a_seed_decides_on_new_weights(digits):
@@ -76,17 +76,17 @@ def test_a_new_network_is_that_of_its_configuration(digits):
     config = DIGITS.updated(
         shortcut="constant_scaling", shortcut_arguments="shortcut_scale=0.25", unit="original"
     )
-    subject = new(config, digits)
-    unit = subject.model.get_layer("stage2_unit1")
+    network = new(config, digits)
+    unit = network.model.get_layer("stage2_unit1")
     assert unit.shortcut.get_config()["shortcut_scale"] == 0.25
-    assert subject.model.input_shape == (None, 8, 8, 1)
-    assert subject.label == "ResNet-8, original, constant_scaling (shortcut_scale=0.25)"
-    assert subject.folder is None
+    assert network.model.input_shape == (None, 8, 8, 1)
+    assert network.label == "ResNet-8, original, constant_scaling (shortcut_scale=0.25)"
+    assert network.folder is None
 
 
-def source_images(subject, images, labels):
+def source_images(network, images, labels):
     """The index of each image among the training images, by its bytes and its label."""
-    source, info = subject.data.train_source, subject.data.info
+    source, info = network.data.train_source, network.data.info
     pixels = images.astype(np.float64) * np.array(info.std) + np.array(info.mean)
     restored = np.round(pixels).astype(np.uint8)
     np.testing.assert_allclose(pixels, restored, atol=1e-3)
@@ -98,27 +98,27 @@ def source_images(subject, images, labels):
 
 
 def test_training_images_are_normalized_not_augmented_and_chosen_by_seed(run_dir):
-    subject = of_run(run_dir)
-    drawn = [subject.training_images(64, seed) for seed in (5, 6, 5)]
+    network = of_run(run_dir)
+    drawn = [network.training_images(64, seed) for seed in (5, 6, 5)]
     for images, labels in drawn:
         assert images.shape == (64, 8, 8, 1) and images.dtype == np.float32
         assert labels.shape == (64,) and labels.dtype == np.int32
-    first, other, again = (source_images(subject, *pair) for pair in drawn)
+    first, other, again = (source_images(network, *pair) for pair in drawn)
     assert len(set(first)) == 64
     assert first == again and first != sorted(first)
     assert len(set(first) & set(other)) < 20
 
 
 def test_no_image_is_there_twice_where_more_are_wanted_than_there_are(digits):
-    subject = new(DIGITS, digits)
-    images, labels = subject.training_images(10_000)
-    assert sorted(source_images(subject, images, labels)) == list(range(1437))
+    network = new(DIGITS, digits)
+    images, labels = network.training_images(10_000)
+    assert sorted(source_images(network, images, labels)) == list(range(1437))
 
 
 @pytest.mark.parametrize(("size", "count"), [(64, 64), (65, 16)])
 def test_by_default_there_are_fewer_images_where_they_are_large(size, count):
     data = datasets.load("synthetic", image_size=size)
-    images, labels = Subject("", DIGITS, None, data).training_images()
+    images, labels = Network("", DIGITS, None, data).training_images()
     assert images.shape == (count, size, size, 3) and labels.shape == (count,)
 
 

@@ -6,7 +6,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from keras_preact.studies.page import Picture, Table, html
+from keras_preact.studies.formulas import EQUATIONS, Equation, with_formulas
+from keras_preact.studies.page import Figure, Table, html
 
 NASTY = "<script>alert(1)</script> & \"quoted\" 'text' </title></style>"
 VOID = {"meta", "link", "img"}
@@ -47,9 +48,7 @@ def png(width, height):
 
 def pictures(count):
     return [
-        Picture(
-            f"p {n}", f"Picture {n}", png(10 + n, 20), f"Look at {n}.", "equation (4)", f"a {n}"
-        )
+        Figure(f"p {n}", f"Picture {n}", f"Look at {n}.", png(10 + n, 20), f"a {n}")
         for n in range(count)
     ]
 
@@ -75,15 +74,60 @@ def test_every_picture_is_inside_with_its_size_alternative_and_caption():
         assert image["alt"] == picture.alt
         pixels = matplotlib.image.imread(io.BytesIO(picture.png))
         assert (int(image["height"]), int(image["width"])) == pixels.shape[:2]
-    assert page.text_of("figcaption") == [
-        "Look at 0. See equation (4) of the paper.",
-        "Look at 1. See equation (4) of the paper.",
+    assert page.text_of("figcaption") == ["Look at 0.", "Look at 1."]
+
+
+def test_a_figure_without_a_picture_is_a_sentence_under_its_heading():
+    page = read("a title", {}, [Figure("p", "P", with_formulas("$f$ zeroes nothing."))])
+    assert page.all("img") == page.all("figure") == []
+    assert page.text_of("h2") == ["P"]
+    assert page.text_of("p") == ["zeroes nothing."] and page.text_of("mi") == ["f"]
+
+
+def test_each_equation_is_shown_with_its_number_and_its_symbols_are_explained_once():
+    own = Equation("x_{l+1} = f(h(x_l))")
+    shown = [
+        Figure("a", "A", "One.", png(3, 3), "a", [EQUATIONS[4]]),
+        Figure("b", "B", "Two.", None, "b", [EQUATIONS[5], EQUATIONS[8], own]),
     ]
+    page = read("a title", {}, shown)
+    assert [heading["id"] for heading in page.all("h2")] == ["symbols", "a", "b"]
+    [drawing] = page.all("svg")
+    assert drawing["role"] == "img" and "residual unit" in drawing["aria-label"]
+    # The first two belong to the symbols; the last has no number in the paper.
+    assert page.text_of("span") == [f"({number})" for number in (1, 2, 4, 5, 8)]
+    assert len(page.all("math")) > 6 and "E" in page.text_of("mi")
 
 
-def test_without_an_equation_the_caption_names_none():
-    page = read("a title", {}, [Picture("p", "P", png(3, 3), "Look.", "", "alt")])
+def test_without_an_equation_there_are_no_symbols():
+    page = read("a title", {}, [Figure("p", "P", "Look.", png(3, 3), "alt")])
+    assert page.all("svg") == page.all("math") == []
     assert page.text_of("figcaption") == ["Look."]
+
+
+def test_the_page_of_several_networks_names_each_in_title_alternative_and_file():
+    figure = Figure("signals", "Signals", "", b"", "Lines")
+    assert figure.of("a net").name == "signals"
+    assert figure.of("a net").title == "Signals"
+    named = figure.of("a net", "net2_")
+    assert (named.name, named.title, named.alt) == (
+        *("net2_signals", "Signals: a net", "Lines: a net"),
+    )
+
+
+@pytest.mark.parametrize("equations", [[], list(EQUATIONS.values())], ids=["none", "all"])
+def test_the_page_is_valid_html(equations):
+    html5lib = pytest.importorskip("tensorboard._vendor.bleach._vendor.html5lib")
+    captions = ["<b> & $", with_formulas(r"$x_l$ is $3.2 \times 10^{-9}$, \$ & < \"")]
+    shown = [
+        Figure(f"p {n}", NASTY, caption, png(3, 3) if n else None, NASTY, equations)
+        for n, caption in enumerate(captions)
+    ]
+    tables = [Table(NASTY, ["a", "b"], [["1", "2"]], captions[1])]
+    document = html(NASTY, {NASTY: NASTY}, shown, tables).decode()
+    parser = html5lib.HTMLParser(strict=True)
+    parser.parse(document)
+    assert parser.errors == []
 
 
 def test_the_page_has_what_a_browser_needs_and_asks_nothing_of_the_network():
@@ -113,7 +157,7 @@ def test_the_page_has_what_a_browser_needs_and_asks_nothing_of_the_network():
 
 
 def test_texts_from_outside_are_shown_and_never_become_elements():
-    picture = Picture(NASTY, NASTY, png(3, 3), NASTY, NASTY, NASTY)
+    picture = Figure(NASTY, NASTY, NASTY, png(3, 3), NASTY)
     table = Table(NASTY, [NASTY], [[NASTY]], NASTY)
     page = read(NASTY, {NASTY: NASTY}, [picture] * 4, [table])
     assert page.all("script") == []

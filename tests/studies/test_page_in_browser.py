@@ -5,7 +5,8 @@ import shutil
 import pytest
 from fake_measurements import backward
 
-from keras_preact.studies.page import Picture, Table, html
+from keras_preact.studies.formulas import EQUATIONS, with_formulas
+from keras_preact.studies.page import Figure, Table, html
 from keras_preact.training.reporting import propagation_figure
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -28,8 +29,10 @@ def browser():
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     drawn = [propagation_figure.gradient(backward(count), "gradient") for count in (3, 60)]
+    caption = with_formulas(r"At $x_l$ it is $3.2 \times 10^{-9}$ times that at $x_L$.")
+    equations = list(EQUATIONS.values())
     shown = [
-        Picture(f"gradient_{n}", "The gradient " * 9, png, "Look at it.", "equation (5)", "lines")
+        Figure(f"gradient_{n}", "The gradient " * 9, caption, png, "lines", equations)
         for n, png in enumerate(drawn)
     ]
     head = ["unit", *(f"measurement_{n}" for n in range(20))]
@@ -56,6 +59,8 @@ def test_the_page_shows_its_pictures_without_complaints_requests_or_scrolling_si
     )
     scroll_width = page.evaluate("document.documentElement.scrollWidth")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    formulas = page.eval_on_selector_all("math", "all => all.map(m => m.clientWidth)")
+    drawing = page.eval_on_selector("svg", "svg => svg.getBoundingClientRect().width")
     page.close()
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
@@ -65,5 +70,8 @@ def test_the_page_shows_its_pictures_without_complaints_requests_or_scrolling_si
         # Smaller, its texts could not be read.
         assert 600 < shown_width <= max(width, 640)
     assert scroll_width <= width
+    # MathML of another namespace would be text, without boxes.
+    assert formulas and min(formulas) > 0
+    assert width / 2 < drawing <= width or 600 < drawing < 800
     # That the style was not refused.
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 24, 28)"}[scheme]

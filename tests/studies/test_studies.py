@@ -12,11 +12,11 @@ import pytest
 
 from keras_preact.analysis import backward, forward
 from keras_preact.analysis.lesions import lesion
-from keras_preact.studies import propagation_study
+from keras_preact.studies import propagation
 from keras_preact.studies.config import AnalysisConfig
 from keras_preact.studies.networks import new, of_run
+from keras_preact.studies.output import columns
 from keras_preact.studies.run import run
-from keras_preact.studies.tables import columns
 from keras_preact.support.files import damage, sha256
 from keras_preact.training import TrainConfig
 from keras_preact.training import run as train
@@ -35,10 +35,12 @@ RUN = TrainConfig(
 )
 LABEL = "ResNet-8, original, identity"
 UNITS = ["stage1_unit1", "stage2_unit1", "stage3_unit1"]
-OF_A_NETWORK = {
-    *("signals", "sum_error", "truncation", "gradient", "shortcut_product", "factors"),
-    "path_lengths",
+# All shortcuts are identities, whose factors are 1: a sentence.
+OF_ORIGINAL_UNITS = {
+    *("signals", "sum_error", "truncation", "gradient", "shortcut_product", "path_lengths"),
 }
+# Equation (4) holds and f truncates nothing: sentences.
+OF_PREACTIVATION_UNITS = OF_ORIGINAL_UNITS - {"sum_error", "truncation"}
 NEW = {"dataset": "digits", "depth": (8,), "images": 8}
 
 
@@ -81,18 +83,29 @@ def column(rows, name):
     return [float(row[name]) for row in rows]
 
 
+def assert_readable(page):
+    """That formulas are rendered and symbols explained, wherever a reader meets text."""
+    shown = re.sub(r'src="data:[^"]*"|(?s:<style>.*?</style>)', "", page)
+    assert not re.search(r"\b[xyhfW]_|\\[a-z]+|\$|\{", shown)
+    assert page.count('id="symbols"') == 1 and "<math" in page
+
+
 def whole(folder, csv_name):
     """Checks what every study leaves; returns its pictures in order, the CSV and the texts."""
     assert damage(folder) is None
     page = (folder / "index.html").read_text()
-    inside = re.findall(r'<img src="data:image/png;base64,([^"]+)"', page)
-    identifiers = re.findall(r'<h2 id="([^"]+)"', page)
-    pictures = identifiers[: len(inside)]
-    for name, data in zip(pictures, inside, strict=True):
-        assert base64.b64decode(data) == (folder / f"{name}.png").read_bytes()
+    inside = {}
+    for section in page.split("<section>")[1:]:
+        name = re.search(r'<h2 id="([^"]+)"', section)[1]
+        for data in re.findall(r'<img src="data:image/png;base64,([^"]+)"', section):
+            inside[name] = base64.b64decode(data)
+    pictures = list(inside)
+    for name, data in inside.items():
+        assert data == (folder / f"{name}.png").read_bytes()
     files = {path.name for path in folder.iterdir()}
     expected = {f"{name}.png" for name in pictures}
     assert files == expected | {"index.html", "manifest.json", csv_name}
+    assert_readable(page)
     texts = html.unescape(re.sub("<[^>]*>", "\n", page.partition("<main>")[2]))
     return pictures, read_csv(folder / csv_name), texts
 
@@ -102,9 +115,9 @@ def same_figures(rows, named):
         np.testing.assert_allclose(column(rows, name), values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def of_network(subject, count, seed=0):
-    images, labels = subject.training_images(count, seed)
-    return columns(forward(subject.model, images), backward(subject.model, images, labels))
+def of_network(network, count, seed=0):
+    images, labels = network.training_images(count, seed)
+    return columns(forward(network.model, images), backward(network.model, images, labels))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +136,7 @@ def test_a_run_is_measured_and_its_page_lies_beside_it(run_dir, of_the_run):
     _, folder = of_the_run
     assert str(folder) == f"{run_dir}/analysis/propagation"
     pictures, rows, texts = whole(folder, "propagation.csv")
-    assert set(pictures) == OF_A_NETWORK | {"truncation_in_training", "gradient_in_training"}
+    assert set(pictures) == OF_ORIGINAL_UNITS | {"truncation_in_training", "gradient_in_training"}
     assert f"Signal propagation: {LABEL}, step 15" in texts
     assert "8 training images of digits (8 x 8 x 1)" in texts
     assert [row["network"] for row in rows] == [f"{LABEL}, step 15"] * 3
@@ -135,7 +148,7 @@ def test_a_run_without_records_of_its_propagation_has_no_pictures_of_its_trainin
     other_run, tmp_path
 ):
     folder = study(run_dir=str(other_run), images=8, output_dir=str(tmp_path / "new"))
-    assert set(whole(folder, "propagation.csv")[0]) == OF_A_NETWORK
+    assert set(whole(folder, "propagation.csv")[0]) == OF_ORIGINAL_UNITS
 
 
 def test_only_the_folder_analysis_is_new_in_a_run_which_goes_on_as_before(run_dir, of_the_run):
@@ -163,26 +176,41 @@ def test_new_networks_beside_each_other_have_numbered_pictures(tmp_path):
     config = AnalysisConfig(**NEW, unit=units, seed=5, output_dir=str(tmp_path / "new"))
     pictures, rows, texts = whole(run(config), "propagation.csv")
     assert pictures[0] == "gradients"
-    numbered = {f"net{number}_{name}" for number in (1, 2) for name in OF_A_NETWORK}
-    assert set(pictures[1:]) == numbered
+    expected = {f"net1_{name}" for name in OF_ORIGINAL_UNITS}
+    expected |= {f"net2_{name}" for name in OF_PREACTIVATION_UNITS}
+    assert set(pictures[1:]) == expected
     assert texts.index("Signals: ResNet-8, original") < texts.index("Signals: ResNet-8, full")
-    for unit, network in zip(units, config.networks(), strict=True):
+    for unit, train_config in zip(units, config.train_configs(), strict=True):
         label = f"ResNet-8, {unit}, identity"
         own = [row for row in rows if row["network"] == label]
         assert [row["unit"] for row in own] == UNITS
-        same_figures(own, of_network(new(network, load_data(network)), 8, seed=5))
+        same_figures(own, of_network(new(train_config, load_data(train_config)), 8, seed=5))
         # Equation (4) holds where f is the identity.
         broken = max(column(own, "sum_error_of_f"))
         assert broken > 0.01 if unit == "original" else broken == 0
 
 
-def test_a_single_network_has_no_numbers_and_a_deep_one_no_path_lengths(tmp_path, monkeypatch):
-    monkeypatch.setattr(propagation_study, "MOST_UNITS_FOR_PATHS", 2)
+def test_a_single_network_has_no_numbers_and_its_page_lies_in_the_current_folder(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     folder = study("propagation", **NEW)
     assert str(folder) == "analysis/propagation"
-    pictures, _, _ = whole(tmp_path / folder, "propagation.csv")
-    assert set(pictures) == OF_A_NETWORK - {"path_lengths"}
+    pictures, _, texts = whole(tmp_path / folder, "propagation.csv")
+    assert set(pictures) == OF_PREACTIVATION_UNITS
+    # With the formulas' own lines in between.
+    sentences = " ".join(texts.split())
+    assert "zeroes no element of any sum" in sentences
+    assert "is 1 in every unit: a shortcut passes the signal on as it is" in sentences
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_a_deep_network_has_no_path_lengths(most):
+    config = AnalysisConfig(**NEW)
+    [train_config] = config.train_configs()
+    network = new(train_config, load_data(train_config))
+    report = propagation.study([network], config, most_units_for_paths=most)
+    assert ("path_lengths" in [figure.name for figure in report.figures]) == (most >= len(UNITS))
 
 
 def test_several_draws_of_new_networks_are_summed_up(tmp_path, capsys):
@@ -194,12 +222,12 @@ def test_several_draws_of_new_networks_are_summed_up(tmp_path, capsys):
     assert [row["depth"] for row in rows] == ["8"] * 3 + ["14"] * 6
     # Half of it passes each shortcut, whatever the weights.
     np.testing.assert_allclose(column(rows[:3], "shortcut_product"), [1 / 8, 1 / 4, 1 / 2])
-    network = config.networks()[0]
-    data = load_data(network)
+    train_config = config.train_configs()[0]
+    data = load_data(train_config)
     found = []
     for seed in (2, 3, 4):
-        subject = new(network.updated(seed=seed), data)
-        found.append(backward(subject.model, *subject.training_images(8, 2)))
+        network = new(train_config.updated(seed=seed), data)
+        found.append(backward(network.model, *network.training_images(8, 2)))
     for name in ("gradient_norm", "shortcut_norm"):
         norms = [getattr(each, name) / each.output_gradient_norm for each in found]
         expected = {"median": np.median, "lowest": np.min, "highest": np.max}
@@ -219,10 +247,10 @@ def test_a_lesioned_run_starts_from_the_accuracy_that_the_run_had(run_dir, capsy
     accuracy = metrics_file.read(RunFolder(run_dir).metrics)[-1].eval_accuracy
     np.testing.assert_allclose(column(rows, "accuracy"), accuracy, atol=1e-5)
     assert "360 evaluation images of digits" in texts
-    subject = of_run(str(run_dir))
-    source = subject.data.eval_source
-    images = subject.normalize(source.images).numpy()
-    found = lesion(subject.model, [(images, source.labels, np.ones(360))])
+    network = of_run(str(run_dir))
+    source = network.data.eval_source
+    images = network.normalize(source.images).numpy()
+    found = lesion(network.model, [(images, source.labels, np.ones(360))])
     assert [row["unit"] for row in rows] == list(found.units) == UNITS
     np.testing.assert_allclose(column(rows, "deleted_accuracy"), found.deleted_accuracy, atol=1e-6)
     assert np.isnan(column(rows, "swapped_with_next_accuracy")).all()  # no two have one shape
@@ -233,10 +261,10 @@ def test_a_lesioned_run_starts_from_the_accuracy_that_the_run_had(run_dir, capsy
 def test_lesions_on_fewer_images_are_of_images_spread_over_all(run_dir, tmp_path):
     folder = study("lesion", run_dir=str(run_dir), images=130, output_dir=str(tmp_path / "new"))
     _, rows, texts = whole(folder, "lesion.csv")
-    subject = of_run(str(run_dir))
-    source = subject.data.eval_source
+    network = of_run(str(run_dir))
+    source = network.data.eval_source
     chosen = np.linspace(0, 359, 130).astype(int)
-    logits = subject.model(subject.normalize(source.images[chosen]), training=False)
+    logits = network.model(network.normalize(source.images[chosen]), training=False)
     right = np.argmax(logits, axis=1) == source.labels[chosen]
     np.testing.assert_allclose(column(rows, "accuracy"), right.mean(), atol=1e-6)
     assert "130 evaluation images" in texts

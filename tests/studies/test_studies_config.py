@@ -44,7 +44,7 @@ def test_networks_are_the_product_of_depths_units_and_shortcuts_in_this_order():
         shortcut=("identity", "constant_scaling:shortcut_scale=0.5:residual_scale=1"),
     )
     arguments = {"identity": "", "constant_scaling": "shortcut_scale=0.5,residual_scale=1"}
-    found = [(c.depth, c.unit, c.shortcut, c.shortcut_arguments) for c in config.networks()]
+    found = [(c.depth, c.unit, c.shortcut, c.shortcut_arguments) for c in config.train_configs()]
     assert found == [
         (depth, unit, shortcut, arguments[shortcut])
         for depth in (14, 8)
@@ -55,7 +55,7 @@ def test_networks_are_the_product_of_depths_units_and_shortcuts_in_this_order():
 
 def test_arguments_of_a_shortcut_are_those_of_the_layer():
     text = "constant_scaling:shortcut_scale=0.25:residual_scale=2"
-    [config] = AnalysisConfig(shortcut=(text,)).networks()
+    [config] = AnalysisConfig(shortcut=(text,)).train_configs()
     layer = config.make_shortcut().get_config()
     assert (layer["shortcut_scale"], layer["residual_scale"]) == (0.25, 2)
 
@@ -71,27 +71,27 @@ def test_every_other_field_reaches_all_networks():
         "data_dir": "images",
         "image_size": 16,
     }
-    for config in AnalysisConfig(depth=(11, 20), **fields).networks():
+    for config in AnalysisConfig(depth=(11, 20), **fields).train_configs():
         assert {name: getattr(config, name) for name in fields} == fields
 
 
 def test_a_plain_net_beside_others_has_no_projection():
     config = AnalysisConfig(shortcut=("identity", "none"), projection="zero_pad")
-    assert [c.projection for c in config.networks()] == ["zero_pad", None]
+    assert [c.projection for c in config.train_configs()] == ["zero_pad", None]
 
 
 def test_new_networks_see_synthetic_images_of_the_size_that_their_stem_is_made_for():
-    configs = AnalysisConfig(depth=(18, 110, 50)).networks()
+    configs = AnalysisConfig(depth=(18, 110, 50)).train_configs()
     assert [c.image_size for c in configs] == [224, 32, 224]
     assert {c.dataset for c in configs} == {"synthetic"}
-    [config] = AnalysisConfig(depth=(50,), stem="cifar").networks()
+    [config] = AnalysisConfig(depth=(50,), stem="cifar").train_configs()
     assert config.image_size == 32
-    [config] = AnalysisConfig(depth=(18,), image_size=64).networks()
+    [config] = AnalysisConfig(depth=(18,), image_size=64).train_configs()
     assert config.image_size == 64
 
 
 def test_a_data_set_that_was_asked_for_keeps_its_own_size():
-    [config] = AnalysisConfig(depth=(18,), dataset="digits").networks()
+    [config] = AnalysisConfig(depth=(18,), dataset="digits").train_configs()
     assert (config.dataset, config.image_size) == ("digits", None)
 
 

@@ -1,31 +1,33 @@
 import base64
+import csv
+import dataclasses
+import io
 import pathlib
 import re
 
+import numpy as np
 import pytest
 from etils import epath
-from fake_measurements import decoded
+from fake_measurements import backward, decoded, forward
 
 from keras_preact.studies import output
-from keras_preact.studies.output import Report, check_folder, write
-from keras_preact.studies.page import Picture, Table
+from keras_preact.studies.output import Report, check_folder, columns, csv_bytes, write
+from keras_preact.studies.page import Figure, Table
 from keras_preact.support.files import damage
-from keras_preact.support.plotting import as_png, figure
+from keras_preact.support.plotting import as_png, titled_figure
 
 
 @as_png
 def png(title):
-    return figure(title, 2, 1)
+    return titled_figure(title, 2, 1)
 
 
 def a_report(title="a title", names=("first", "second")):
-    shown = [
-        Picture(name, name.title(), png(name), "Look.", "equation (4)", name) for name in names
-    ]
+    shown = [Figure(name, name.title(), "Look.", png(name), name) for name in names]
     return Report(
         title=title,
         facts={"Measured on": "8 images"},
-        pictures=shown,
+        figures=[*shown, Figure("third", "Third", "A sentence in place of a picture.")],
         tables=[Table("Checks", ("network",), [("a net",)], "Of it.")],
         csv=f"network\n{title}\n".encode(),
         summary=[],
@@ -49,7 +51,7 @@ def test_the_folder_holds_page_pictures_and_csv_and_is_sealed(folder):
     assert set(found) == {
         *("first.png", "second.png", "index.html", "propagation.csv", "manifest.json")
     }
-    assert [found["first.png"], found["second.png"]] == [p.png for p in made.pictures]
+    assert [found["first.png"], found["second.png"]] == [p.png for p in made.figures[:2]]
     assert decoded(found["first.png"]).shape[1] == 240
     assert found["propagation.csv"] == made.csv
     assert damage(folder) is None
@@ -61,7 +63,7 @@ def test_the_page_holds_the_pictures_themselves_the_facts_and_the_tables(folder)
     write(made, folder, "propagation.csv")
     page = (folder / output.PAGE).read_text()
     inside = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    assert [base64.b64decode(data) for data in inside] == [p.png for p in made.pictures]
+    assert [base64.b64decode(data) for data in inside] == [p.png for p in made.figures[:2]]
     for text in ("<h1>a title</h1>", "<dd>8 images</dd>", "<td>a net</td>"):
         assert text in page
 
@@ -76,29 +78,28 @@ def test_a_later_analysis_replaces_all_of_an_earlier_one(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["page"]
 
 
-@pytest.fixture
-def page_fails(monkeypatch):
-    """The page, which is written last, cannot be made."""
-
-    def html(*args):
+class Unprintable:
+    def __str__(self):
         raise MemoryError
 
-    return lambda: monkeypatch.setattr(output.page, "html", html)
+
+def broken_report():
+    """Its page, which is written last, cannot be made."""
+    report = a_report("new")
+    return dataclasses.replace(report, facts={"Measured on": Unprintable()})
 
 
-def test_where_writing_fails_the_earlier_analysis_is_left_as_it_was(folder, page_fails):
+def test_where_writing_fails_the_earlier_analysis_is_left_as_it_was(folder):
     write(a_report("old"), folder, "old.csv")
     before = contents(folder.parent)
-    page_fails()
     with pytest.raises(MemoryError):
-        write(a_report("new"), folder, "new.csv")
+        write(broken_report(), folder, "new.csv")
     assert contents(folder.parent) == before
 
 
-def test_where_writing_fails_nothing_is_left_of_a_new_analysis(folder, page_fails):
-    page_fails()
+def test_where_writing_fails_nothing_is_left_of_a_new_analysis(folder):
     with pytest.raises(MemoryError):
-        write(a_report("new"), folder, "new.csv")
+        write(broken_report(), folder, "new.csv")
     assert not list(folder.parent.iterdir())
 
 
@@ -174,3 +175,65 @@ def test_hidden_files_of_the_system_are_nobodys_work(folder):
     folder.mkdir(parents=True)
     (folder / ".DS_Store").write_text("x")
     check_folder(folder, overwrite=False)
+
+
+SIGNALS = ("shortcut", "residual", "sum", "output")
+
+
+def read(data):
+    return list(csv.DictReader(io.StringIO(data.decode())))
+
+
+def test_every_array_over_units_is_a_column_and_nothing_else_is():
+    f, b = forward(5), backward(5)
+    found = columns(f, b)
+    moments = ("mean", "variance", "zero_fraction")
+    expected = {f"{signal}_{name}" for signal in SIGNALS for name in moments}
+    expected |= {"stages", *moments, "truncated_fraction"}
+    expected |= {"sum_error", "sum_error_of_f", "sum_error_of_h"}
+    expected |= {"gradient_norm", "shortcut_norm", "residual_norm", "cosine", "split_error"}
+    expected |= {"shortcut_factor", "shortcut_product"}
+    assert set(found) == expected
+    assert found["output_variance"] is f.output.variance
+    assert found["variance"] is f.variance
+    assert found["shortcut_norm"] is b.shortcut_norm
+    for signal in SIGNALS:
+        for name in moments:
+            assert found[f"{signal}_{name}"] is getattr(getattr(f, signal), name)
+
+
+def test_a_csv_read_back_holds_the_arrays_in_the_order_of_networks_and_units():
+    measured = {"a net": forward(3), 'b, "quoted"': forward(5, broken=True), "größer": forward(2)}
+    parts = [({"network": name}, f.units, columns(f)) for name, f in measured.items()]
+    rows = read(csv_bytes(parts))
+    assert [(row["network"], row["unit"]) for row in rows] == [
+        (name, unit) for name, f in measured.items() for unit in f.units
+    ]
+    assert list(rows[0]) == ["network", "unit", *columns(measured["a net"])]
+    for name, f in measured.items():
+        own = [row for row in rows if row["network"] == name]
+        for column, values in columns(f).items():
+            found = [float(row[column]) for row in own]
+            np.testing.assert_allclose(found, values, rtol=1e-7, err_msg=column)
+
+
+def test_whole_numbers_stay_whole_however_large():
+    part = {"run": "a"}, ["x", "y"], {"steps": np.array([123_456_789_012, -1]), "n": [1, 2]}
+    rows = read(csv_bytes([part], about="line"))
+    assert rows == [
+        {"run": "a", "line": "x", "steps": "123456789012", "n": "1"},
+        {"run": "a", "line": "y", "steps": "-1", "n": "2"},
+    ]
+
+
+def test_lines_end_alike_on_all_systems():
+    assert b"\r" not in csv_bytes([({}, ["x"], {"a": np.ones(1)})])
+
+
+def test_arrays_of_more_dimensions_than_one_are_left_out():
+    @dataclasses.dataclass
+    class Result:
+        swapped: np.ndarray
+        accuracy: np.ndarray
+
+    assert list(columns(Result(np.ones((2, 2)), np.ones(2)))) == ["accuracy"]

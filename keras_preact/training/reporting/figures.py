@@ -6,12 +6,11 @@ import numpy as np
 from etils import epath
 
 from keras_preact.support.files import write_whole
-from keras_preact.support.plotting import as_png, figure
+from keras_preact.support.plotting import BLUE, HEAT, ORANGE, as_png, figure
 from keras_preact.support.text import printable
 from keras_preact.training.reporting.metrics_file import Row
 
-# Okabe and Ito's palette, which the colour-blind can tell apart.
-TRAIN_COLOR, EVAL_COLOR = "#E69F00", "#0072B2"
+TRAIN_COLOR, EVAL_COLOR = ORANGE, BLUE
 # More would be too small to see.
 MOST_IMAGES = 16
 MOST_NAMES = 30
@@ -91,7 +90,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> bytes:
     picture = figure(figsize=(7, 6))
     axes = picture.subplots()
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    image = axes.imshow(shares, cmap=HEAT, vmin=0, vmax=100)
     picture.colorbar(image, label="share of the true class (%)")
     axes.set(xlabel="predicted class", ylabel="true class", title=title)
     if len(names) <= MOST_NAMES:

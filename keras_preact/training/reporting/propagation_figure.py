@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_preact.analysis.results import Backward
 from keras_preact.support.plotting import (
-    COLORS,
+    BLACK,
     UNIT_LABEL,
     as_png,
     legend,
@@ -46,7 +46,7 @@ def gradient(backward: Backward, title: str) -> bytes:
     upper.set_ylabel(GRADIENT_LABEL)
     cosine = np.asarray(backward.cosine)
     count = len(cosine)
-    style = {"color": COLORS[2], "linewidth": 1.2, "marker": "o", "markersize": 3}
+    style = {"color": BLACK, "linewidth": 1.2, "marker": "o", "markersize": 3}
     lower.plot(np.arange(1, count + 1), cosine, markevery=marked(cosine, 0), **style)
     if not np.isfinite(cosine).any():
         note(lower, "one of the terms is 0")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from fake_measurements import backward, decoded, overlapping
 
+from keras_preact.support.plotting import COLORS, marked
 from keras_preact.training.reporting import propagation_figure
 
 LONG_TITLE = "ResNetV2 of 164 layers in the run $x^^{$, " + "a word and another " * 10
@@ -28,7 +29,7 @@ def test_the_gradient_of_any_network_is_drawn_as_a_png(count, kind):
     assert png.startswith(b"\x89PNG\r\n")
     assert decoded(png).shape[0] > 600
     # Of this nothing but the first term is absent from a plain network.
-    whole = [int(propagation_figure.COLORS[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    whole = [int(COLORS[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
     visible = (abs(decoded(png) - whole).max(axis=-1) < 0.01).sum()
     assert visible > 20
 
@@ -65,9 +66,9 @@ def test_every_fifth_of_90_units_and_each_value_without_neighbours_have_a_marker
     values = np.ones(90)
     values[[40, 42]] = np.nan
     for place in range(12):
-        marked = propagation_figure.marked(values, place)
-        assert 41 in marked
-        apart = np.diff([n for n in marked if n != 41])
+        with_marker = marked(values, place)
+        assert 41 in with_marker
+        apart = np.diff([n for n in with_marker if n != 41])
         assert sorted(set(apart.tolist())) in ([5], [5, 10])
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_preact.analysis import backward
-from keras_preact.analysis.draws import initialisation
+from keras_preact.analysis.initial_gradient import initialisation
 from keras_preact.models import ResNetV2
 
 DEPTH = 8

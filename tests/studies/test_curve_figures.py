@@ -2,10 +2,11 @@ import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import decoded, overlapping
+from fake_measurements import decoded, overlapping, read
 
-from keras_preact.studies import compare_plots
-from keras_preact.studies.run_curves import RunCurves
+from keras_preact.studies import curve_figures
+from keras_preact.studies.curve_figures import RunCurves
+from keras_preact.support.plotting import COLORS
 
 LONG = "ResNet-1001, full_preactivation, constant_scaling (shortcut_scale=0.5, residual_scale=1)"
 
@@ -37,7 +38,7 @@ def looks(line):
 
 def test_curves_are_the_errors_in_percent_evaluation_solid_and_training_dashed():
     runs = some_runs(3)
-    figure = drawn(compare_plots.curves, runs)
+    figure = drawn(curve_figures.draw_curves, runs)
     [axes] = figure.axes
     lines = axes.get_lines()
     assert len(lines) == 6
@@ -55,7 +56,7 @@ def test_curves_are_the_errors_in_percent_evaluation_solid_and_training_dashed()
 
 def test_final_errors_of_one_depth_are_bars_with_their_number():
     runs = some_runs(3)
-    figure = drawn(compare_plots.final_errors, runs)
+    figure = drawn(curve_figures.draw_final_errors, runs)
     [axes] = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [run.label for run in runs]
     bars = sorted(axes.patches, key=lambda bar: bar.get_y())
@@ -81,7 +82,7 @@ def test_final_errors_of_several_depths_are_a_line_for_each_kind_by_depth():
         a_run("d", 20, "residual"),
         a_run("b", 110, "plain"),
     ]
-    figure = drawn(compare_plots.final_errors, runs)
+    figure = drawn(curve_figures.draw_final_errors, runs)
     [axes] = figure.axes
     plain, plain_training, residual, residual_training = axes.get_lines()
     ordered = [runs[1], runs[0], runs[3]]
@@ -100,7 +101,7 @@ def test_final_errors_of_several_depths_are_a_line_for_each_kind_by_depth():
     assert axes.get_ylim()[0] == 0
 
 
-@pytest.mark.parametrize("draw", [compare_plots.curves, compare_plots.final_errors])
+@pytest.mark.parametrize("draw", [curve_figures.draw_curves, curve_figures.draw_final_errors])
 @pytest.mark.parametrize(
     "runs",
     [
@@ -117,14 +118,14 @@ def test_no_text_covers_another_or_leaves_the_picture(draw, runs):
     assert overlapping(drawn(draw, runs)) == []
 
 
-@pytest.mark.parametrize("draw", [compare_plots.curves, compare_plots.final_errors])
+@pytest.mark.parametrize("draw", [curve_figures.draw_curves, curve_figures.draw_final_errors])
 def test_long_names_leave_half_of_the_picture_to_the_errors(draw):
     figure = drawn(draw, [a_run(f"{LONG} (runs/experiment_{n})") for n in range(4)])
     figure.draw_without_rendering()
     assert figure.axes[0].get_position().width > 0.5
 
 
-@pytest.mark.parametrize("draw", [compare_plots.curves, compare_plots.final_errors])
+@pytest.mark.parametrize("draw", [curve_figures.draw_curves, curve_figures.draw_final_errors])
 def test_errors_that_are_not_numbers_or_0_can_be_drawn(draw):
     runs = some_runs(3)
     runs[0].eval_error[:] = np.nan
@@ -135,13 +136,48 @@ def test_errors_that_are_not_numbers_or_0_can_be_drawn(draw):
     assert all(np.isfinite(figure.axes[0].get_xlim()))
 
 
-@pytest.mark.parametrize("draw", [compare_plots.curves, compare_plots.final_errors])
+@pytest.mark.parametrize("draw", [curve_figures.draw_curves, curve_figures.draw_final_errors])
 @pytest.mark.parametrize("count", range(1, 10))
 def test_one_to_nine_runs_become_a_png_with_the_colours_of_the_runs(draw, count):
     pixels = decoded(draw(some_runs(count, (20, 56)), "a title"))
     assert pixels.shape[1] == 1080 and pixels.shape[0] > 250
-    lines = count if draw is compare_plots.curves else min(count, 2)
-    bars = draw is compare_plots.final_errors and count == 1
-    for color in compare_plots.COLORS[5:6] if bars else compare_plots.COLORS[:lines]:
+    lines = count if draw is curve_figures.draw_curves else min(count, 2)
+    bars = draw is curve_figures.draw_final_errors and count == 1
+    for color in COLORS[5:6] if bars else COLORS[:lines]:
         rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         assert (abs(pixels - rgb).max(axis=-1) < 0.02).sum() > 50
+
+
+def ending(label, depth, kind, train, evaluation):
+    return RunCurves(
+        label, kind, depth, np.array([1, 2]), np.array([1, train]), np.array([1, evaluation])
+    )
+
+
+def test_the_caption_of_the_curves_names_the_runs_that_end_best_and_worst():
+    runs = [ending("a $", 20, "k", 0.1, 0.2), ending("b", 20, "k", 0.05, 0.25)]
+    text = read(curve_figures.curves_caption(runs))
+    assert "the evaluation error is between 20 % (a $) and 25 % (b)" in text
+    assert "the training error between 5 % (b) and 10 % (a $)." in text
+    text = read(curve_figures.final_errors_caption(runs))
+    assert "minus the training error is between 10 % (a $) and 20 % (b)." in text
+
+
+def test_the_caption_of_several_depths_tells_degradation_from_progress():
+    runs = [
+        ending("a", 56, "plain", 0.13, 0.2),
+        ending("b", 20, "plain", 0.08, 0.2),
+        ending("c", 20, "residual", 0.08, 0.15),
+        ending("d", 56, "residual", 0.04, 0.1),
+        ending("e", 20, "alone", 0.5, 0.5),
+    ]
+    text = read(curve_figures.final_errors_caption(runs))
+    assert (
+        "plain: with 56 in place of 20 layers the training error rises from 8 % to 13 % and the "
+        "evaluation error stays at 20 %." in text
+    )
+    assert (
+        "residual: with 56 in place of 20 layers the training error falls from 8 % to 4 %" in text
+    )
+    assert "alone" not in text
+    assert text.endswith("Degradation is a training error that rises with depth.")

@@ -1,4 +1,4 @@
-"""Learning curves, final errors and gradients of several runs, as a report."""
+"""The study of several runs: learning curves, final errors and gradients."""
 
 import dataclasses
 from collections import Counter
@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_preact.analysis import backward
-from keras_preact.studies import captions, compare_plots, plots
+from keras_preact.studies import curve_figures, gradient_figures
 from keras_preact.studies.config import AnalysisConfig
+from keras_preact.studies.curve_figures import RunCurves
 from keras_preact.studies.networks import describe, kinds, of_run
-from keras_preact.studies.output import Report
+from keras_preact.studies.output import Report, csv_bytes
 from keras_preact.studies.page import Table
-from keras_preact.studies.run_curves import RunCurves
-from keras_preact.studies.tables import csv_bytes
 from keras_preact.support.console import say
 from keras_preact.support.paths import usable
 from keras_preact.training.reporting import metrics_file
@@ -48,25 +47,21 @@ def study(run_dirs: Sequence[str], config: AnalysisConfig) -> Report:
     rows = {run_dir: metrics_file.read(RunFolder(run_dir).metrics) for run_dir in run_dirs}
     curves = _curves(run_dirs, rows)
     gradients, measured_on = [], {}
-    for run_dir, of_it in zip(run_dirs, curves, strict=True):
-        say(f"Measuring {of_it.label}")
-        subject = of_run(run_dir, config.checkpoint, config.data_dir)
-        images = subject.training_images(config.images, config.seed)
-        gradients.append((of_it.label, backward(subject.model, *images)))
-        measured_on[subject.describe_images(len(images[0]))] = None
-    drawn = {
-        "curves": compare_plots.curves(curves, "Learning curves"),
-        "final_errors": compare_plots.final_errors(curves, "Final errors"),
-        "gradients": plots.gradients_beside(gradients, "Gradients side by side"),
-    }
+    for run_dir, run in zip(run_dirs, curves, strict=True):
+        say(f"Measuring {run.label}")
+        network = of_run(run_dir, config.checkpoint, config.data_dir)
+        images = network.training_images(config.images, config.seed)
+        gradients.append((run.label, backward(network.model, *images)))
+        measured_on[network.describe_images(len(images[0]))] = None
     names = "; ".join(run.label for run in curves)
+    figures = [*curve_figures.figures(curves), gradient_figures.beside(gradients)]
     return Report(
         title=f"Runs compared: {names}",
         facts={
             "Runs": ", ".join(run_dirs),
             "Gradients": f"of the {config.checkpoint} checkpoint, on {'; '.join(measured_on)}",
         },
-        pictures=[captions.picture(name, png, "", names) for name, png in drawn.items()],
+        figures=[figure.of(names) for figure in figures],
         tables=[_final(curves, rows.values())],
         csv=csv_bytes(_parts(curves, rows), "run"),
         summary=[
@@ -83,7 +78,7 @@ def _curves(run_dirs, rows):
     counts = Counter(labels)
     return [
         RunCurves(
-            # With its folder where another is called the same.
+            # Runs of one name are told apart by their folders.
             label=label if counts[label] == 1 else f"{label} ({run_dir})",
             kind=kind,
             depth=config.depth,

@@ -2,13 +2,13 @@ import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import initialisation
+from fake_measurements import initialisation, read
 
-from keras_preact.studies import initialisation_plot
+from keras_preact.studies import initialisation as initialisation_study
 
 
 def drawn(studies):
-    return inspect.unwrap(initialisation_plot.initialisation)(studies, "a title")
+    return inspect.unwrap(initialisation_study.draw)(studies, "a title")
 
 
 def legend_texts(figure):
@@ -67,3 +67,15 @@ def test_several_depths_are_drawn_against_the_depth_and_the_deepest_by_unit():
     assert [looks(line) for line in by_depth.get_lines()[::2]] == [
         looks(line) for line in whole.get_lines()
     ]
+
+
+def test_the_caption_names_the_networks_whose_gradient_changes_most_and_least():
+    results = [initialisation("a", 20, 3), initialisation("$ b", 56, 3)]
+    for result, scale in zip(results, (1, 10), strict=True):
+        result.gradient_norm[:, 0] = [scale, 3 * scale, 2 * scale]
+        result.shortcut_norm[:, 0] = 0.5
+        result.shortcut_product[0] = 0.25 / scale
+    text = read(initialisation_study.caption(results))
+    assert "the gradient is between 2 (a, 20 layers) and 20 ($ b, 56 layers) times" in text
+    assert "through shortcuts alone it is 0.5 times." in text
+    assert "(dashed) is between 0.025 ($ b, 56 layers) and 0.25 (a, 20 layers)." in text
