@@ -90,7 +90,7 @@ def of_run(run_dir: str, which: str = "newest", data_dir: str | None = None) -> 
     config, _ = folder.read()
     checkpoint.find(folder.checkpoints, which, tell=lambda line: None)
     data = restore_data(folder, data_dir)
-    # Not before: a run that goes on may have deleted an earlier one while the data loaded.
+    # After the data: a run that goes on may delete a checkpoint found before they are loaded.
     path = checkpoint.find(folder.checkpoints, which, run=folder.recorded_id())
     model = restore_model(folder, path)
     return Network(f"{describe(config)}, step {step_of(path):,}", config, model, data, folder)

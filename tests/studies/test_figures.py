@@ -40,7 +40,7 @@ def by_step(count, broken, log):
     return np.array([0, 10, 20, 40]), names(count), cells, label, LONG_TITLE, log
 
 
-# Each picture's function and what it is given for a number of units.
+# The function that draws each picture, and its arguments for a number of units.
 PICTURES = {
     "signals": (signal_figures.draw_signals, lambda n, broken: (forward(n, broken), LONG_TITLE)),
     "sum_error": (
@@ -90,7 +90,7 @@ PICTURES = {
 
 
 def drawn(function, *args):
-    """The figure that the function makes a PNG of."""
+    """The figure before it becomes a PNG."""
     return inspect.unwrap(function)(*args)
 
 

@@ -10,7 +10,7 @@ from keras_preact.studies import signal_figures
 
 
 def drawn(function, *args):
-    """The figure that the function makes a PNG of."""
+    """The figure before it becomes a PNG."""
     return inspect.unwrap(function)(*args)
 
 

@@ -12,7 +12,7 @@ from keras_preact.training.reporting.propagation_file import PropagationLog
 
 
 def drawn(function, *args):
-    """The figure that the function makes a PNG of."""
+    """The figure before it becomes a PNG."""
     return inspect.unwrap(function)(*args)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fake_measurements import backward, decoded, overlapping
 
-from keras_preact.support.plotting import COLORS, marked
+from keras_preact.support.plotting import COLORS
 from keras_preact.training.reporting import propagation_figure
 
 LONG_TITLE = "ResNetV2 of 164 layers in the run $x^^{$, " + "a word and another " * 10
@@ -60,16 +60,6 @@ def test_what_has_no_place_on_the_log_axis_is_left_out_and_counted_in_the_legend
     assert not total.endswith(")")
     assert first.endswith("alone (not finite in 2 units, 0 in 2 units, below 0 in 1 unit)")
     assert second.endswith("functions (0)")
-
-
-def test_every_fifth_of_90_units_and_each_value_without_neighbours_have_a_marker():
-    values = np.ones(90)
-    values[[40, 42]] = np.nan
-    for place in range(12):
-        with_marker = marked(values, place)
-        assert 41 in with_marker
-        apart = np.diff([n for n in with_marker if n != 41])
-        assert sorted(set(apart.tolist())) in ([5], [5, 10])
 
 
 @pytest.mark.parametrize(
