@@ -13,7 +13,7 @@ PARALLEL_IMAGES = 4
 
 
 def make_decoder(
-    image_shape: Sequence[int], margin: float, max_image_pixels: int
+    image_shape: Sequence[int], resize_ratio: float, max_image_pixels: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from image files to images, brought to size as evaluation does.
 
@@ -22,7 +22,7 @@ def make_decoder(
 
     Args:
         image_shape: (height, width, channels) of the images.
-        margin: as in `data.DatasetInfo`.
+        resize_ratio: as in `data.DatasetInfo`.
         max_image_pixels: the most that an image may have, as it is and once it has been
             enlarged until it covers image_shape. Its header is asked, before it is decoded
             to three bytes a pixel; enlarged, it takes twelve more, and `PARALLEL_IMAGES`
@@ -35,7 +35,7 @@ def make_decoder(
         the whole batch where a file is of another kind, is damaged, or has too many pixels
         or scans.
     """
-    covered = covered_sides(image_shape, margin)
+    covered = covered_sides(image_shape, resize_ratio)
 
     def decode(number, encoded):
         encoded = admitted(
@@ -46,7 +46,7 @@ def make_decoder(
             name="image_bytes",
             which=tf.strings.join(["image ", tf.strings.as_string(number), " of the batch, "]),
         )
-        return fit(encoded, image_shape, margin)
+        return fit(encoded, image_shape, resize_ratio)
 
     def decode_all(image_bytes):
         return tf.map_fn(

@@ -195,7 +195,7 @@ def test_an_image_file_that_is_decoded_otherwise_is_refused_by_its_name(
     monkeypatch.setattr(
         build.saved_model,
         "make_decoder",
-        lambda shape, margin, most: make_decoder(shape, 1.0, most),
+        lambda shape, resize_ratio, most: make_decoder(shape, 1.0, most),
     )
     error = refused(photographs_run.folder, tmp_path / "out", capsys)
     assert "serving_bytes differs" in error and "--float32_tolerance" in error
