@@ -1,7 +1,6 @@
 """config.json: what runs wrote is read, and what is no record is named."""
 
 import copy
-import dataclasses
 import json
 import math
 import types
@@ -20,7 +19,7 @@ CONFIG = TrainConfig(
 INFO = DatasetInfo("digits", ("a", "b"), (8, 8, 1), 10, 5, (1.0,), (2.0,), 1.0)
 RECORD = {
     "config": CONFIG.to_json(),
-    "dataset": dataclasses.asdict(INFO),
+    "dataset": INFO.to_json(),
     "decision": {"strategy": "one_device"},
     "versions": {"keras": "3.15.1"},
     "history": [{"step": 0, "command": ["train.py"], "changes": {}}],
@@ -231,7 +230,7 @@ def test_any_values_are_read_with_their_types_or_refused_with_the_file(tmp_path_
         written = json.loads(json.dumps(record))
         given_fields = json.loads(json.dumps(found.config.to_json()))
         assert given_fields == {**given_fields, **written["config"]}
-        assert json.loads(json.dumps(dataclasses.asdict(found.dataset))) == written["dataset"]
+        assert json.loads(json.dumps(found.dataset.to_json())) == written["dataset"]
         assert json.dumps(found.history) == json.dumps(written.get("history", []))
 
 
