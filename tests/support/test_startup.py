@@ -1,4 +1,4 @@
-"""What programs show before and while TensorFlow works."""
+"""Programs show their own lines, and TensorFlow's errors, but none of its notices."""
 
 import os
 import pathlib
