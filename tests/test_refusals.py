@@ -192,11 +192,14 @@ RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
         ([*EXPORT, "--model_name=a/b"], ["model_name must begin with", "'a/b'"]),
         # Subjects of an analysis.
         (["analysis", "lesoin"], ["propagation, initialisation", "Did you mean 'lesion'?"]),
-        ([*NEW_NETS, "propagation", "again"], ["After propagation come flags alone", "again"]),
-        ([*OF_RUN, "lesion", "HERE/run"], ["After lesion come flags alone", "HERE/run"]),
+        ([*NEW_NETS, "propagation", "again"], ["Only flags may follow propagation", "again"]),
+        ([*OF_RUN, "lesion", "HERE/run"], ["Only flags may follow lesion", "HERE/run"]),
         ([*NEW_NETS, "lesion"], ["lesion needs run_dir", "run_dir=None"]),
-        ([*OF_RUN, "initialisation"], ["initialisation is of new networks", "run_dir='HERE/run'"]),
-        ([*RUNS, "HERE/run", "--run_dir=HERE/run"], ["compare is of the runs after it"]),
+        (
+            [*OF_RUN, "initialisation"],
+            ["initialisation measures new networks", "run_dir='HERE/run'"],
+        ),
+        ([*RUNS, "HERE/run", "--run_dir=HERE/run"], ["compare measures the runs named after it"]),
         (RUNS, ["compare needs the folders", "Received: none"]),
         ([*RUNS, "HERE/run", "HERE/run"], ["each once", "Received: HERE/run HERE/run"]),
         ([*RUNS, "HERE/run", "HERE/thesis"], ["HERE/thesis/config.json"]),
