@@ -11,7 +11,7 @@ _MOST_LETTERS = 200
 # Control characters, marks that turn the direction of writing, lone halves of characters, and
 # ends of lines and paragraphs.
 _UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-# Of those, what binds the parts of an emoji or of a letter.
+# Those among them that bind the parts of an emoji or of a letter.
 _JOINERS = "\u200c\u200d"
 _MARKDOWN = re.compile(r"[\\`*<>\[\]|&~$]")
 
