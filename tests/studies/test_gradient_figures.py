@@ -1,22 +1,12 @@
 """The figures of the gradient, against the measurements and closed forms."""
 
 import dataclasses
-import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import backward, read
+from fake_measurements import backward, drawn, legend_texts, read
 
 from keras_preact.studies import gradient_figures
-
-
-def drawn(function, *args):
-    """The figure before it becomes a PNG."""
-    return inspect.unwrap(function)(*args)
-
-
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_the_product_stands_beside_gradients_relative_to_the_last_one():

@@ -2,7 +2,7 @@ import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import backward, decoded, overlapping
+from fake_measurements import backward, decoded, legend_texts, overlapping
 
 from keras_preact.support.plotting import COLORS
 from keras_preact.training.reporting import propagation_figure
@@ -44,10 +44,6 @@ def test_the_lines_are_the_norms_by_the_number_of_the_unit():
         np.testing.assert_array_equal(line.get_ydata(), getattr(measured, field))
     assert upper.get_yscale() == "log" and lower.get_yscale() == "linear"
     assert lower.get_ylim()[0] < -1 and lower.get_ylim()[1] > 1
-
-
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_what_has_no_place_on_the_log_axis_is_left_out_and_counted_in_the_legend():

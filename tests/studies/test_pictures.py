@@ -1,10 +1,9 @@
-import inspect
-
 import numpy as np
 import pytest
 from fake_measurements import (
     backward,
     decoded,
+    drawn,
     forward,
     initialisation,
     lesions,
@@ -87,11 +86,6 @@ PICTURES = {
         lambda n, broken: by_step(n, broken, False),
     ),
 }
-
-
-def drawn(function, *args):
-    """The figure before it becomes a PNG."""
-    return inspect.unwrap(function)(*args)
 
 
 @pytest.mark.parametrize("count", [1, 60])
