@@ -28,7 +28,7 @@ from keras_preact.training.distribution.agreement import (
 from keras_preact.training.distribution.cluster import Cluster, WorkerLostError
 from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
 
-# What a host may have its own of; README names them as well.
+# Flags that may differ between hosts; docs/distributed.md names them as well.
 MAY_DIFFER = (
     *("data_dir", "run_dir", "devices"),
     *("cluster_timeout_seconds", "max_runtime_minutes"),
