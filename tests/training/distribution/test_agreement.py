@@ -16,7 +16,6 @@ from small_runs import SMALL
 from keras_preact import version
 from keras_preact.data import load
 from keras_preact.training import TrainConfig
-from keras_preact.training.distribution import agreement
 from keras_preact.training.distribution.agreement import (
     Agreement,
     compare,
@@ -308,11 +307,10 @@ def test_a_worker_refused_with_the_same_flags_says_why_and_the_others_that_it_ha
     assert isinstance(first, WorkerLostError) and "Lost worker 1" in str(first)
 
 
-def test_a_worker_that_is_refused_alone_soon_says_why(monkeypatch):
-    monkeypatch.setattr(agreement, "REFUSED_WAIT_SECONDS", 0.3)
-    began = time.monotonic()
+def test_a_worker_that_is_refused_alone_soon_says_why():
+    config, began = SMALL.updated(cluster_timeout_seconds=1), time.monotonic()
     with pytest.raises(ValueError, match="no such folder"):
-        agreeing(clusters(2)[0], SMALL, ValueError("no such folder"))
+        agreeing(clusters(2)[0], config, ValueError("no such folder"))
     assert time.monotonic() - began < 5
 
 

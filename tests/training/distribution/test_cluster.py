@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import socket
+import subprocess
 
 import pytest
 from hypothesis import given, settings
@@ -300,7 +302,9 @@ def test_a_scontrol_that_cannot_be_run_is_named(scontrol):
 )
 def test_whatever_the_variables_hold_they_make_a_cluster_or_are_named(changes):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "_hosts", lambda nodes: ["a", "b"])
+        done = subprocess.CompletedProcess("scontrol", 0, stdout="a\nb\n")
+        patch.setattr(shutil, "which", lambda command: command)
+        patch.setattr(subprocess, "run", lambda *arguments, **options: done)
         try:
             found = from_environment({**SLURM, **changes})
         except ValueError as error:

@@ -97,15 +97,16 @@ def test_without_a_record_to_drop_no_file_is_written(tmp_path):
     assert path.stat().st_ino == file
 
 
-def test_what_could_not_be_written_is_written_with_the_next_record(tmp_path, monkeypatch):
-    log = PropagationWriter(tmp_path / "propagation.csv")
-    with monkeypatch.context() as patch:
-        patch.setattr(propagation_file, "write_whole", lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            log.add(record(0)[0])
+def test_what_could_not_be_written_is_written_with_the_next_record(tmp_path):
+    path = tmp_path / "propagation.csv"
+    log = PropagationWriter(path)
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        log.add(record(0)[0])
     assert log.has(0)
+    path.rmdir()
     log.add(record(5)[0])
-    assert propagation_file.read(tmp_path / "propagation.csv").steps.tolist() == [0, 5]
+    assert propagation_file.read(path).steps.tolist() == [0, 5]
 
 
 def replaced(number, line):

@@ -1,7 +1,5 @@
 """Signal and gradient recorded while a run goes on: what is measured, and that nothing changes."""
 
-import errno
-import os
 import shutil
 
 import numpy as np
@@ -10,12 +8,10 @@ import tensorflow as tf
 from same_runs import assert_same_runs
 from small_runs import AtStep, events, harmed_at_step, small, steps_shown
 
-from keras_preact.analysis import backward_pass
 from keras_preact.data import datasets
-from keras_preact.training import DivergenceError, run
+from keras_preact.training import Action, DivergenceError, run
 from keras_preact.training.reporting import metrics_file, propagation_file
 from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
-from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.run import build_model
 
 # Random, so that a draw too many would show; and with checkpoints between the records.
@@ -83,15 +79,31 @@ def test_of_small_batches_no_more_images_are_measured_than_a_step_has():
     assert few / many == pytest.approx(8**0.5, rel=0.2)
 
 
-def test_a_record_is_made_at_the_start_every_so_many_steps_and_at_the_end(tmp_path, monkeypatch):
-    restart_clock, restarts = Writer.restart_clock, []
-    monkeypatch.setattr(Writer, "restart_clock", lambda self: restarts.append(restart_clock(self)))
-    run(small(tmp_path, train_steps=5, log_propagation_steps=3, steps_per_loop=10))
+class CountingRestarts(Action):
+    """Counts from the first step on how often the clocks of a run are restarted."""
+
+    def begin(self, run):
+        self.count, restart_clocks = 0, run.restart_clocks
+
+        def counted():
+            self.count += 1
+            restart_clocks()
+
+        run.restart_clocks = counted
+
+    def next_due(self, done):
+        return None
+
+
+def test_records_are_made_at_the_start_at_regular_steps_and_at_the_end(tmp_path):
+    restarts = CountingRestarts()
+    config = small(tmp_path, train_steps=5, log_propagation_steps=3, steps_per_loop=10)
+    run(config, actions=[restarts])
     log = records(tmp_path)
     assert log.steps.tolist() == [0, 3, 5]
     assert log.units == ("stage1_unit1", "stage2_unit1", "stage3_unit1")
-    # Once the first step is compiled, after each record, and after the evaluation at the end.
-    assert len(restarts) == 1 + 3 + 1
+    # Once the first step is compiled, after both records since, and after the evaluation.
+    assert restarts.count == 1 + 2 + 1
     # The weights have changed in between, and so has what is measured.
     assert (np.diff(log.gradient_norm, axis=0) != 0).all()
 
@@ -185,28 +197,19 @@ def test_a_network_that_is_about_to_be_lost_can_be_measured(tmp_path):
     assert records(tmp_path).steps.tolist() == [0, 1]
 
 
-def test_a_record_that_cannot_be_made_or_written_does_not_end_a_run(tmp_path, monkeypatch, capsys):
-    write, measure, calls = propagation_file.write_whole, backward_pass.of_chain, []
+def test_a_record_that_cannot_be_written_does_not_end_a_run_and_is_written_later(tmp_path, capsys):
+    path = tmp_path / "propagation.csv"
 
-    def full(path, data):
-        if b"\n2," in data and b"\n6," not in data:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, data)
+    def put_a_folder_there():
+        path.unlink()
+        path.mkdir()
 
-    def inexact(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise ArithmeticError("The two terms must add up.")
-        return measure(*arguments)
-
-    monkeypatch.setattr(propagation_file, "write_whole", full)
-    monkeypatch.setattr(backward_pass, "of_chain", inexact)
-    run(small(tmp_path, log_propagation_steps=2))
+    actions = [AtStep(1, put_a_folder_there), AtStep(5, path.rmdir)]
+    run(small(tmp_path, log_propagation_steps=2), actions=actions)
     assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [6]
-    assert records(tmp_path).steps.tolist() == [0, 2, 6]
+    assert records(tmp_path).steps.tolist() == [0, 2, 4, 6]
     lines = capsys.readouterr().out.splitlines()
-    assert f"Could not write {tmp_path / 'propagation.csv'}: No space left on device" in lines
-    assert "No record of signal and gradient after step 4: The two terms must add up." in lines
+    assert lines.count(f"Could not write {path}: Cannot overwrite: {path} is a directory") == 2
 
 
 def test_a_damaged_file_of_records_is_named_before_the_run_goes_on(recorded, tmp_path):
