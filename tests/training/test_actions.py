@@ -91,7 +91,7 @@ def test_each_action_runs_at_its_steps_and_at_no_others(on_paper):
     every = config.checkpoint_steps
     assert ran["Save"] == [s for s in steps if s in evaluations or s % every == 0]
     if every := config.log_propagation_steps:
-        # Also before the first step, unless nothing is due where the run goes on.
+        # Also before the first step, if one is due there.
         due = [s for s in range(start, end + 1) if s % every == 0 or s == end]
         assert ran["RecordPropagation"] == due
     else:
@@ -133,7 +133,7 @@ def test_the_published_run_on_cifar_10_is_evaluated_after_each_epoch():
 
 @pytest.fixture
 def profiler(monkeypatch):
-    """What was asked of TensorFlow's profiler."""
+    """Collects the calls of TensorFlow's profiler."""
     asked = []
     monkeypatch.setattr(tf.profiler.experimental, "start", lambda folder: asked.append(folder))
     monkeypatch.setattr(tf.profiler.experimental, "stop", lambda: asked.append("stop"))

@@ -1,4 +1,4 @@
-"""Runs from their configuration: what they leave, refuse and replace."""
+"""Runs from their configuration: their files, refusals and replacement."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def finished(trained, tmp_path):
-    """A copy of it, to do anything with."""
+    """A copy of that folder, to change."""
     return shutil.copytree(trained[0], tmp_path / "run")
 
 
@@ -140,7 +140,7 @@ def test_a_run_is_replaced_on_request_and_kept_until_the_new_one_has_saved(tmp_p
         ({"augmentation": "random_resized_crop"}, "augmentation of digits"),
     ],
 )
-def test_what_cannot_work_fails_before_anything_is_written(tmp_path, changes, words):
+def test_an_impossible_configuration_fails_before_anything_is_written(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
         run(dataclasses.replace(small(tmp_path / "run"), **changes))
     assert not (tmp_path / "run").exists()

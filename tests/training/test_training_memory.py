@@ -1,4 +1,4 @@
-"""What a run needs of memory at least: by hand, and against what runs do take."""
+"""Lower bounds of memory: computed by hand, and against the memory that runs take."""
 
 import pathlib
 import resource
@@ -16,7 +16,7 @@ from keras_preact.training.distribution.compute_plan import Machine, make_comput
 
 
 def limit_memory(monkeypatch, size):
-    """As `ulimit -v` would, but for this process itself."""
+    """Pretends that `ulimit -v` was called."""
     monkeypatch.setattr(resource, "getrlimit", lambda which: (size, size))
 
 
@@ -53,7 +53,7 @@ STATE = 4 * (2 * NET.parameters + NET.moving_statistics)
             + 4 * (NET.parameters + NET.moving_statistics)
             + 48 * NET.activations,
         ),
-        # In a wide net the gradients of the end take more than the activations of the beginning.
+        # In a wide network, gradients take more memory than activations.
         ({"width_multiplier": 20, "global_batch_size": 1}, None),
     ],
 )
@@ -90,7 +90,7 @@ def test_an_evaluation_holds_images_weights_and_the_largest_output():
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
-def test_what_cannot_fit_is_refused_and_the_flags_are_named(monkeypatch, mode):
+def test_a_run_that_cannot_fit_is_refused_and_the_flags_are_named(monkeypatch, mode):
     limit_memory(monkeypatch, 2**30)
     config = TrainConfig(depth=20, global_batch_size=100_000, mode=mode)
     with pytest.raises(ValueError, match="A step of 100,000 images through ResNet-20") as error:
@@ -110,7 +110,7 @@ def test_an_image_that_cannot_be_held_is_refused_before_images_are_read(monkeypa
         memory.check_image_size(TrainConfig(image_size=101))
 
 
-# In a process of its own, whose peak is that of this run alone.
+# In a subprocess, whose peak memory is that of this run alone.
 PROGRAM = """
 import resource, sys
 from keras_preact.data import datasets

@@ -1,4 +1,4 @@
-"""What holds while a run lasts: precision, determinism, all workers present and at one step."""
+"""Precision, determinism, lost workers, and workers at different steps."""
 
 import keras
 import pytest
@@ -15,7 +15,7 @@ from keras_preact.training.distribution.strategies import (
 
 @pytest.fixture
 def determinism(monkeypatch):
-    """Collects the calls; the real one would last for all other tests."""
+    """Collects the calls; a real one would last for all other tests."""
     calls = []
     experimental = tf.config.experimental
     monkeypatch.setattr(experimental, "enable_op_determinism", lambda: calls.append(True))
@@ -48,7 +48,7 @@ def test_all_replicas_of_one_process_begin_at_the_same_step(replicas):
 
 
 class AnotherAt:
-    """A strategy of two replicas, the other of which is at a step of its own."""
+    """A strategy of two replicas, with the other at its own step."""
 
     num_replicas_in_sync = 2
 
@@ -62,7 +62,7 @@ class AnotherAt:
         return number + self._step
 
 
-def test_workers_that_are_at_other_steps_do_not_begin():
+def test_workers_at_different_steps_do_not_begin():
     check_same_start(AnotherAt(7000), 7000)
     for step in (6992, 7008):
         with pytest.raises(ValueError, match=r"same run_dir.*Received: step 7,000 here"):
@@ -70,7 +70,7 @@ def test_workers_that_are_at_other_steps_do_not_begin():
 
 
 class Workers:
-    """A cluster, on paper one of two workers, of which some no longer answer."""
+    """A cluster of two workers on paper, with some that no longer answer."""
 
     is_chief = True
     addresses = ("a:1", "b:1")
@@ -82,7 +82,7 @@ class Workers:
         return self._silent
 
     def resolver(self):
-        # Of no other process, so that TensorFlow waits for none.
+        # Without other processes, so that TensorFlow waits for none.
         return tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec({}))
 
 
@@ -97,7 +97,7 @@ LOST = tf.errors.UnavailableError(None, None, "Connection  reset\nby peer")
         ([], "Lost another worker.*TensorFlow says: .*Connection reset by peer"),
     ],
 )
-def test_what_tensorflow_says_of_a_lost_worker_is_put_into_words(silent, words):
+def test_tensorflows_error_for_a_lost_worker_names_the_worker(silent, words):
     with pytest.raises(WorkerLostError, match=words), prepared(CONFIG, Workers(*silent)):
         raise LOST
 

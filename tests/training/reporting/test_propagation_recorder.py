@@ -1,4 +1,4 @@
-"""Signal and gradient recorded while a run goes on: what is measured, and that nothing changes."""
+"""Records of signal and gradient: they measure the right thing, and do not change the run."""
 
 import shutil
 
@@ -14,7 +14,7 @@ from keras_preact.training.reporting import metrics_file, propagation_file
 from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
 from keras_preact.training.run import build_model
 
-# Random, so that a draw too many would show; and with checkpoints between the records.
+# Random, so that an extra draw would show; with checkpoints between the records.
 RECORDED = {"shortcut": "dropout", "log_steps": 3, "checkpoint_steps": 3}
 EVERYTHING = {
     **RECORDED,
@@ -67,11 +67,11 @@ def test_the_first_images_of_the_run_are_measured_as_training_sees_them():
     assert record.step == 7
 
 
-def test_of_small_batches_no_more_images_are_measured_than_a_step_has():
+def test_no_more_images_are_measured_than_a_step_has():
     config = small("unused", global_batch_size=4)
     data = datasets.load("digits")
     model = build_model(config, data.info)
-    # Each of n images has a share of 1 / n in the mean: the norm goes with 1 over the root of n.
+    # Each of n images has a share of 1 / n in the mean, so the norm falls with the root of n.
     few, many = (
         PropagationRecorder(model, data, each).measure(0).backward.output_gradient_norm
         for each in (config, config.updated(global_batch_size=1000))
@@ -127,7 +127,7 @@ def losses(folder):
 
 def test_a_run_with_records_ends_as_one_without(recorded, bare):
     assert_same_runs(recorded, bare)
-    # Means over the steps since the last line, whatever was looked at in between.
+    # Means over the steps since the last line, whatever was read in between.
     assert losses(recorded) == losses(bare)
     assert not (bare / "propagation.csv").exists()
 
@@ -141,10 +141,10 @@ def test_a_run_of_everything_at_once_ends_with_records_as_without(tmp_path):
 
 
 class Killed(BaseException):
-    """What ends the process in this test."""
+    """Ends the process in this test."""
 
 
-def test_a_killed_run_that_goes_on_has_the_records_of_one_that_was_not(recorded, tmp_path):
+def test_a_killed_and_resumed_run_has_the_records_of_one_that_was_not(recorded, tmp_path):
     def kill():
         raise Killed
 
@@ -152,7 +152,7 @@ def test_a_killed_run_that_goes_on_has_the_records_of_one_that_was_not(recorded,
     with pytest.raises(Killed):
         run(config, actions=[AtStep(5, kill)])
     assert records(tmp_path).steps.tolist() == [0, 1, 2, 3, 4, 5]
-    # From step 3 on, which has been recorded.
+    # It resumes after step 3, which has been recorded.
     run(config)
     assert (tmp_path / "propagation.csv").read_bytes() == (
         (recorded / "propagation.csv").read_bytes()
@@ -161,11 +161,11 @@ def test_a_killed_run_that_goes_on_has_the_records_of_one_that_was_not(recorded,
         assert steps_shown(tmp_path, "train", f"propagation/{name}") == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_records_may_begin_where_a_run_goes_on(bare, recorded, tmp_path):
+def test_records_may_begin_when_a_run_is_resumed(bare, recorded, tmp_path):
     folder = shutil.copytree(bare, tmp_path / "run")
     run(small(folder, **{**RECORDED, "train_steps": 7}, resume=True, log_propagation_steps=3))
     assert records(folder).steps.tolist() == [6, 7]
-    # What is measured of a network does not depend on how it came there.
+    # The record of a network does not depend on its past.
     np.testing.assert_array_equal(records(folder).cosine[0], records(recorded).cosine[-1])
 
 
@@ -175,7 +175,7 @@ def lose_a_weight(state, report):
     return report
 
 
-def test_a_run_set_back_takes_the_later_records_anew(tmp_path, monkeypatch):
+def test_after_a_rollback_the_later_records_are_made_again(tmp_path, monkeypatch):
     harmed_at_step(monkeypatch, 5, lose_a_weight)
     options = {"log_propagation_steps": 1, "checkpoint_steps": 3, "log_steps": 50}
     run(small(tmp_path, on_nan="rollback", **options))
@@ -183,14 +183,14 @@ def test_a_run_set_back_takes_the_later_records_anew(tmp_path, monkeypatch):
     assert steps_shown(tmp_path, "train", "propagation/gradient") == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_a_network_that_is_lost_is_told_of_and_not_recorded(tmp_path, monkeypatch):
+def test_a_network_that_has_diverged_is_announced_and_not_recorded(tmp_path, monkeypatch):
     harmed_at_step(monkeypatch, 2, lose_a_weight)
     with pytest.raises(DivergenceError, match="A variable was no longer finite after step 2"):
         run(small(tmp_path, log_propagation_steps=1, log_steps=50))
     assert records(tmp_path).steps.tolist() == [0, 1]
 
 
-def test_a_network_that_is_about_to_be_lost_can_be_measured(tmp_path):
+def test_a_network_that_is_about_to_diverge_can_be_measured(tmp_path):
     options = {"learning_rate": 1e30, "warmup_steps": 0, "log_steps": 50}
     with pytest.raises(DivergenceError, match="The loss was nan at step 2"):
         run(small(tmp_path, log_propagation_steps=1, **options))
@@ -212,7 +212,7 @@ def test_a_record_that_cannot_be_written_does_not_end_a_run_and_is_written_later
     assert lines.count(f"Could not write {path}: Cannot overwrite: {path} is a directory") == 2
 
 
-def test_a_damaged_file_of_records_is_named_before_the_run_goes_on(recorded, tmp_path):
+def test_a_damaged_file_of_records_is_refused_before_the_run_is_resumed(recorded, tmp_path):
     folder = shutil.copytree(recorded, tmp_path / "run")
     lines = (folder / "propagation.csv").read_text().splitlines()
     (folder / "propagation.csv").write_text("\n".join(lines[:-1]))
