@@ -11,6 +11,10 @@ import tensorflow as tf
 from keras_preact.analysis import chain
 from keras_preact.analysis.forward_pass import exact
 from keras_preact.analysis.results import Backward
+from keras_preact.models.architectures import Architecture
+
+# BN maps one value to 0, and two to 1 and -1, whatever they are.
+_LEAST_VALUES = 3
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 MOST_FACTOR_VALUES = 4096
@@ -247,3 +251,27 @@ def cross_entropy(network: chain.Chain) -> Loss:
         return -tf.reduce_mean(tf.math.log(tf.maximum(right, np.finfo(np.float32).tiny)))
 
     return loss
+
+
+def check_images(
+    architecture: Architecture, image_shape: tuple[int, int, int], count: int, name: str
+) -> None:
+    """Refuses batches in which BN would leave no gradient to measure.
+
+    Args:
+        architecture: of the network.
+        image_shape: (height, width, channels).
+        count: images in the batch.
+        name: of the flag that sets count.
+
+    Raises:
+        ValueError: if channels of the last stage have fewer than three values in the batch.
+    """
+    height, width = map(architecture.last_size, image_shape[:2])
+    if count * height * width < _LEAST_VALUES:
+        raise ValueError(
+            f"{name} must be at least {-(-_LEAST_VALUES // (height * width))} to measure gradients "
+            f"on images of {image_shape[0]}x{image_shape[1]} pixels: the last units see "
+            f"{height}x{width} of each, and BN leaves no gradient of fewer than {_LEAST_VALUES} "
+            f"values of a channel. Received: {name}={count}"
+        )

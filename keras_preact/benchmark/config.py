@@ -7,10 +7,9 @@ import os
 from etils import epath
 
 from keras_preact.models import architectures
-from keras_preact.support.choices import one_of
-from keras_preact.support.options import LARGEST, option
+from keras_preact.support import options
+from keras_preact.support.options import option
 from keras_preact.support.paths import usable
-from keras_preact.support.text import shown
 
 FRAMEWORKS = ("keras_preact", "keras", "torch")
 MODES = ("train", "inference", "serving")
@@ -18,8 +17,9 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 # What two cores hold and finish in minutes.
 BATCH_SIZES = {"cifar": 128, "imagenet": 16}
-# Beyond which a figure gains nothing.
-_MOST = {"rounds": 1_000, "steps": 100_000}
+# More would make no figure better.
+MOST_ROUNDS = 1_000
+MOST_STEPS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +50,16 @@ class BenchmarkConfig:
     plot: str | None = option("output", "a PNG with a bar for each throughput")
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple):
-                _check_list(field.name, value, field.metadata["choices"])
+        options.check_choices(self)
+        options.check_lists(self)
         for depth in self.models:
             try:
                 architectures.resolve(depth)
             except ValueError as error:
                 raise ValueError(f"models must be depths of networks: {error}") from None
-        for name in ("batch_size", "image_size", "rounds", "steps"):
-            value, most = getattr(self, name), _MOST.get(name, LARGEST)
-            if value is not None and not 1 <= value <= most:
-                raise ValueError(
-                    f"{name} must be at least 1 and at most {most}. Received: {name}={shown(value)}"
-                )
+        options.check_range(self, ("batch_size", "image_size"), least=1)
+        options.check_range(self, ("rounds",), least=1, most=MOST_ROUNDS)
+        options.check_range(self, ("steps",), least=1, most=MOST_STEPS)
         if "serving" in self.modes and "float32" not in self.precisions:
             raise ValueError(
                 "modes can name serving where precisions name float32, in which exports compute. "
@@ -95,15 +90,6 @@ class BenchmarkConfig:
     @property
     def plot_path(self) -> epath.Path | None:
         return usable(self.plot, "plot", wildcards=True) if self.plot else None
-
-
-def _check_list(name, values, choices):
-    for value in values:
-        if choices:
-            one_of(name, value, choices, f"of {', '.join(choices)}, separated by commas")
-    if not values or len(set(values)) < len(values):
-        received = ",".join(map(str, values))
-        raise ValueError(f"{name} must be one or more, each once. Received: {name}={received}")
 
 
 def _check_file(name, path, suffix):

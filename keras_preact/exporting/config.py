@@ -1,13 +1,12 @@
 """The flags of export.py and their rules."""
 
 import dataclasses
-import math
 
 from keras_preact.data.limits import MAX_IMAGE_PIXELS
 from keras_preact.exporting.formats.tflite import KINDS
 from keras_preact.exporting.serving.server_files import check_model_name
-from keras_preact.support.choices import one_of
-from keras_preact.support.options import LARGEST, option
+from keras_preact.support import options
+from keras_preact.support.options import option
 from keras_preact.training.config import CHECKPOINTS
 
 
@@ -32,7 +31,7 @@ class ExportConfig:
     version: int | None = option("export", "number of this version; default: the next free one")
 
     tflite: tuple[str, ...] = option(
-        "files", "TFLite files to write, separated by commas; empty for none", KINDS
+        "files", "TFLite files to write, separated by commas; empty for none", KINDS, KINDS
     )
     calibration_images: int = option("files", "training images that set the ranges of int8", 300)
     freeze: bool = option(
@@ -55,17 +54,12 @@ class ExportConfig:
     )
 
     def __post_init__(self):
-        one_of("checkpoint", self.checkpoint, CHECKPOINTS)
-        for kind in self.tflite:
-            one_of("tflite", kind, KINDS, f"of {', '.join(KINDS)}, separated by commas")
+        options.check_choices(self)
         self._check_source()
         counts = ("image_size", "version", "calibration_images", "max_image_pixels", "eval_images")
-        for name in counts:
-            self._check_count(name)
-        for name in ("float32_tolerance", "float16_tolerance", "int8_loss_points"):
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be at least 0 and finite. Received: {name}={value}")
+        options.check_range(self, counts, least=1)
+        tolerances = ("float32_tolerance", "float16_tolerance", "int8_loss_points")
+        options.check_range(self, tolerances, least=0)
         if self.model_name is not None:
             check_model_name(self.model_name)
 
@@ -87,10 +81,3 @@ class ExportConfig:
             )
         if self.model and not self.model.endswith(".keras"):
             raise ValueError(f"model must be a .keras file. Received: model={self.model!r}")
-
-    def _check_count(self, name):
-        value = getattr(self, name)
-        if value is not None and not 1 <= value <= LARGEST:
-            raise ValueError(
-                f"{name} must be at least 1 and at most {LARGEST}. Received: {name}={value}"
-            )

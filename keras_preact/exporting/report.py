@@ -22,7 +22,6 @@ _COLUMNS = (
     *("latency, 1 image", f"throughput, {THROUGHPUT_BATCH} images", "tolerance"),
 )
 
-
 _TFLITE_PYTHON = """\
 import zipfile
 
@@ -155,10 +154,10 @@ def to_markdown(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> byte
         f"images {' x '.join(map(str, data['image_shape']))}). Exported at {facts['created']}.",
         "![Size, accuracy and speed of each file](report.png)",
         _table(_COLUMNS, map(_row, artifacts)),
-        "Differences are of probabilities, from the Keras model's; top-1 is accuracy; agreement is "
-        "the share of images to which a file gives the Keras model's answer. Measured on "
-        f"{evaluation['images']:,} of {evaluation['available']:,} evaluation images. Times are "
-        f"medians on {machine}, the files in turn in one process; other load changes them.",
+        "Difference of probabilities from the Keras model's, top-1 accuracy, and agreement (share "
+        f"of images with the Keras model's answer) on {evaluation['images']:,} of "
+        f"{evaluation['available']:,} evaluation images. Times are medians on {machine}; the files "
+        "take turns in one process, and other load changes the times.",
         "## Rewritten for inference",
         _table(("step", "max difference"), steps),
         "The largest difference from the Keras model's probabilities, on a sample of evaluation "

@@ -6,10 +6,9 @@ from etils import epath
 
 from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS
 from keras_preact.models import architectures
-from keras_preact.support.choices import one_of
-from keras_preact.support.options import LARGEST, option
+from keras_preact.support import options
+from keras_preact.support.options import option
 from keras_preact.support.paths import usable
-from keras_preact.support.text import shown
 from keras_preact.training.config import CHECKPOINTS, TrainConfig
 
 STUDIES = {
@@ -74,26 +73,11 @@ class AnalysisConfig:
     overwrite: bool = option("output", "replace an earlier analysis there", False)
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            choices, value = field.metadata["choices"], getattr(self, field.name)
-            values = value if isinstance(value, tuple) else (value,)
-            for each in values if choices else ():
-                if each is not None:
-                    one_of(field.name, each, choices)
-            if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
-                received = ",".join(map(str, value))
-                raise ValueError(
-                    f"{field.name} must be one or more, each once. "
-                    f"Received: {field.name}={received}"
-                )
-        for name, most in (("images", LARGEST), ("draws", MOST_DRAWS), ("image_size", LARGEST)):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise ValueError(
-                    f"{name} must be at least 1 and at most {most}. Received: {name}={shown(value)}"
-                )
-        if not 0 <= self.seed <= LARGEST:
-            raise ValueError(f"seed must be from 0 to {LARGEST}. Received: seed={shown(self.seed)}")
+        options.check_choices(self)
+        options.check_lists(self)
+        options.check_range(self, ("images", "image_size"), least=1)
+        options.check_range(self, ("draws",), least=1, most=MOST_DRAWS)
+        options.check_range(self, ("seed",), least=0)
         self._check_run()
         self.train_configs()
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_preact.analysis.backward_pass import check_images
 from keras_preact.data import Dataset
+from keras_preact.models import architectures
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.reporting.propagation_recorder import check_images
 from keras_preact.training.run import build_model, restore_data, restore_model
 from keras_preact.training.run_folder import RunFolder
 
@@ -52,7 +53,8 @@ class Network:
         """
         info = self.data.info
         count = min(count or (64 if max(info.image_shape[:2]) <= 64 else 16), info.train_count)
-        check_images(self.config, info, count, "images")
+        architecture = architectures.resolve(self.config.depth, self.config.stem, self.config.block)
+        check_images(architecture, info.image_shape, count, "images")
         images, labels = next(iter(self.data.train(count, seed=seed, augmentation="none")))
         return self.normalize(images).numpy(), labels.numpy()
 

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow: the only backend of these networks, looked at before all else."""
+"""Refuses other backends of Keras than TensorFlow, before Keras is imported."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from keras_preact.support import startup
 
 
 def check() -> None:
-    """Imports Keras, and refuses another backend than TensorFlow or a broken configuration.
+    """Imports Keras; refuses another backend than TensorFlow and a broken configuration.
 
     Raises:
         ImportError: if Keras cannot be used; a program ends with the message alone.
@@ -30,11 +30,11 @@ def check() -> None:
 
 
 def _wrong_backend():
-    """The error in the backend that Keras has, or would have; None where it is right."""
+    """Describes the backend that Keras has, or would have; None for TensorFlow."""
     if "keras" in sys.modules:
         backend = sys.modules["keras"].backend.backend()
     else:
-        # Keras would fail to import some that are not installed, each in words of its own.
+        # Importing Keras fails in other words for each backend that is not installed.
         backend = os.environ.get("KERAS_BACKEND") or _in_file()
     if backend == "tensorflow":
         return None
@@ -58,7 +58,7 @@ def _in_file():
 
 
 def _of_configuration(error):
-    """Whether Keras raised an error over its file or its environment variables."""
+    """Whether Keras raised an error while it read its file or environment variables."""
     paths = [pathlib.Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     own = [path.parts[-4:] for path in paths if "keras" in path.parts]
     return bool(own) and own[-1] == ("keras", "src", "backend", "config.py")

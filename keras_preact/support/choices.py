@@ -1,4 +1,4 @@
-"""Choosing by name, with an error that helps."""
+"""Chooses by name; the error suggests the nearest one."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ def one_of(argument: str, value: str, allowed: Iterable[str], rule: str | None =
     """Returns value, or raises a ValueError that names the nearest allowed value.
 
     Args:
-        argument: the name by which the user gave the value.
+        argument: the name of the argument or flag.
         value: what was received.
-        allowed: the values it may have.
-        rule: says what is allowed where listing all of it would be too long.
+        allowed: the values to choose from.
+        rule: the rule in words; default: "one of" and the allowed values.
     """
     allowed = list(allowed)
     if value in allowed:

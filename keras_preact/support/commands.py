@@ -8,7 +8,7 @@ import sys
 
 from keras_preact.support import startup
 
-# Of a clone, where the programs lie; or what the package was installed into.
+# The folder of a clone, with train.py in it; or site-packages.
 _ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
@@ -40,29 +40,29 @@ def program(verb: str) -> str:
 
 
 def script(name: str) -> str:
-    """How the user's shell calls a program that lies where train.py does: "python export.py".
+    """How the user's shell calls a script beside train.py: "python export.py".
 
-    It is named as the program was that is running, "../export.py" after "../train.py".
+    Its path begins as that of the running script: "../export.py" after "../train.py".
     """
     beside = os.path.join(os.path.dirname(sys.argv[0]), name)
     path = beside if _is_same(beside, _ROOT / name) else _near(str(_ROOT / name))
-    # Without a clone nobody knows where it lies.
+    # Without a clone there is no such script.
     return f"{this_python()} {shlex.quote(path if os.path.exists(path) else name)}"
 
 
 def module(name: str) -> str:
     """How the user's shell calls a module of this package: "python -m keras_preact.NAME"."""
     call = f"{this_python()} -m {name}"
-    if _is_same(os.curdir, _ROOT) or _is_same(_ROOT, *_found_without_help()):
+    if _is_same(os.curdir, _ROOT) or _is_same(_ROOT, *_default_search_path()):
         return call
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return f"PYTHONPATH={shlex.quote(os.pathsep.join(paths))} {call}"
 
 
-def _found_without_help():
-    """Where any Python looks for modules, not only one that is called with our program's path."""
+def _default_search_path():
+    """The folders that Python searches for modules, but for that of the running script."""
     try:
-        # As Python does: links are followed.
+        # Python follows links here too.
         is_script = _is_same(os.path.dirname(os.path.realpath(sys.argv[0])), *sys.path[:1])
     except FileNotFoundError:  # the current folder has been deleted
         is_script = True
@@ -80,7 +80,7 @@ def _is_same(path, *others):
 
 
 def _near(path):
-    """The path from the current folder where it lies below, else from the root."""
+    """The path relative to the current folder if it lies below, else absolute."""
     try:
         relative = os.path.relpath(path)
     except FileNotFoundError:  # the current folder has been deleted

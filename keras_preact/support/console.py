@@ -1,4 +1,4 @@
-"""Output that cannot end a program: a broken pipe, a full disk or a closed terminal is survived."""
+"""Prints on, whatever becomes of the output: broken pipe, full disk, closed terminal."""
 
 import contextlib
 import os
@@ -20,11 +20,11 @@ class _Unbreakable:
     """
 
     def __init__(self, stream: TextIO | None):
-        # As long as the process lasts.
+        # Open for as long as the process lasts.
         self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
 
     def write(self, text: str) -> int:
-        """Writes text; characters that the stream's encoding lacks become escapes."""
+        """Writes text; escapes characters that the stream's encoding lacks."""
         with _survived():
             try:
                 self._stream.write(text)
@@ -34,7 +34,7 @@ class _Unbreakable:
         return len(text)
 
     def flush(self) -> None:
-        """Writes what is buffered."""
+        """Writes the buffered text."""
         with _survived():
             self._stream.flush()
 
@@ -49,7 +49,7 @@ class _Unbreakable:
 
 
 def stdout() -> TextIO:
-    """sys.stdout as it is now, made unbreakable for one caller."""
+    """Returns the present sys.stdout, made unbreakable."""
     return _wrapped(sys.stdout)
 
 
@@ -70,9 +70,9 @@ def unbreakable() -> Iterator[None]:
 def survive() -> None:
     """Makes sys.stdout and sys.stderr unbreakable for the rest of the process.
 
-    Python flushes both as it ends, and would turn a failure into an exit code of its own.
-    File descriptors that the process was started without lead to os.devnull: the next file
-    to be opened, a checkpoint for instance, would take all that is written to them.
+    Python flushes both at its end, and would turn a failure into another exit code. A missing
+    file descriptor leads to os.devnull: otherwise the next file that is opened, such as a
+    checkpoint, would receive the output.
     """
     for descriptor, name in _STREAMS.items():
         _open_missing(descriptor)

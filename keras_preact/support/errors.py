@@ -2,12 +2,12 @@
 
 
 class RunError(RuntimeError):
-    """Ends the program with its message and `exit_code`; nobody's flags were wrong."""
+    """Ends the program with its message and `exit_code`; the flags were right."""
 
     exit_code = 1
 
 
 class SaveError(RunError):
-    """What has been computed could not be written; the run can be resumed."""
+    """Results could not be written; the run can be resumed."""
 
     exit_code = 74  # EX_IOERR of sysexits.h

@@ -1,4 +1,4 @@
-"""Files and folders that are never seen half-written, and are found damaged where they are."""
+"""Writes files and folders whole or not at all, and finds damage."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A file: its size in bytes, and its SHA-256 in hexadecimal digits."""
+    """A file: its size in bytes and its SHA-256 in hexadecimal digits."""
 
     bytes: int
     sha256: str
@@ -25,11 +25,11 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The files of a folder, at least one, each by its name in the folder itself.
+    """The files that lie in a folder itself; at least one.
 
     Args:
         files: by name.
-        run: id of the run that the folder is a part of, where it is one.
+        run: id of the run that the folder belongs to, if any.
     """
 
     files: dict[str, Entry]
@@ -48,7 +48,7 @@ class Manifest:
 
 
 def read_manifest(path: epath.PathLike) -> Manifest:
-    """The manifest that a file holds.
+    """Reads the manifest in a file.
 
     Raises:
         ValueError: if it holds something else; it names the file and the field.
@@ -58,7 +58,7 @@ def read_manifest(path: epath.PathLike) -> Manifest:
 
 
 def write_whole(path: epath.PathLike, data: bytes) -> None:
-    """Writes a file under another name and renames it, so that it is the old or the new one."""
+    """Writes a file under a temporary name, then renames it: it is the old or the new one."""
     path = epath.Path(path)
     temporary = path.parent / f".{path.name}.tmp"
     try:
@@ -73,23 +73,23 @@ def write_whole(path: epath.PathLike, data: bytes) -> None:
 
 @contextlib.contextmanager
 def sealed(path: epath.PathLike, run: str | None = None) -> Iterator[epath.Path]:
-    """A folder to fill with files, which takes its name only once it is whole and on the disk.
+    """A context with a folder to fill, which gets its name once it is whole and on the disk.
 
-    It gets a manifest of the size and SHA-256 of each of its files. A folder that had
-    the name before is deleted; nothing is left where filling it fails.
+    Its manifest holds the size and SHA-256 of each file. A folder that had the name before is
+    deleted. A failure leaves nothing behind.
 
     Args:
-        path: what the folder will be called.
-        run: id of the run that it is a part of, for `run_of`.
+        path: of the folder at the end.
+        run: id of the run that it belongs to, for `run_of`.
 
     Yields:
-        The folder, under another name, which begins with a dot.
+        The folder, under a temporary name that begins with a dot.
     """
     path = epath.Path(path)
     temporary = path.parent / f".{path.name}.tmp"
     remove(temporary)
     try:
-        # Not its parents too: a folder that was taken away meanwhile must not come back.
+        # Without its parents: a folder that was removed meanwhile must not come back.
         temporary.parent.mkdir(exist_ok=True)
         temporary.mkdir()
         yield temporary
@@ -103,13 +103,13 @@ def sealed(path: epath.PathLike, run: str | None = None) -> Iterator[epath.Path]
     except BaseException:
         remove(temporary)
         raise
-    # The folder around it may be as new.
+    # The folder around it may be new too.
     for folder in (path.parent, path.parent.parent):
         _flush(folder)
 
 
 def damage(path: epath.PathLike) -> str | None:
-    """What a `sealed` folder lacks, or which of its files has been changed; None for nothing."""
+    """Describes the damage to a `sealed` folder; None if it is whole."""
     path = epath.Path(path)
     try:
         expected = read_manifest(path / MANIFEST).files
@@ -133,7 +133,7 @@ def damage(path: epath.PathLike) -> str | None:
 
 
 def run_of(path: epath.PathLike) -> str | None:
-    """The id of the run that a `sealed` folder is a part of; None where it names none."""
+    """The id of the run that a `sealed` folder belongs to; None if it names none."""
     try:
         return read_manifest(epath.Path(path) / MANIFEST).run
     except (OSError, ValueError):
@@ -141,7 +141,7 @@ def run_of(path: epath.PathLike) -> str | None:
 
 
 def flush_tree(folder: epath.PathLike) -> None:
-    """Returns once a folder and all that lies in it are on the disk, and not only in memory."""
+    """Writes a folder and everything in it through to the disk."""
     for path in epath.Path(folder).iterdir():
         flush_tree(path) if path.is_dir() else _flush(path)
     _flush(folder)
@@ -153,12 +153,12 @@ def sha256(path: epath.PathLike) -> str:
 
 
 def lies_there(path: epath.PathLike) -> bool:
-    """Whether there is a file, a folder or a link, be it one that leads nowhere."""
+    """Whether there is a file, a folder or a link, even a broken one."""
     return epath.Path(path).exists() or os.path.islink(path)
 
 
 def remove(path: epath.PathLike) -> None:
-    """Deletes a folder or a file, where there is one, so that it is never seen half-deleted."""
+    """Deletes a folder or a file if it exists; it is never seen half-deleted."""
     path = epath.Path(path)
     if not lies_there(path):
         return
@@ -166,7 +166,7 @@ def remove(path: epath.PathLike) -> None:
         hidden = path.parent / f".{path.name}.deleted"
         remove(hidden)
         path = path.rename(hidden)
-    # What a link leads to was not made here.
+    # The target of a link was not made here.
     path.rmtree() if path.is_dir() and not os.path.islink(path) else path.unlink()
 
 
@@ -181,9 +181,9 @@ def _describe(path):
 
 
 def _flush(path):
-    """Returns once a file or the names in a folder are on the disk, and not only in memory."""
+    """Writes a file, or the names in a folder, through to the disk."""
     if "://" in os.fspath(path):
-        return  # A bucket has what it has acknowledged.
+        return  # A bucket keeps what it has acknowledged.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

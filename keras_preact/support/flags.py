@@ -1,4 +1,4 @@
-"""absl flags made from a configuration's fields, in groups, with errors a user can read."""
+"""Makes absl flags from the fields of a configuration, in groups, with readable errors."""
 
 import dataclasses
 import errno
@@ -66,13 +66,13 @@ def define(config_class: type, values: flags.FlagValues = FLAGS) -> None:
 
 
 def given(config_class: type, values: flags.FlagValues = FLAGS) -> dict:
-    """The fields that the command line or a flagfile set, and to what."""
+    """Returns the fields that the command line or a flagfile set, with their values."""
     names = [field.name for field in dataclasses.fields(config_class)]
     return {name: values[name].value for name in names if values[name].present}
 
 
 def debugging(values: flags.FlagValues = FLAGS) -> bool:
-    """Whether --debug was given, so far as flags have been parsed."""
+    """Whether --debug is among the flags parsed so far."""
     return "debug" in values and values["debug"].value
 
 
@@ -112,7 +112,7 @@ def parser(
         except ValueError as error:
             blame = _shorten(_blame(values, arguments, words) or str(error))
             raise ValueError(f"{blame}\nAll flags: {command} --help") from None
-        # Else checkpoints log how long they took, at every save.
+        # Otherwise TensorFlow logs the duration of every save.
         if "verbosity" not in values or not values["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         return [command, *rest]
@@ -221,7 +221,7 @@ def _blame(values, arguments, words):
 
 
 class _TextParser(flags.ArgumentParser):
-    """Text that is not empty, as it is where a shell's variable has not been set."""
+    """Text that is not empty, as that of an unset shell variable would be."""
 
     syntactic_help = "a text"
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks a folder for one process at a time."""
 
 import contextlib
 import datetime
@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 
 NAME = ".lock"
 
-# How every lock begins.
+# First word of every lock file.
 _BEGINS = "process "
-# Others may remove the folder, or its lock, between two steps of taking it.
+# Others may remove the folder or its lock while this process takes it.
 _ATTEMPTS = 100
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-# Of storage, whichever folder the user had chosen.
+# Failures of the storage, which another folder would not mend.
 _FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -27,21 +27,21 @@ _FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 def locked(folder: os.PathLike | str, flag: str = "run_dir") -> Iterator[Callable[[], bool]]:
     """A context that one process at a time can be in, for each folder.
 
-    The folder is made, with its parents, and removed again where it is left empty. The
-    system holds the lock, so that a process that is killed blocks nobody. A folder in a
-    bucket, or on a file system without locks, is used unlocked, which is said in a line.
+    The folder and its parents are made, and removed again if they are left empty. The system
+    holds the lock, so a killed process blocks nobody. A folder in a bucket, or on a file
+    system without locks, is used unlocked; a line says so.
 
     Args:
-        folder: it need not exist yet.
-        flag: by which the user chose it.
+        folder: path of the folder; it need not exist yet.
+        flag: the flag that names it.
 
     Yields:
-        A function that tells whether the folder still is this process's: it is not where
-        somebody has deleted or moved it, or another process has taken its name since.
+        A function that tells whether the folder still is this process's. It is not if somebody
+        has deleted or moved it, or another process has taken its name since.
 
     Raises:
-        ValueError: if another process is in, the folder cannot be written to, or what lies
-            there under the name of the lock is no lock.
+        ValueError: if another process has the lock, the folder cannot be written to, or
+            something else lies there under the name of the lock.
         OSError: if the storage is full or fails.
     """
     if "://" in os.fspath(folder):
@@ -84,7 +84,7 @@ def _acquire(folder, flag, made):
     for _ in range(_ATTEMPTS):
         _make(folder, made)
         try:
-            # Not through a link, whose target would be written over; not waiting for a pipe.
+            # Follows no link, whose target would be overwritten; waits for no pipe.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             file = os.open(folder / NAME, flags, 0o666)
         except FileNotFoundError:
@@ -115,11 +115,11 @@ def _make(folder, made):
 
 
 def _check_is_lock(file, folder, flag):
-    """Raises ValueError for a file that no process of this package wrote, as it is written over."""
+    """Raises ValueError for a file that is no lock of ours, as it would be overwritten."""
     begins = _BEGINS.encode()
     if not stat.S_ISREG(os.fstat(file).st_mode):
         raise _no_lock(folder, flag)
-    # One that is being written, or was when its process was killed, may be shorter.
+    # Shorter while it is written, or if its process was killed then.
     if not begins.startswith(os.pread(file, len(begins), 0)):
         raise _no_lock(folder, flag)
 
@@ -146,7 +146,7 @@ def _lock(file, folder, flag):
 
 
 def _release(file, folder):
-    # While it is locked: after that the file may be another's.
+    # Before it is unlocked: later the file may be another process's.
     if _lies_at(file, folder / NAME):
         with contextlib.suppress(OSError):
             (folder / NAME).unlink()
@@ -154,7 +154,7 @@ def _release(file, folder):
 
 
 def _lies_at(file, path):
-    """Whether an open file still is the one with this name."""
+    """Whether a path still leads to an open file."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except OSError:
@@ -169,7 +169,7 @@ def _this_process():
 
 
 def _owner(file):
-    """What the process that holds the lock has written of itself; it may not have done so yet."""
+    """The line with which the holder of the lock describes itself, once it has written it."""
     line, newline, _ = os.pread(file, 10_000, 0).decode(errors="replace").partition("\n")
     return line if newline else "another process"
 

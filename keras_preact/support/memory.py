@@ -1,11 +1,11 @@
-"""How much memory this process can have at most, and what to say where that is too little."""
+"""The most memory that this process can have, and advice where that is too little."""
 
 import os
 import pathlib
 import resource
 from collections.abc import Iterable
 
-# What makes a run need less, by the fields of configurations.
+# Ways to need less memory, by the option that has the effect.
 _ADVICE = {
     "global_batch_size": "lower --global_batch_size",
     "gradient_accumulation_steps": "raise --gradient_accumulation_steps",
@@ -16,7 +16,7 @@ _ADVICE = {
     "depth": "take a smaller --depth",
     "precision": "give --precision=mixed_bfloat16",
 }
-# Control groups write that nothing is limited as a number near the largest, in version 1.
+# Version 1 of control groups writes "no limit" as a number near the largest.
 _UNLIMITED = 2**60
 
 
@@ -24,22 +24,22 @@ def advice(fields: Iterable[str]) -> str:
     """The flags that make a program need less memory: "lower --batch_size, ..."; "" for none.
 
     Args:
-        fields: of the program's configuration.
+        fields: names of the fields of the program's configuration.
     """
     fields = set(fields)
     return ", ".join(text for name, text in _ADVICE.items() if name in fields)
 
 
 def check(least_bytes: int, what: str, fields: Iterable[str]) -> None:
-    """Refuses what this machine's memory surely cannot hold.
+    """Refuses work that this machine's memory surely cannot hold.
 
     Args:
-        least_bytes: that it needs at least.
-        what: needs them, as in "A training step".
-        fields: of the program's configuration.
+        least_bytes: the least memory that the work needs.
+        what: the name of the work, as in "A training step".
+        fields: names of the fields of the program's configuration.
 
     Raises:
-        ValueError: if the process cannot have as much.
+        ValueError: if the process cannot have that much.
     """
     most_bytes, limit = most()
     if least_bytes > most_bytes:
@@ -52,11 +52,11 @@ def check(least_bytes: int, what: str, fields: Iterable[str]) -> None:
 def most(root: pathlib.Path = pathlib.Path("/")) -> tuple[float, str]:
     """The most bytes that this process can have, and what limits them.
 
-    Memory that others use now counts as well: they may give it back. Infinite where the
-    system does not tell.
+    Memory that others use now counts too, as they may give it back. Infinite where the system
+    does not tell.
 
     Args:
-        root: where /proc and /sys lie.
+        root: the folder of proc and sys.
     """
     swap_bytes = _swap_bytes(root)
     limits = [(_physical_bytes() + swap_bytes, "memory of the machine")]
@@ -90,7 +90,7 @@ def _swap_bytes(root):
 
 
 def _group_limits(root, swap_bytes):
-    """The limits of this process's control groups, of versions 1 and 2, and of those around."""
+    """The limits of this process's control groups (versions 1 and 2) and of those around them."""
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -110,7 +110,7 @@ def _group_limits(root, swap_bytes):
 
 
 def _number(path):
-    """The number in a file of a control group; infinite where it is no limit, or no number."""
+    """The number in a file of a control group; infinite where there is no limit or no number."""
     try:
         number = int(next(_lines(path), ""))
     except ValueError:

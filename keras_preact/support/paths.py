@@ -1,4 +1,4 @@
-"""Paths that a user gives: refused, before any work, where a run could not live."""
+"""Checks the paths that a user gives, before any work begins."""
 
 import functools
 import os
@@ -11,18 +11,18 @@ from etils import epath
 
 from keras_preact.support.text import is_printable, printable, shown
 
-# TensorFlow takes the name of a checkpoint for a pattern, which other folders may fit, or none
+# TensorFlow takes the name of a checkpoint for a pattern, which may match other folders or none
 # (tensorflow/core/util/tensor_slice_reader.cc).
 WILDCARDS = "*?[]\\"
-# What Linux allows, less room for names that lie further down.
+# The limits of Linux, less room for names further down.
 MOST_BYTES = 4096 - 256
 MOST_BYTES_OF_A_NAME = 255
-# TensorFlow itself goes on trying for minutes.
+# TensorFlow itself tries for minutes.
 ANSWER_SECONDS = 60
-# Of what a service answers.
+# Letters shown of a service's answer.
 _MOST_LETTERS = 300
 
-# What makes a folder of storages for which tensorflow-io had a plug-in.
+# Programs that mount storages for which tensorflow-io had a plug-in.
 _MOUNT = {
     "s3": "mountpoint-s3 or s3fs",
     "az": "blobfuse2",
@@ -34,13 +34,13 @@ _answered: set[str] = set()
 
 
 def usable(path: epath.PathLike, flag: str, wildcards: bool = False) -> epath.Path:
-    """A path as a user gave it, `~` expanded.
+    """Checks a path that a user gave, and expands `~`.
 
     Args:
-        path: of a file or a folder, which need not exist: on a disk, or gs://BUCKET/PATH.
-        flag: by which the user gave it.
-        wildcards: whether `* ? [ ] \\` may stand in it: only where no checkpoint and no
-            SavedModel lies below.
+        path: of a file or a folder, on a disk or gs://BUCKET/PATH; it need not exist.
+        flag: the flag that gave it.
+        wildcards: whether it may hold `* ? [ ] \\`: only if no checkpoint and no SavedModel
+            will lie below.
 
     Raises:
         ValueError: if it is empty, too long, not UTF-8, or has characters that cannot be
@@ -66,7 +66,7 @@ def usable(path: epath.PathLike, flag: str, wildcards: bool = False) -> epath.Pa
     _check_text(resolved, given, refuse)
     if not wildcards:
         _check_wildcards(resolved, given, refuse)
-    # It takes /gs/NAME for gs://NAME, and so on.
+    # epath takes /gs/NAME for gs://NAME, and so on.
     if "://" in os.fspath(epath.Path(resolved)):
         raise refuse(
             f"must not lie below /{resolved.split('/')[1]}, which is taken for the bucket "
@@ -76,13 +76,12 @@ def usable(path: epath.PathLike, flag: str, wildcards: bool = False) -> epath.Pa
 
 
 def is_regular(path: epath.PathLike) -> bool:
-    """Whether a path is that of a file that can be read to its end.
+    """Whether a path leads to a file with an end.
 
-    epath's `is_file` is true of pipes and devices too, which may be waited for in vain, or
-    never end.
+    epath's `is_file` is true for pipes and devices too, which may never end or never begin.
 
     Raises:
-        OSError: if nothing is there, or it cannot be looked at.
+        OSError: if nothing is there, or it cannot be read.
     """
     if "://" in os.fspath(path):
         return epath.Path(path).is_file()
@@ -136,7 +135,7 @@ def _check_storage(given, refuse):
 
 
 def _is_known(scheme):
-    """Whether both TensorFlow and etils can read there."""
+    """Whether both TensorFlow and etils can read files of a scheme."""
     try:
         epath.Path(f"{scheme}://a")
     except KeyError:
@@ -160,7 +159,7 @@ def _resolve(path, refuse):
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        pass  # It need not exist; whoever makes it says why that is impossible.
+        pass  # It need not exist; making it says why that is impossible.
     except PermissionError as error:
         raise refuse(f"must be a path that you may follow ({error.strerror})") from None
     except OSError as error:
@@ -169,7 +168,7 @@ def _resolve(path, refuse):
 
 
 def _check_bucket(given, refuse):
-    """Asks the bucket once whether it is there."""
+    """Asks a bucket, once, whether it is there."""
     scheme, _, rest = given.partition("://")
     bucket = rest.partition("/")[0]
     if not _BUCKET.fullmatch(bucket):
@@ -177,7 +176,7 @@ def _check_bucket(given, refuse):
     if f"{scheme}://{bucket}" in _answered:
         return
     answer = []
-    # Nothing can stop TensorFlow while it tries; the program must not wait for it.
+    # Nothing stops TensorFlow while it tries; the program must not wait for it.
     thread = threading.Thread(target=lambda: answer.append(_ask(given)), daemon=True)
     thread.start()
     thread.join(ANSWER_SECONDS)
@@ -191,11 +190,11 @@ def _check_bucket(given, refuse):
 
 
 def _ask(path):
-    """Why a bucket cannot be used, or None."""
+    """The reason why a bucket cannot be used, or None."""
     try:
         tf.io.gfile.stat(path)
     except tf.errors.NotFoundError as error:
-        # The path alone may be absent; the service's own answer is about the bucket.
+        # The path may be absent in a bucket that is there.
         absent = error.message.startswith("The specified path")
         return None if absent else _one_line(error)
     except tf.errors.OpError as error:

@@ -1,4 +1,4 @@
-"""How a program begins and ends: flags in, exit codes out."""
+"""Begins and ends a program: flags in, exit codes out."""
 
 import contextlib
 import dataclasses
@@ -47,7 +47,7 @@ def start(
         main: takes the fields that the user set, and their values.
         config_class: a dataclass made of `option`s; its fields become flags.
         description: of the program, for --help.
-        unfinished: what a user who interrupts the program should know, as in "nothing
+        unfinished: tells a user who interrupts the program how things stand, as in "nothing
             has been exported".
         command: how the user called the program; default: "python" and the file that runs.
         words: the name under which main takes the words beside flags; None allows no words.
@@ -130,7 +130,7 @@ def _signals_raise():
 
 
 def _explain(error, config_class):
-    """(message, exit code) of an error in the user's words; None for a bug."""
+    """(message for the user, exit code) of an error; None for a bug."""
     if hasattr(error, "exit_code"):
         return str(error), error.exit_code
     of_tensorflow = isinstance(error, tf.errors.OpError)

@@ -1,4 +1,4 @@
-"""Reading JSON back: what it holds has the types asked for, or the error names file and field."""
+"""Reads JSON with checked types; errors name the file and the field."""
 
 import collections
 import contextlib
@@ -15,13 +15,13 @@ from etils import epath
 
 T = TypeVar("T")
 
-# Far beyond what any of these files reaches; what goes further was not written by a program.
+# Far beyond any of these files; a larger one was not written by a program.
 MOST_BYTES = 2**26
 MOST_LEVELS = 64
 MOST_DIGITS = 40
 _MOST_LETTERS = 80
 
-# By the names that pydantic gives its errors.
+# Rules by the names of pydantic's errors.
 _RULES = {
     "bool_type": "true or false",
     "dict_type": "an object",
@@ -35,16 +35,8 @@ _RULES = {
 
 
 def short(value: Any) -> str:
-    """A value as JSON has it, escaped, in one line and at most 80 letters."""
-    return _cut(json.dumps(value, default=repr))
-
-
-def plain(text: str) -> str:
-    """A text without quotation marks, escaped, in one line and at most 80 letters."""
-    return _cut(text.encode("unicode_escape").decode())
-
-
-def _cut(text):
+    """Shows a value as JSON: escaped, in one line, at most 80 letters."""
+    text = json.dumps(value, default=repr)
     return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 3]}..."
 
 
@@ -64,14 +56,14 @@ def contents(path: epath.PathLike, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def check_regular(path: epath.PathLike) -> None:
-    """Raises ValueError if a folder lies there, or what may never end: a pipe, a device."""
-    # For epath, a pipe is a file as well.
+    """Raises ValueError for a folder, and for a pipe or a device, which may never end."""
+    # For epath, a pipe is a file too.
     if (os.path.exists(path) and not os.path.isfile(path)) or epath.Path(path).is_dir():
         raise ValueError(f"{path} must be a file. Received: a folder, a pipe or a device")
 
 
 def decoded(data: bytes) -> str:
-    """The text that UTF-8 bytes stand for; raises ValueError where they stand for none."""
+    """Decodes UTF-8; raises ValueError at the first wrong byte."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -81,7 +73,7 @@ def decoded(data: bytes) -> str:
 
 @contextlib.contextmanager
 def named(path: epath.PathLike, what: str) -> Iterator[None]:
-    """A context whose ValueErrors say what a file is not: "FILE is not WHAT: REASON"."""
+    """A context whose ValueErrors begin with the file: "FILE is not WHAT: REASON"."""
     try:
         yield
     except ValueError as error:
@@ -94,10 +86,10 @@ def read_json(path: epath.PathLike, kind: type[T], what: str) -> T:
     Args:
         path: of the file, on a disk or in a bucket.
         kind: as for `typed`.
-        what: the file must be, for the error, as in "the record of a run".
+        what: the contents, as in "the record of a run", for the error.
 
     Raises:
-        ValueError: if the file holds something else; it names the file and the field.
+        ValueError: if the file holds something else; the error names the file and the field.
         OSError: if it cannot be read.
     """
     data = contents(path)
@@ -106,11 +98,11 @@ def read_json(path: epath.PathLike, kind: type[T], what: str) -> T:
 
 
 def parse_json(text: str) -> Any:
-    """The value that a JSON text stands for.
+    """Parses a JSON text.
 
     Raises:
         ValueError: if it is no JSON, is nested deeper than `MOST_LEVELS`, has a name twice in
-            one object, or an integer of more than `MOST_DIGITS` digits.
+            an object, or has an integer of more than `MOST_DIGITS` digits.
     """
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
@@ -126,20 +118,19 @@ def parse_json(text: str) -> Any:
 
 
 def typed(value: Any, kind: type[T], where: str = "", exact: bool = False) -> T:
-    """A value of JSON as one of a type: strings are no numbers, and numbers no booleans.
+    """Converts a value of JSON to a type; strings are no numbers, and numbers no booleans.
 
     Args:
         value: of JSON: an object for a dataclass, a list for a tuple.
         kind: a dataclass of such types, a dict of dataclasses, or a type of JSON's, as in
-            `tuple[float, ...] | None`; plain `dict` and `list` for what is not looked into.
-            Numbers must be finite, and fields that have no default must be given.
-        where: the value lies, for the error, as in "config".
-        exact: whether a dataclass may be given its own fields alone; others are ignored
-            otherwise.
+            `tuple[float, ...] | None`; plain `dict` and `list` leave their contents unchecked.
+            Numbers must be finite, and fields without a default must be given.
+        where: the place of the value, as in "config", for the error.
+        exact: whether to refuse fields that a dataclass lacks, rather than ignore them.
 
     Raises:
-        ValueError: if it is none; or as a dataclass does. It names the field, the rule and
-            the value.
+        ValueError: if it has another type, or as a dataclass does; the error names the field,
+            the rule and the value.
     """
     of_values = typing.get_args(kind)[1] if typing.get_origin(kind) is dict else None
     if dataclasses.is_dataclass(kind):
@@ -179,7 +170,7 @@ def _leaf(value, kind, where):
     if error["type"] == "too_long":
         rule = f"a list of {error['ctx']['max_length']}"
     else:
-        # Those of unions are as many as the union's types.
+        # A union has an error for each of its types.
         rule = _RULES.get(error["type"], f"of another type: {error['msg']}")
     if not error["loc"] and type(None) in typing.get_args(kind):
         rule += " or null"
@@ -197,8 +188,8 @@ def _adapter(kind):
 
 
 def _as_tuples(value):
-    """Lists as tuples; and 5.0 as 5, as JSON knows one kind of number. Where a float is wanted,
-    pydantic makes one of either."""
+    """Turns lists into tuples, and 5.0 into 5, as JSON has one kind of number; pydantic takes
+    either for a float."""
     if isinstance(value, list | tuple):
         return tuple(map(_as_tuples, value))
     if isinstance(value, dict):
@@ -207,7 +198,7 @@ def _as_tuples(value):
 
 
 def _at(where, name):
-    """A place in a place: config.drop_steps[1], files["a b"]."""
+    """The name of a place within another: config.drop_steps[1], files["a b"]."""
     if isinstance(name, str) and name.isascii() and name.isidentifier():
         return f"{where}.{name}" if where else name
     return f"{where}[{short(name)}]"
@@ -230,7 +221,7 @@ def _integer(digits):
 
 
 def _levels(value):
-    """How deep lists and objects are nested; counted level by level, as recursion would end."""
+    """How deep lists and objects are nested; counted by level, as recursion has a limit."""
     levels, row = 0, [value]
     while row := [entry for entry in row if isinstance(entry, list | dict)]:
         levels += 1

@@ -1,4 +1,4 @@
-"""Signals that end a program: heard at once, whatever it computes."""
+"""Hears signals that end a program at once, whatever it computes."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-# A terminal that is closed sends the last.
+# A closed terminal sends SIGHUP.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Programs such as timeout send a signal to the process and to its group at once.
 SAME_SIGNAL_SECONDS = 0.2
@@ -26,13 +26,13 @@ class Interrupted(KeyboardInterrupt):
 def heard(first: Callable[[int], None], handler: Callable) -> Iterator[None]:
     """A context in which `SIGNALS` are heard at once; the second ends the process.
 
-    Python's own handlers wait until TensorFlow returns, a compilation later. SIGHUP is no
-    second signal, as a closed terminal sends it more than once, and stays ignored where it
-    was, as under nohup. To be entered in the main thread.
+    Python's own handlers wait until TensorFlow returns, which may take a compilation. SIGHUP
+    is no second signal, as a closed terminal sends it more than once, and it stays ignored
+    under nohup. Enter the context in the main thread.
 
     Args:
-        first: takes the number of the first signal, in another thread, at once.
-        handler: Python's own, called in the main thread once it can be.
+        first: takes the number of the first signal, at once, in another thread.
+        handler: a handler of Python's, called later in the main thread.
     """
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)

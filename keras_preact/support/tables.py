@@ -1,4 +1,4 @@
-"""Reading CSV files back: each line has the columns asked for, or the error names file and line."""
+"""Reads CSV files with checked columns; errors name the file and the line."""
 
 import csv
 import dataclasses
@@ -20,15 +20,15 @@ class Table:
     """The columns and lines that a CSV file must have.
 
     Args:
-        columns: names of the columns, which are its first line.
-        rule: what it must have below, as in "a line for each evaluation".
+        columns: names of the columns, the first line.
+        rule: the lines below, as in "a line for each evaluation".
     """
 
     columns: Sequence[str]
     rule: str
 
     def rows(self, path: epath.PathLike) -> Iterator[tuple[int, list[str]]]:
-        """The number and the cells of each line below the first; empty lines are left out.
+        """Yields the number and the cells of each line below the first that is not empty.
 
         Args:
             path: of the file, on a disk or in a bucket.
@@ -43,7 +43,7 @@ class Table:
             text = records.decoded(data)
             if "\0" in text:
                 raise ValueError("it must be text. Received: a NUL byte")
-        # Cells are limited to 131,072 characters by the module csv itself.
+        # The module csv itself limits cells to 131,072 characters.
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         try:
             head = next(reader, [])
@@ -66,7 +66,7 @@ class Table:
 
 
 def whole(cell: str) -> int:
-    """A whole number, at least 0, of a cell or a variable; raises ValueError if it is none."""
+    """Converts text to a whole number of at least 0; raises ValueError if it is none."""
     if not re.fullmatch(r"[0-9]{1,18}", cell):
         raise ValueError(
             f"must be a whole number of 1 to 18 digits. Received: {records.short(cell)}"
@@ -75,7 +75,7 @@ def whole(cell: str) -> int:
 
 
 def finite(cell: str) -> float:
-    """A number of a cell; raises ValueError if it is none, infinite or NaN."""
+    """Converts text to a finite number; raises ValueError if it is none."""
     if not math.isfinite(number := float(cell)):
         raise ValueError(f"must be a finite number. Received: {records.short(cell)}")
     return number

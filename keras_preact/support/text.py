@@ -4,7 +4,7 @@ import re
 import reprlib
 import unicodedata
 
-# With the quotes; what is longer is cut in the middle.
+# Letters, with the quotes; longer text is cut in the middle.
 _MOST_LETTERS = 200
 # Control characters, marks that turn the direction of writing, lone halves of characters, and
 # ends of lines and paragraphs.
@@ -15,7 +15,7 @@ _MARKDOWN = re.compile(r"[\\`*<>\[\]|&~$]")
 
 
 def is_printable(text: str) -> bool:
-    """Whether all of a text is to be seen, in one line."""
+    """Whether a text is visible as a whole, in one line."""
     return not any(map(_is_unsafe, text))
 
 
@@ -31,8 +31,13 @@ def shown(text: str) -> str:
     return short.repr(text)
 
 
+def bare(text: str) -> str:
+    """Shows a received text as `shown` does, without the quotes."""
+    return shown(text)[1:-1]
+
+
 def markdown(text: str) -> str:
-    """A text that Markdown shows as it is, also in a cell of a table."""
+    """Escapes a text for Markdown, also for a cell of a table."""
     return _MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 

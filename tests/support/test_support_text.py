@@ -27,6 +27,7 @@ def test_what_was_received_is_quoted_and_cut():
     assert text.shown("a\nb") == r"'a\nb'"
     shown = text.shown("a" * 300 + "b" * 300)
     assert len(shown) == 200 and shown.startswith("'aaa") and shown.endswith("bbb'")
+    assert text.bare("a, b\x1b\n") == r"a, b\x1b\n" and len(text.bare("x" * 300)) == 198
 
 
 def test_markdown_shows_a_text_as_it_is():

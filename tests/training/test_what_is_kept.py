@@ -107,7 +107,7 @@ def test_an_overwriting_that_was_killed_halfway_loses_nothing(folder):
 def test_a_run_that_has_lost_its_checkpoints_does_not_begin_anew(folder, harm, words):
     harm(folder)
     before = files_of(folder)
-    with pytest.raises(ValueError, match="no checkpoint to go on from, and has had") as error:
+    with pytest.raises(ValueError, match="no checkpoint to resume from, but had one") as error:
         run(small(folder, resume=True, train_steps=8))
     for word in (*words, "--overwrite", "mounted"):
         assert word in str(error.value)
@@ -192,7 +192,9 @@ def test_a_checkpoint_of_another_run_is_refused_and_one_of_an_earlier_version_ta
 def test_a_checkpoint_of_another_seed_is_refused(folder):
     record = folder / "config.json"
     record.write_text(record.read_text().replace('"seed": 0', '"seed": 7'))
-    with pytest.raises(ValueError, match=r"seed is 7. Received: that of step 6, of seed 0"):
+    with pytest.raises(
+        ValueError, match=r"seed is 7. Received: the checkpoint of step 6, of seed 0"
+    ):
         run(small(folder, resume=True, seed=7, train_steps=8))
 
 

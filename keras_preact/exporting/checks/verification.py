@@ -74,7 +74,7 @@ class Verification:
         )
 
     def compare_serving_bytes(self, session: SessionModel) -> dict:
-        """Returns how many files of the sample `serving_bytes` took, and its largest difference.
+        """Returns the number of files that `serving_bytes` took, and its largest difference.
 
         Raises:
             ParityError: if it exceeds the tolerance of float32.

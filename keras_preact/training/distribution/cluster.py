@@ -1,4 +1,4 @@
-"""Which processes train together: read from TF_CONFIG or from SLURM's variables."""
+"""The processes that train together, from TF_CONFIG or from SLURM's variables."""
 
 import dataclasses
 import itertools
@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from keras_preact.support import records, tables
 from keras_preact.support.errors import RunError
+from keras_preact.support.text import bare
 
-# Of the first process on a SLURM node; the others count up from it.
+# Port of the first process on a SLURM node; the others count up from it.
 SLURM_PORT = 8888
 LAST_PORT = 2**16 - 1
 MOST_TASKS = 10_000
@@ -35,11 +36,11 @@ class WorkerLostError(RunError):
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The workers of a run, and which of them this process is.
+    """The workers of a run, and this process among them.
 
     Args:
         addresses: host:port of every worker, the chief first.
-        index: of this process among them.
+        index: of this process.
     """
 
     addresses: tuple[str, ...]
@@ -51,7 +52,7 @@ class Cluster:
         return self.index == 0
 
     def resolver(self) -> tf.distribute.cluster_resolver.ClusterResolver:
-        """What tf.distribute takes: all are workers, and worker 0 is the chief."""
+        """Returns the cluster for tf.distribute: all are workers, and worker 0 is the chief."""
         return tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({"worker": list(self.addresses)}),
             task_type="worker",
@@ -60,7 +61,7 @@ class Cluster:
         )
 
     def silent(self) -> list[str]:
-        """The other workers that accept no connection at present."""
+        """Lists the other workers that accept no connection now."""
         return [
             f"worker {index} at {address}"
             for index, address in enumerate(self.addresses)
@@ -69,10 +70,10 @@ class Cluster:
 
 
 def from_environment(environment: Mapping[str, str]) -> Cluster | None:
-    """The cluster that TF_CONFIG, else SLURM, describes; None where there is but one process.
+    """Reads the cluster from TF_CONFIG, else from SLURM; returns None for a single process.
 
     Raises:
-        ValueError: if TF_CONFIG or SLURM's variables are not as they should be.
+        ValueError: if TF_CONFIG or SLURM's variables are invalid.
     """
     if environment.get("TF_CONFIG"):
         cluster = _from_tf_config(environment["TF_CONFIG"])
@@ -86,7 +87,7 @@ def from_environment(environment: Mapping[str, str]) -> Cluster | None:
 @dataclasses.dataclass(frozen=True)
 class _Task:
     type: str
-    # Some schedulers write it as a string.
+    # A string from some schedulers.
     index: Any
 
 
@@ -112,7 +113,7 @@ def _from_tf_config(text):
     if unknown:
         raise ValueError(
             "TF_CONFIG may have jobs named chief and worker: every process trains. "
-            f"Received: {records.plain(', '.join(unknown))}"
+            f"Received: {bare(', '.join(unknown))}"
         )
     if not 0 <= index < len(jobs.get(kind, [])):
         raise ValueError(
@@ -121,7 +122,7 @@ def _from_tf_config(text):
         )
     addresses = (*jobs.get("chief", []), *jobs.get("worker", []))
     if len(set(addresses)) < len(addresses):
-        received = records.plain(", ".join(addresses))
+        received = bare(", ".join(addresses))
         raise ValueError(f"The addresses in TF_CONFIG must differ. Received: {received}")
     return Cluster(addresses, index + (len(jobs.get("chief", [])) if kind == "worker" else 0))
 
@@ -135,7 +136,7 @@ def _index(value):
 def _check_address(address):
     host, _, port = address.rpartition(":")
     try:
-        # As the socket will have it: labels of 1 to 63 letters.
+        # As sockets do: labels of 1 to 63 letters.
         host.encode("idna")
         named = re.fullmatch(r"[^\s\x00-\x1f]+", host)
     except UnicodeError:
@@ -180,13 +181,13 @@ def _from_slurm(environment):
     if places[index][0] != here:
         raise ValueError(
             "The tasks must be numbered node by node: srun --distribution=block. "
-            f"Received: task {index} on {records.plain(here)} in place of {places[index][0]}"
+            f"Received: task {index} on {bare(here)} in place of {places[index][0]}"
         )
     return Cluster(tuple(f"{host}:{SLURM_PORT + n}" for host, n in places), index)
 
 
 def _hosts(nodes):
-    """The names of the nodes that SLURM's "node[9-11]" stands for."""
+    """Expands SLURM's "node[9-11]" to names of nodes."""
     if shutil.which("scontrol") is None:
         raise ValueError("SLURM's command scontrol is needed to read SLURM_STEP_NODELIST.")
     try:
@@ -216,7 +217,7 @@ def _hosts(nodes):
 
 
 def _expand(tasks_per_node):
-    """[2, 2, 1] of SLURM's "2(x2),1"."""
+    """Expands SLURM's "2(x2),1" to [2, 2, 1]."""
     parts = tasks_per_node.split(",")
     found = [re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?", part) for part in parts]
     if not all(found):

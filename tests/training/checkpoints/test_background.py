@@ -57,7 +57,7 @@ def test_a_job_that_fails_once_is_told_of_and_tried_again(error):
     saving.start("step 40", job)
     saving.wait()
     assert len(calls) == 2
-    assert lines[0].startswith("Could not save step 40: No space left on device. What was saved")
+    assert lines[0].startswith("Could not save step 40: No space left on device. Earlier check")
     assert lines[1] == "Saved step 40 at the second attempt."
 
 

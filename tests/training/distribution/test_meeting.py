@@ -80,7 +80,7 @@ def test_workers_that_do_not_come_are_named(first, other):
     error, later = together(lambda: wait(here[first], 0.5), lambda: wait(here[other], 1.5))
     missing = [f"worker {index} at {here[0].addresses[index]}" for index in (1, 3)]
     assert isinstance(error, WorkerLostError) and isinstance(later, WorkerLostError)
-    assert f"Not there within 0.5 seconds: {', '.join(missing)}. Start all" in str(error)
+    assert f"Missing after 0.5 seconds: {', '.join(missing)}. Start all" in str(error)
 
 
 def test_a_port_that_is_taken_is_refused():
@@ -157,7 +157,7 @@ def test_another_program_at_the_chiefs_port_is_no_chief(answer, monkeypatch):
 
     _, error = together(program, worker)
     assert isinstance(error, WorkerLostError)
-    assert f"Not there within 1 seconds: worker 0 at {here[0].addresses[0]}." in str(error)
+    assert f"Missing after 1 seconds: worker 0 at {here[0].addresses[0]}." in str(error)
 
 
 def test_a_worker_that_has_ended_before_all_had_come_may_come_again():

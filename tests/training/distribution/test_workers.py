@@ -296,7 +296,7 @@ def test_a_worker_refused_for_its_own_flags_is_named_by_the_other_after_the_time
         assert codes(processes) == [75, 2]
     assert "depth" in logs[1].read_text().partition("Error: ")[2]
     said = logs[0].read_text().partition("Error: ")[2]
-    assert said.startswith("Not there within 20 seconds: worker 1 at localhost:")
+    assert said.startswith("Missing after 20 seconds: worker 1 at localhost:")
     assert not (tmp_path / "run").exists()
 
 
