@@ -126,41 +126,31 @@ class _Unit(nn.Module):
         return _run(self, unit.after_addition, shortcut + residual)
 
 
-class _ZeroPad(nn.Module):
-    def __init__(self, new_channels, strides):
-        super().__init__()
-        self.new_channels, self.strides = new_channels, strides
-
-    def forward(self, x):
-        x = x[:, :, :: self.strides, :: self.strides]
-        before = self.new_channels // 2
-        return functional.pad(x, (0, 0, 0, 0, before, self.new_channels - before))
-
-
 def _add_modules(module, operations, channels):
-    """Adds a module for each operation but ReLU; returns the channels that leave the last."""
+    """Adds convolutions, BN and pooling as modules; returns the channels that leave the last."""
     for operation in operations:
-        if operation.kind != "relu":
-            module.add_module(operation.name, _make_module(operation, channels))
-        channels = operation.filters or channels
+        filters, size, strides = operation.filters, operation.kernel_size, operation.strides
+        match operation.kind:
+            case "conv":
+                layer = nn.Conv2d(channels, filters, size, strides, size // 2, bias=False)
+                module.add_module(operation.name, layer)
+            case "bn":
+                module.add_module(operation.name, nn.BatchNorm2d(channels))
+            case "max_pool":
+                module.add_module(operation.name, nn.MaxPool2d(size, strides, padding=size // 2))
+        channels = filters or channels
     return channels
-
-
-def _make_module(operation, channels):
-    filters, strides, size = operation.filters, operation.strides, operation.kernel_size
-    match operation.kind:
-        case "conv":
-            return nn.Conv2d(channels, filters, size, strides, size // 2, bias=False)
-        case "bn":
-            return nn.BatchNorm2d(channels)
-        case "max_pool":
-            return nn.MaxPool2d(size, strides, padding=size // 2)
-        case "zero_pad":
-            return _ZeroPad(filters - channels, strides)
 
 
 def _run(module, operations, x):
     for operation in operations:
-        is_relu = operation.kind == "relu"
-        x = functional.relu(x) if is_relu else getattr(module, operation.name)(x)
+        match operation.kind:
+            case "relu":
+                x = functional.relu(x)
+            case "zero_pad":
+                x = x[:, :, :: operation.strides, :: operation.strides]
+                new = operation.filters - x.shape[1]
+                x = functional.pad(x, (0, 0, 0, 0, new // 2, new - new // 2))
+            case _:
+                x = getattr(module, operation.name)(x)
     return x

@@ -1,4 +1,4 @@
-"""Where images come from."""
+"""Data sets, as streams of batches."""
 
 from keras_preact.support import extras
 

@@ -1,4 +1,4 @@
-"""What a residual unit is made of."""
+"""The parts of a residual unit, and its plan."""
 
 from keras_preact.layers.activation_order import ORDERS, ActivationOrder
 from keras_preact.layers.batch_norm import BatchNormalization

@@ -6,10 +6,10 @@ from keras_preact.layers import activation_order, shortcuts
 from keras_preact.layers.activation_order import ActivationOrder
 from keras_preact.layers.batch_norm import BatchNormalization
 from keras_preact.layers.shortcuts import Shortcut
-from keras_preact.layers.spatial import Conv2D, ZeroPad
+from keras_preact.layers.spatial import Conv2D, SymmetricMaxPooling2D, ZeroPad
 from keras_preact.layers.stochastic_depth import StochasticDepth, check_rate
 from keras_preact.layers.taps import Taps
-from keras_preact.layers.unit_plan import UnitKind
+from keras_preact.layers.unit_plan import Operation, UnitKind
 
 
 @keras.saving.register_keras_serializable(package="keras_preact")
@@ -117,7 +117,7 @@ class ResidualUnit(keras.layers.Layer):
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         shortcut = serialize(self.shortcut)
-        # They are the unit's.
+        # Its strides are those of the unit.
         shortcut["config"].pop("strides", None)
         return {
             **super().get_config(),
@@ -136,25 +136,31 @@ class ResidualUnit(keras.layers.Layer):
         """A built layer for each operation, a function for each ReLU."""
         layers = []
         for operation in operations:
-            layer = self._make_layer(operation)
+            if operation.kind == "relu":
+                layers.append(keras.ops.relu)
+                continue
+            layer = make_layer(operation, dtype=self.dtype_policy)
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
             layers.append(layer)
-            if isinstance(layer, keras.layers.Layer):
-                layer.build(shape)
-                shape = layer.compute_output_shape(shape)
         return layers
 
-    def _make_layer(self, operation):
-        options = {"name": operation.name, "dtype": self.dtype_policy}
-        filters, strides = operation.filters, operation.strides
-        match operation.kind:
-            case "conv":
-                return Conv2D(filters, operation.kernel_size, strides, **options)
-            case "bn":
-                return BatchNormalization(**options)
-            case "zero_pad":
-                return ZeroPad(filters, strides, **options)
-            case "relu":
-                return keras.ops.relu
+
+def make_layer(operation: Operation, **options) -> keras.layers.Layer:
+    """The layer that computes an operation; options are those of any Keras layer."""
+    options["name"] = operation.name
+    filters, size, strides = operation.filters, operation.kernel_size, operation.strides
+    match operation.kind:
+        case "conv":
+            return Conv2D(filters, size, strides, **options)
+        case "bn":
+            return BatchNormalization(**options)
+        case "relu":
+            return keras.layers.ReLU(**options)
+        case "zero_pad":
+            return ZeroPad(filters, strides, **options)
+        case "max_pool":
+            return SymmetricMaxPooling2D(size, strides, **options)
 
 
 def _run(layers, x):

@@ -149,14 +149,13 @@ def named(prefix: str, kinds: Iterable[str]) -> tuple[Operation, ...]:
 def _around(conv, sequence, number):
     """A convolution between its BN and ReLU, each BN named after it."""
     place = sequence.index("conv")
-    before, after = f"bn{number}", f"bn{number}"
+    before = after = f"bn{number}"
     if number == 1:
         before = "preact_bn"
     elif "bn" in sequence[:place]:
-        after = f"bn{number}_after"
-    names = [before] * place + [conv.name] + [after] * len(sequence[place + 1 :])
-    kinds = zip(sequence, names, strict=True)
-    return [
-        conv if kind == "conv" else Operation(kind, name if kind == "bn" else "relu")
-        for kind, name in kinds
-    ]
+        after = f"{after}_after"
+
+    def activation(kinds, bn):
+        return [Operation(kind, bn if kind == "bn" else "relu") for kind in kinds]
+
+    return [*activation(sequence[:place], before), conv, *activation(sequence[place + 1 :], after)]

@@ -1,4 +1,4 @@
-"""What a residual network is made of."""
+"""The networks: architectures, builders and descriptions."""
 
 from keras_preact.models.architectures import Architecture
 from keras_preact.models.describe import Description, describe

@@ -5,7 +5,15 @@ import math
 import sys
 from collections.abc import Iterator
 
-from keras_preact.layers import BLOCKS, PROJECTIONS, ActivationOrder, Operation, UnitKind, UnitPlan
+from keras_preact.layers import (
+    BLOCKS,
+    ORDERS,
+    PROJECTIONS,
+    ActivationOrder,
+    Operation,
+    UnitKind,
+    UnitPlan,
+)
 from keras_preact.layers.unit_plan import named
 from keras_preact.support.choices import one_of
 
@@ -50,30 +58,13 @@ class StemPlan:
     classes: int
     pooling: tuple[Operation, ...] = ()
 
-    def operations(self, filters: int, order: ActivationOrder) -> tuple[Operation, ...]:
-        """All that stands before the first unit.
-
-        Args:
-            filters: of the convolution.
-            order: of the units; what follows their first convolution follows this one.
-        """
-        conv = Operation("conv", "stem_conv", filters, self.kernel_size, self.strides)
-        return (conv, *named("stem", order.stem_completion), *self.pooling)
-
 
 STEMS = {
-    "cifar": StemPlan(
-        kernel_size=3,
-        strides=1,
-        filters=16,
-        strided_bottleneck_convolution=1,
-        image_pixels=32,
-        classes=10,
-    ),
+    "cifar": StemPlan(3, 1, 16, strided_bottleneck_convolution=1, image_pixels=32, classes=10),
     "imagenet": StemPlan(
-        kernel_size=7,
-        strides=2,
-        filters=64,
+        7,
+        2,
+        64,
         strided_bottleneck_convolution=2,
         image_pixels=224,
         classes=1000,
@@ -107,24 +98,26 @@ class Architecture:
     stage_filters: tuple[int, ...]
     stem_filters: int
 
-    def unit_kind(self, projection: str | None = None, **choices) -> UnitKind:
+    def unit_kind(
+        self,
+        order: ActivationOrder = ORDERS["full_preactivation"],
+        projection: str | None = None,
+        matches_dimensions: bool = False,
+    ) -> UnitKind:
         """The kind of unit of this network, with the stride where the authors have it.
 
         Args:
+            order: of BN and ReLU.
             projection: a name, or None for the papers' choice.
-            **choices: `order` and `matches_dimensions` of `UnitKind`.
+            matches_dimensions: as for `UnitKind`.
 
         Raises:
             ValueError: if the projection is unknown.
         """
         is_bottleneck = self.block == "bottleneck"
         strided = STEMS[self.stem].strided_bottleneck_convolution if is_bottleneck else 1
-        return UnitKind(
-            self.block,
-            projection=self.projection(projection),
-            strided_convolution=strided,
-            **choices,
-        )
+        projection = self.projection(projection)
+        return UnitKind(self.block, order, projection, strided, matches_dimensions)
 
     def units(self, kind: UnitKind) -> Iterator[UnitPlan]:
         """The units in order; the first of every stage but the first halves the image.
@@ -143,8 +136,13 @@ class Architecture:
                 yield plan
 
     def stem_operations(self, order: ActivationOrder) -> tuple[Operation, ...]:
-        """All that stands before the first unit."""
-        return STEMS[self.stem].operations(self.stem_filters, order)
+        """The operations before the first unit.
+
+        Those after the first convolution of an order follow the stem's convolution too.
+        """
+        stem = STEMS[self.stem]
+        conv = Operation("conv", "stem_conv", self.stem_filters, stem.kernel_size, stem.strides)
+        return (conv, *named("stem", order.stem_completion), *stem.pooling)
 
     def head_operations(self, order: ActivationOrder) -> tuple[Operation, ...]:
         """The activation between the last unit and the global pooling."""

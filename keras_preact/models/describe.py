@@ -11,6 +11,7 @@ from keras_preact.layers import (
     Convolution,
     ExclusiveGating,
     NoShortcut,
+    Operation,
     Shortcut,
     ShortcutOnlyGating,
     activation_order,
@@ -123,9 +124,7 @@ def describe(
             f"Received: input_shape={shape}"
         )
     template = shortcuts.get(shortcut)
-    kind = architecture.unit_kind(
-        projection, order=order, matches_dimensions=template.matches_dimensions
-    )
+    kind = architecture.unit_kind(order, projection, template.matches_dimensions)
     tally = _Tally(shape)
     tally.run(architecture.stem_operations(order))
     rows = [tally.row("stem")]
@@ -164,43 +163,32 @@ class _Tally:
             self.activations += math.prod(self.shape)
             self._kept = True
 
-    def conv(self, filters, kernel_size, strides=1, bias=0):
-        self.keep()
-        height, width, channels = self.shape
-        height, width = -(-height // strides), -(-width // strides)
-        weights = kernel_size**2 * channels * filters
-        self.new((height, width, filters))
-        self.parameters += weights + bias
-        self.multiply_adds += weights * height * width
-
-    def pool(self, strides):
-        self.keep()
-        height, width, channels = self.shape
-        self.new((-(-height // strides), -(-width // strides), channels))
-
-    def batch_norm(self):
-        self.keep()
-        self.new(self.shape)
-        self.parameters += 2 * self.shape[-1]
-        self.moving_statistics += 2 * self.shape[-1]
-
-    def relu(self):
-        # Takes the place of what it rectifies, unless that has been kept.
-        self.new(self.shape)
-        self.keep()
-
     def run(self, operations):
-        """Counts operations of a plan. Zero padding, which only shortcuts have, costs nothing."""
+        """Counts operations. Zero padding, which only shortcuts have, costs nothing."""
         for operation in operations:
             match operation.kind:
                 case "conv":
-                    self.conv(operation.filters, operation.kernel_size, operation.strides)
+                    self.keep()
+                    weights = operation.kernel_size**2 * self.shape[-1] * operation.filters
+                    self.stride(operation.strides, operation.filters)
+                    self.parameters += weights
+                    self.multiply_adds += weights * math.prod(self.shape[:2])
                 case "max_pool":
-                    self.pool(operation.strides)
+                    self.keep()
+                    self.stride(operation.strides, self.shape[-1])
                 case "bn":
-                    self.batch_norm()
+                    self.keep()
+                    self.new(self.shape)
+                    self.parameters += 2 * self.shape[-1]
+                    self.moving_statistics += 2 * self.shape[-1]
                 case "relu":
-                    self.relu()
+                    # Takes the place of what it rectifies, unless that has been kept.
+                    self.new(self.shape)
+                    self.keep()
+
+    def stride(self, strides, channels):
+        height, width, _ = self.shape
+        self.new((-(-height // strides), -(-width // strides), channels))
 
     @contextlib.contextmanager
     def beside(self, shape):
@@ -230,12 +218,12 @@ def _unit(tally, plan, shortcut):
 def _shortcut(tally, plan, shortcut, input_shape):
     channels = plan.output_channels
     if isinstance(shortcut, Convolution):
+        conv = Operation("conv", "conv", channels, kernel_size=1, strides=plan.strides)
         with tally.beside(input_shape):
-            tally.conv(channels, 1, plan.strides)
-            if shortcut.batch_norm:
-                tally.batch_norm()
+            tally.run([conv, *([Operation("bn", "bn")] if shortcut.batch_norm else [])])
     elif isinstance(shortcut, ExclusiveGating | ShortcutOnlyGating):
         with tally.beside(tally.shape):
-            tally.conv(channels, 1, bias=channels)
+            tally.run([Operation("conv", "gate_conv", channels, kernel_size=1)])
+        tally.parameters += channels  # the bias
     elif type(shortcut) not in SHORTCUTS.values():
         raise ValueError(f"describe knows no formula for the shortcut {type(shortcut).__name__}.")

@@ -7,14 +7,12 @@ import keras
 from keras_preact.layers import (
     ORDERS,
     ActivationOrder,
-    BatchNormalization,
-    Conv2D,
     ResidualUnit,
     Shortcut,
-    SymmetricMaxPooling2D,
     activation_order,
     shortcuts,
 )
+from keras_preact.layers.residual_unit import make_layer
 from keras_preact.layers.stochastic_depth import check_rate
 from keras_preact.models import architectures
 from keras_preact.support.choices import one_of
@@ -149,7 +147,7 @@ def PlainNet(depth: int, **arguments) -> keras.Model:  # noqa: N802
 def _residual_units(architecture, order, shortcut, projection, rate):
     # Each unit checks its own rate; an error should name the network's.
     check_rate(rate, shortcuts.get(shortcut))
-    kind = architecture.unit_kind(projection, order=order)
+    kind = architecture.unit_kind(order, projection)
     plans = list(architecture.units(kind))
     return [
         ResidualUnit(
@@ -222,17 +220,7 @@ def _inputs(input_tensor, input_shape):
 
 def _run(operations, x):
     for operation in operations:
-        name, strides = operation.name, operation.strides
-        match operation.kind:
-            case "conv":
-                layer = Conv2D(operation.filters, operation.kernel_size, strides, name=name)
-            case "max_pool":
-                layer = SymmetricMaxPooling2D(operation.kernel_size, strides, name=name)
-            case "bn":
-                layer = BatchNormalization(name=name)
-            case "relu":
-                layer = keras.layers.ReLU(name=name)
-        x = layer(x)
+        x = make_layer(operation)(x)
     return x
 
 

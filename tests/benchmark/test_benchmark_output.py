@@ -130,5 +130,5 @@ def test_the_picture_has_a_bar_in_the_colour_of_each_framework():
 
 
 @pytest.mark.parametrize("rows", [[FAILED], [ROW, FAILED], [STOCK]])
-def test_what_failed_or_was_not_asked_for_leaves_the_picture_whole(rows):
+def test_failed_and_missing_rows_leave_the_picture_whole(rows):
     assert plot.png(rows, "a machine").startswith(b"\x89PNG")

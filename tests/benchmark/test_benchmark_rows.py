@@ -58,7 +58,7 @@ def test_the_share_of_the_peak_follows_from_speed_and_arithmetic(mode, factor):
     assert row.share_of_peak == pytest.approx(1000 * factor * multiply_adds / 0.5e12)
 
 
-def test_what_failed_has_the_error_in_place_of_figures():
+def test_a_failed_row_has_the_error_in_place_of_figures():
     failed, fine = rows_of({"keras_preact": [{"error": "no"}], "keras": [answer(20.0)]})
     assert failed.error == "no" and failed.rounds == 0 and failed.device is None
     assert failed.images_per_second is None and failed.share_of_peak is None

@@ -32,7 +32,7 @@ def test_text_is_a_name(name):
         (os.fsdecode(b"\xffant"), r"'\udcffant'"),
     ],
 )
-def test_what_is_no_line_of_text_is_refused_and_quoted(name, quoted):
+def test_a_name_that_is_no_line_of_text_is_refused_and_quoted(name, quoted):
     with pytest.raises(ValueError) as error:
         check_class_names(["bee", name], "photos/train")
     assert str(error.value) == f"{RULE} Received, in photos/train: {quoted}"

@@ -49,7 +49,7 @@ def test_other_files_other_labels_and_another_listing_have_another_digest(other)
     assert encoded(FILES).digest() == encoded(FILES).digest() != other.digest()
 
 
-def test_of_many_files_only_some_are_read(monkeypatch):
+def test_only_some_of_many_files_are_read(monkeypatch):
     monkeypatch.setattr(Encoded, "DIGEST_IMAGES", 3)
     read = []
     source = encoded([b"%d" % n for n in range(11)])
@@ -115,7 +115,7 @@ def test_another_folder_of_the_same_files_has_the_same_digest_and_one_of_others_
     assert [name for name in here if here[name] != there[name]] == [split]
 
 
-def test_sizes_tell_files_apart_of_which_none_is_read(tmp_path, monkeypatch):
+def test_sizes_tell_files_apart_that_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Encoded, "DIGEST_IMAGES", 1)
     last = "train/bee/1.png"
     here = digests_of(tmp_path / "here", FOLDER)
@@ -137,7 +137,7 @@ def test_records_have_one_digest_wherever_they_lie(tmp_path):
     assert other["train"] != here["train"] and other["eval"] == here["eval"]
 
 
-def test_lengths_tell_records_apart_of_which_none_is_read(tmp_path, monkeypatch):
+def test_lengths_tell_records_apart_that_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Encoded, "DIGEST_IMAGES", 1)
 
     def prepare(root, end):

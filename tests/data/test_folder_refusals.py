@@ -136,7 +136,7 @@ def make_huge(path):
         (make_huge, "1,099,511,627,776 bytes, more than the 536,870,912 of the largest images"),
     ],
 )
-def test_what_would_be_read_forever_is_listed_and_not_opened(good, capsys, monkeypatch, make, why):
+def test_endless_files_are_listed_and_not_opened(good, capsys, monkeypatch, make, why):
     monkeypatch.chdir(good)
     make(good / "train" / "ant" / "endless.jpg")
     message = refusal(good)
@@ -187,7 +187,7 @@ def refused(root):
 
 
 @pytest.mark.parametrize("name", BEYOND)
-def test_a_file_that_becomes_such_a_one_later_is_named_and_not_decoded(good, name):
+def test_a_file_that_grows_too_large_later_is_named_and_not_decoded(good, name):
     data = datasets.load("folder", data_dir=str(good), image_size=224)
     file, rule = BEYOND[name]
     for path in (good / "train" / "ant" / "0.png", good / "val" / "bee" / "1.png"):
@@ -303,6 +303,6 @@ def test_fewer_than_two_classes_are_refused(tmp_path, classes):
     assert f"{tmp_path}/train must hold one folder for each of two or more classes" in message
 
 
-def test_what_is_no_class_folder_is_ignored_among_them(good):
+def test_files_beside_the_class_folders_are_ignored(good):
     write_files(good, {"train/README.txt": b"Ants and bees.", "val/1.png": IMAGE})
     assert folder.load(str(good), 16)[2] == ["ant", "bee"]

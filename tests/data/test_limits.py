@@ -46,7 +46,7 @@ def test_ordinary_jpegs_with_an_ordinary_thumbnail_are_admitted(mode):
     assert image_problem(tf.constant(file)) is None
 
 
-def test_what_looks_like_a_scan_in_metadata_is_none():
+def test_bytes_of_metadata_that_look_like_a_scan_are_none():
     profile = segment(0xE2, np.random.default_rng(0).bytes(60_000).replace(b"\xff\xda\0", b""))
     markers = segment(0xFE, b"\xff\xda\xff\xda\x01" * 5000)
     assert why(with_segments(encode(PHOTO, "JPEG"), profile, markers)) == ""
@@ -144,7 +144,7 @@ def test_a_jpeg_without_a_size_is_damaged():
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP"])
-def test_what_is_admitted_is_the_file_itself(file_format):
+def test_an_admitted_file_is_returned_unchanged(file_format):
     file = encode(PHOTO, file_format)
     assert admitted(tf.constant(file), COVERED).numpy() == file
     assert Image.open(io.BytesIO(file)).size == (31, 40)

@@ -86,7 +86,7 @@ def draws_by_image(indices, draws, count, begin):
 
 @examples
 @given(orders(least_reshuffles=1))
-def test_a_restart_leaves_what_was_seen_and_draws_the_rest_anew(case):
+def test_a_reshuffle_leaves_what_was_seen_and_draws_the_rest_anew(case):
     (count, batch_size, seed, reshuffles), steps = case
     without, with_it = (
         sequence(DataOrder(count, batch_size, seed, some), range(steps + 1))
@@ -101,7 +101,7 @@ def test_a_restart_leaves_what_was_seen_and_draws_the_rest_anew(case):
     assert not any(one[image] == other[image] for image in one.keys() & other.keys())
 
 
-def test_a_restart_changes_the_order_of_the_rest_of_its_epoch_and_of_later_ones():
+def test_a_reshuffle_changes_the_order_of_the_rest_of_its_epoch_and_of_later_ones():
     # 1,000 images, reshuffled in the middle of the second epoch.
     first, second = (
         sequence(DataOrder(1000, 100, 1, reshuffles), range(30))[0] for reshuffles in ((), (15,))
@@ -123,11 +123,11 @@ def test_reshuffles_at_one_step_have_orders_of_their_own():
             assert np.mean(left == right) < 0.02
 
 
-def test_an_epoch_after_a_restart_is_numpys_permutation_of_seed_epoch_and_restart():
+def test_an_epoch_after_a_reshuffle_is_numpys_permutation_of_seed_epoch_and_reshuffle():
     # Five steps an epoch: the reshuffles come within the first and where the third begins.
     order = DataOrder(50, 10, 3, (2, 10))
-    for epoch, restart in ((1, 1), (2, 2), (3, 2)):
-        seeds = np.random.SeedSequence([3, epoch, restart])
+    for epoch, reshuffle in ((1, 1), (2, 2), (3, 2)):
+        seeds = np.random.SeedSequence([3, epoch, reshuffle])
         generator = np.random.Generator(np.random.Philox(seeds))
         indices, draws = sequence(order, range(5 * epoch, 5 * epoch + 5))
         np.testing.assert_array_equal(indices, generator.permutation(50))
@@ -135,7 +135,7 @@ def test_an_epoch_after_a_restart_is_numpys_permutation_of_seed_epoch_and_restar
         np.testing.assert_array_equal(draws, by_image[indices])
 
 
-def test_the_rest_of_an_epoch_after_a_restart_is_numpys_permutation_of_it():
+def test_the_rest_of_an_epoch_after_a_reshuffle_is_numpys_permutation_of_it():
     # The third epoch begins at step 10, with the second reshuffle.
     seen, _ = sequence(DataOrder(50, 10, 3, (2, 10)), range(10, 15))
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([3, 2, 3])))

@@ -164,7 +164,7 @@ def test_a_damaged_file_of_a_set_in_memory_is_reported_with_its_folder(tmp_path,
         datasets.load("damaged", data_dir=str(tmp_path))
 
 
-def test_what_tfds_left_of_a_broken_download_is_no_version(tmp_path):
+def test_the_rest_of_a_broken_download_is_no_version(tmp_path):
     prepare_tfds(tmp_path, "some", {"train": small_examples(9)}, image_features((6, 8, 3)))
     folder = tmp_path / "some"
     shutil.copytree(folder / "1.0.0", folder / "incomplete.ABC123_2.0.0")

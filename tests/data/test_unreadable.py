@@ -184,7 +184,7 @@ def test_the_images_of_a_step_are_those_of_the_order(digits):
         )
 
 
-def test_a_stream_with_restarts_holds_the_images_of_the_order(digits):
+def test_a_stream_with_reshuffles_holds_the_images_of_the_order(digits):
     stream = digits.train(50, seed=4, start_step=8, augmentation="none", reshuffles=(3, 9))
     for step, (images, labels) in zip(range(8, 12), stream.as_numpy_iterator(), strict=False):
         indices = digits.train_indices(step, 50, seed=4, reshuffles=(3, 9))

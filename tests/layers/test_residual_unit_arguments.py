@@ -1,4 +1,4 @@
-"""What a residual unit accepts, refuses, names and saves."""
+"""The arguments of a residual unit, the names of its layers, its saved configuration."""
 
 import keras
 import numpy as np

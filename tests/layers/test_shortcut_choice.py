@@ -88,7 +88,7 @@ def test_an_unknown_argument_is_refused_with_those_that_exist():
 
 
 @pytest.mark.parametrize("identifier", [None, 3, keras.layers.Add()])
-def test_what_is_no_shortcut_is_refused(identifier):
+def test_objects_that_are_no_shortcuts_are_refused(identifier):
     with pytest.raises(TypeError, match=r"must be one of identity, .* Received: "):
         shortcuts.get(identifier)
 

@@ -262,6 +262,6 @@ class Halved(Identity):
         ({"depth": 8, "width_multiplier": 1e308}, r"Received: width_multiplier=1e\+308"),
     ],
 )
-def test_what_has_no_formula_is_refused(arguments, message):
+def test_units_and_shortcuts_without_a_formula_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         quietly(**{"depth": 8, **arguments})

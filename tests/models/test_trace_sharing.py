@@ -93,7 +93,7 @@ def test_logits_gradients_and_updates_are_those_of_the_network(options, training
 
 
 @pytest.mark.parametrize("options", [{}, {"shortcut": "dropout"}], ids=str)
-def test_so_they_are_in_lower_precision(options):
+def test_lower_precision_gives_the_same_too(options):
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = network(**options)
     assert model.get_layer("stage1_unit1").compute_dtype == "bfloat16"
