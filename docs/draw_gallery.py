@@ -2,8 +2,8 @@
 
 python docs/draw_gallery.py
 
-Takes about eight minutes on two cores, most of it to train ResNet-56 and a plain net of the same
-depth on the embedded digits; runs that are there already, in runs/, are taken as they are.
+Takes about eight minutes on two cores, most of them to train ResNet-56 and a plain net of the same
+depth on the embedded digits. Runs that are finished, in runs/, are not trained again.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ SHORTCUTS = (
     "constant_scaling:shortcut_scale=1.1:residual_scale=1",
     "exclusive_gating:initial_bias=0",
 )
-# Name of the picture: what is measured, and which of its pictures it is.
+# Name of the picture: flags of the analysis, and the picture of its page.
 PICTURES = {
     "gradients_shortcuts": (["--depth=110", f"--shortcut={','.join(SHORTCUTS)}"], "gradients"),
     "gradients_units": (["--depth=164", "--unit=original,full_preactivation"], "gradients"),

@@ -1,6 +1,7 @@
 """Measurements to draw, with what a picture must stand, and what is to be read from a figure."""
 
 import html
+import inspect
 import io
 import math
 import re
@@ -88,6 +89,15 @@ def read(caption):
     """The text of a caption as a reader sees it, formulas without their layout, in ASCII."""
     text = html.unescape(re.sub("<[^>]*>", "", caption))
     return text.replace("\N{MINUS SIGN}", "-").replace("\N{MULTIPLICATION SIGN}", "x")
+
+
+def drawn(function, *args):
+    """The figure before it becomes a PNG."""
+    return inspect.unwrap(function)(*args)
+
+
+def legend_texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def decoded(png):

@@ -35,6 +35,8 @@ _SHELL_SYNTAX = re.compile(r"[|;&<>$*(){}]|^\w+=")
 # Work enough to see that a command runs.
 _TRAIN = ("--depth=8", "--train_steps=3", "--global_batch_size=8", "--eval_epochs=100")
 _EXPORT = ("--tflite=float32", "--eval_images=40")
+# Another page may have written to the same folder.
+_AGAIN = "--overwrite"
 _BENCHMARK = ("--models=8", "--rounds=1", "--steps=1")
 
 
@@ -102,14 +104,13 @@ def shortened(verb: str, arguments: list[str]) -> list[str]:
     """The arguments with less work to do."""
     names = {argument.partition("=")[0] for argument in arguments}
     if verb == "train" and names & {"--flagfile", "--recipe", "--dataset"}:
-        # Another page may have trained under the same name.
-        again = () if "--resume" in names else ("--overwrite",)
+        again = () if "--resume" in names else (_AGAIN,)
         return [*(a for a in arguments if not a.startswith("--train_epochs=")), *_TRAIN, *again]
     if verb == "export":
         return [*arguments, *_EXPORT]
     if verb == "analysis" and "compare" not in arguments:
-        depth = () if "--run_dir" in names else ("--depth=8", "--draws=1")
-        return [*arguments, "--images=8", *depth]
+        networks = () if "--run_dir" in names else ("--depth=8", "--draws=1")
+        return [*arguments, "--images=8", *networks, _AGAIN]
     if verb == "benchmark":
         return [*arguments, *_BENCHMARK]
     return arguments

@@ -89,11 +89,11 @@ def test_the_flags_of_a_command_are_its_programs(block, monkeypatch):
         # Only a shell knows its variables.
         if verb not in CONFIGS or "$" in " ".join(arguments):
             continue
-        values = flags.FlagValues()
-        config_flags.define(CONFIGS[verb], values)
-        recipe = re.compile(r"--recipe=(\w+)")
-        values([verb, *(recipe.sub(r"--flagfile=configs/\1.flags", each) for each in arguments)])
-        CONFIGS[verb](**config_flags.given(CONFIGS[verb], values))
+        config, values = CONFIGS[verb], flags.FlagValues()
+        config_flags.define(config, values)
+        parse = config_flags.parser("", config, values, words=True, recipes=verb == "train")
+        parse([verb, *arguments])
+        config(**config_flags.given(config, values))
 
 
 @pytest.mark.parametrize("page", TEXTS)

@@ -1,4 +1,4 @@
-"""Measures how signal and gradient propagate, and writes a page of pictures.
+"""Measures how signal and gradient propagate, and writes a page of pictures and findings.
 
 python -m keras_preact.analysis [STUDY] [FLAGS]
 """

@@ -11,6 +11,10 @@ import tensorflow as tf
 from keras_preact.analysis import chain
 from keras_preact.analysis.forward_pass import exact
 from keras_preact.analysis.results import Backward
+from keras_preact.models.architectures import Architecture
+
+# BN maps one value to 0, and two to 1 and -1, whatever they are.
+_LEAST_VALUES = 3
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 MOST_FACTOR_VALUES = 4096
@@ -18,8 +22,8 @@ MOST_FACTOR_VALUES = 4096
 # A power of 2, so that half precision can hold the gradient of a mean over images and pixels.
 _LOSS_SCALE = 2.0**12
 
-# Most that rounding leaves between the sum of the two terms and the gradient, relative to it:
-# several times what was measured at depths 20, 56 and 1001.
+# Largest rounding error of the sum of the two terms, relative to the gradient: several times
+# those measured at depths 20, 56 and 1001.
 _TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.3, "float16": 0.05}
 
 
@@ -31,23 +35,23 @@ def backward(
     loss: Loss | None = None,
     training: bool = True,
 ) -> Backward:
-    """Measures the gradient at every residual unit of a network, which stays as it is.
+    """Measures the gradient at every residual unit of a network and leaves it unchanged.
 
-    The gradient dE/dx_l is that of the network as it computes. Its two terms are
-    propagated apart from it, and their sum is compared with it at each unit.
+    The gradient dE/dx_l is that of the network as a whole. Its two terms are propagated
+    separately, and their sum is compared with it at each unit.
 
     Args:
         model: as in `forward`.
         images: (batch, height, width, channels), as the model takes them.
         labels: int (batch,), or what loss takes.
-        loss: loss(labels, outputs), a scalar, outputs being the model's; by default the
-            mean cross-entropy of its logits, or probabilities.
+        loss: loss(labels, outputs of the model), a scalar; by default the mean
+            cross-entropy of its logits, or probabilities.
         training: as in `forward`.
 
     Raises:
         ValueError: if the model is not a chain of units, or labels do not fit it.
-        ArithmeticError: if the two terms do not add up to the gradient, as where the taps
-            of a unit of one's own are not what it computes.
+        ArithmeticError: if the two terms do not add up to the gradient, because the taps of
+            a custom unit are not the signals it computes with.
 
     Source: "Identity Mappings in Deep Residual Networks", equations (5) and (8).
     """
@@ -61,7 +65,7 @@ def of_chain(
     loss: Loss | None = None,
     training: bool = True,
 ) -> Backward:
-    """`backward` of a network that has been taken apart, to measure it again and again."""
+    """`backward` of a network taken apart before, to measure it repeatedly."""
     inputs = network.inputs(images, training)
     value, terms = of_loss(network, inputs.pop(), labels, loss or cross_entropy(network), training)
     output_gradient_norm = terms.norms()[0]
@@ -97,10 +101,10 @@ def of_chain(
 
 @dataclasses.dataclass(frozen=True)
 class _Terms:
-    """dE/dx, and its part that came through shortcuts alone, and the rest of it.
+    """The gradient dE/dx, its part that came through shortcuts alone, and the rest.
 
-    Scaled, as half precision would not hold them, nor float32 what is left after hundreds
-    of small factors: each tensor times its scale is what it stands for.
+    Each tensor stands for itself times its scale: half precision could not hold the gradient
+    unscaled, nor float32 the shortcut term after hundreds of small factors.
     """
 
     gradient: tf.Tensor
@@ -110,17 +114,17 @@ class _Terms:
     shortcut_scale: float
 
     def rescaled(self) -> "_Terms":
-        """The same, the largest element of gradient and shortcut being about 1."""
+        """The same terms, with largest elements of gradient and shortcut of about 1."""
         own, of_shortcut = power_of_two(self.gradient), power_of_two(self.shortcut)
         scale, shortcut_scale = self.scale * own, self.shortcut_scale * of_shortcut
-        # Where nothing comes through shortcuts, any scale is right; one left behind would be
-        # infinite beside the other in the end.
+        # A shortcut term of 0 takes the scale of the others: its own would stay behind, until
+        # their ratio overflows.
         shortcut_scale = shortcut_scale if tf.reduce_any(self.shortcut != 0) else scale
         shortcut = self.shortcut / of_shortcut
         return _Terms(self.gradient / own, shortcut, self.residual / own, scale, shortcut_scale)
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
-        """Gradient, shortcut, residual, and what brings shortcut to the scale of the others."""
+        """Gradient, shortcut, residual, and the ratio of the shortcut's scale to the others'."""
         ratio = tf.constant(self.shortcut_scale / self.scale, exact(self.shortcut).dtype)
         return self.gradient, self.shortcut, self.residual, ratio
 
@@ -142,13 +146,13 @@ class _Terms:
 
 
 def power_of_two(tensor):
-    """The power of 2 at the largest element: dividing by it rounds nothing."""
+    """The largest power of 2 up to the largest element: dividing by it rounds nothing."""
     largest = float(tf.reduce_max(tf.abs(tensor)))
     return 2.0 ** math.floor(math.log2(largest)) if 0 < largest < math.inf else 1.0
 
 
 def of_loss(network, x, labels, loss, training):
-    """The loss, and its gradient where the units end: all of it has yet to come through one."""
+    """The loss, and the terms of its gradient at the last unit's output, where the first is all."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         value = loss(labels, network.compute(chain.call, network.tail, x, training))
@@ -158,7 +162,7 @@ def of_loss(network, x, labels, loss, training):
 
 
 def pull_back(layers, x, gradient, training):
-    """The gradient before layers, given that after them: of what they compute as a whole."""
+    """Propagates a gradient back through layers as a whole."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         end = chain.call(layers, x, training)
@@ -166,7 +170,7 @@ def pull_back(layers, x, gradient, training):
 
 
 def _split_back(layers, x, shortcut, residual, ratio, training):
-    """The two terms before a unit and the layers that follow it; and the unit's factor."""
+    """Propagates the two terms back through a unit and the layers behind it; adds its factor."""
     unit, *gap = layers
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
@@ -189,7 +193,7 @@ def _factor(taps):
         return gain, gain[None]
     values = tf.reshape(taps.factor.values, [-1])
     if values.shape[0] is None or values.shape[0] > MOST_FACTOR_VALUES:
-        # Always the same ones; every n-th could all be of one channel.
+        # The same ones each time; every n-th value could belong to one channel.
         options = {"maxval": tf.size(values), "dtype": tf.int32}
         chosen = tf.random.stateless_uniform([MOST_FACTOR_VALUES], (0, 0), **options)
         values = tf.gather(values, chosen)
@@ -197,10 +201,10 @@ def _factor(taps):
 
 
 def tolerance(network: chain.Chain) -> tuple[float, str]:
-    """Most that rounding leaves between a gradient and the sum of its parts, relative to them.
+    """The largest rounding error between a gradient and the sum of its parts, relative to them.
 
     Returns:
-        It, and the precisions that it is due to.
+        The error, and the names of the precisions that cause it.
     """
     dtypes = {unit.compute_dtype for unit in network.units}
     if tf.config.list_physical_devices("GPU"):
@@ -213,7 +217,7 @@ def tolerance(network: chain.Chain) -> tuple[float, str]:
 def _check(network, gradient_norms, errors):
     """Raises ArithmeticError at the last unit whose terms do not add up."""
     most, precision = tolerance(network)
-    # What is not finite has no sum: exploded, and shown as it is.
+    # An exploded gradient has no sum to check; it is shown as it is.
     wrong = np.flatnonzero(np.isfinite(gradient_norms) & ~(errors <= most))
     if wrong.size:
         last = wrong[-1]
@@ -225,7 +229,7 @@ def _check(network, gradient_norms, errors):
 
 
 def cross_entropy(network: chain.Chain) -> Loss:
-    """The mean cross-entropy of a network's output, in nats, as a function of labels and it."""
+    """The mean cross-entropy in nats, as a function of labels and the network's outputs."""
 
     def loss(labels, outputs):
         labels = np.asarray(labels)
@@ -242,8 +246,32 @@ def cross_entropy(network: chain.Chain) -> Loss:
         if not network.has_softmax:
             options = {"labels": labels, "logits": exact(outputs)}
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(**options))
-        # Not Keras' function, which takes the logits where it still finds them.
+        # Keras' function would take the logits in place of the probabilities where it finds them.
         right = tf.gather(exact(outputs), labels, batch_dims=1)
         return -tf.reduce_mean(tf.math.log(tf.maximum(right, np.finfo(np.float32).tiny)))
 
     return loss
+
+
+def check_images(
+    architecture: Architecture, image_shape: tuple[int, int, int], count: int, name: str
+) -> None:
+    """Refuses batches in which BN would leave no gradient to measure.
+
+    Args:
+        architecture: of the network.
+        image_shape: (height, width, channels).
+        count: images in the batch.
+        name: of the flag that sets count.
+
+    Raises:
+        ValueError: if channels of the last stage have fewer than three values in the batch.
+    """
+    height, width = map(architecture.last_size, image_shape[:2])
+    if count * height * width < _LEAST_VALUES:
+        raise ValueError(
+            f"{name} must be at least {-(-_LEAST_VALUES // (height * width))} to measure gradients "
+            f"on images of {image_shape[0]}x{image_shape[1]} pixels: the last units see "
+            f"{height}x{width} of each, and BN leaves no gradient of fewer than {_LEAST_VALUES} "
+            f"values of a channel. Received: {name}={count}"
+        )

@@ -56,7 +56,7 @@ class Chain:
             above = gap
 
     def inputs(self, images: tf.Tensor, training: bool) -> list[tf.Tensor]:
-        """The input x_l of each unit, then what leaves the last one: units + 1 tensors."""
+        """The input x_l of each unit, then the output of the last: units + 1 tensors."""
         x, inputs = tf.convert_to_tensor(images), []
         for gap, unit in zip(self.gaps, self.units, strict=True):
             x = self.compute(call, gap, x, training)
@@ -65,15 +65,15 @@ class Chain:
         return [*inputs, x]
 
     def compute(self, function: Callable, layers: tuple[keras.Layer, ...], *arguments: Any) -> Any:
-        """What a function of (layers, *arguments) returns, the variables staying as they are.
+        """Calls function(layers, *arguments) and leaves all variables unchanged.
 
-        So do the states of random numbers: every call draws the same ones. The function is
-        traced once for all layers that compute the same: in a net of 1001 layers a few times
-        in place of 333. What is called but twice is not worth tracing, unless rounding must be
-        the same at all calls.
+        Random states are unchanged as well, so every call draws the same numbers. The function
+        is traced once for all layers that compute the same: a few times in a net of 1001
+        layers, not 333 times. The first two calls are faster untraced; with `traces_all` they
+        are traced as well, so that all calls round alike.
         """
         tensors = [argument for argument in arguments if not isinstance(argument, bool)]
-        # None where a tensor belongs; to keep the tensors themselves would take memory.
+        # None stands for a tensor; keeping the tensors themselves would take memory.
         flags = tuple(a if isinstance(a, bool) else None for a in arguments)
         specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, tensors)
         key = function, *map(_key, layers), str(specs), flags
@@ -83,14 +83,14 @@ class Chain:
                 return function(layers, *arguments)
         values = [tf.convert_to_tensor(variable.value) for variable in _variables(layers)]
         if key not in self._traced:
-            # Asked for once: TensorFlow would warn of functions that it has to trace again.
+            # The concrete function: TensorFlow would warn of one that it has to trace again.
             traced = tf.function(_stateless(function, layers, flags))
             self._traced[key] = traced.get_concrete_function(values, tensors)
         return self._traced[key](values, tensors)
 
 
 def _stateless(function, template, flags):
-    """The function of values for the template's variables, and of its tensors beside flags."""
+    """The function without side effects, of (values of the template's variables, tensors)."""
 
     def call(values, tensors):
         mapping = list(zip(_variables(template), values, strict=True))
@@ -107,22 +107,22 @@ def _variables(layers):
 
 
 def _key(layer):
-    # Of other classes it is not known that the configuration says all.
+    # The configuration of another class may not tell all that it computes.
     return signature(layer) if type(layer) is ResidualUnit else id(layer)
 
 
 def call(layers: tuple[keras.Layer, ...], x: tf.Tensor, training: bool) -> tf.Tensor:
-    """What layers, called one after the other, make of x."""
+    """Calls layers one after the other, the first one on x."""
     for layer in layers:
         x = layer(x, training=training)
     return x
 
 
 def take_apart(model: keras.Model, traces_all: bool = False) -> Chain:
-    """The chain that a network is.
+    """Takes a network apart into a chain of residual units.
 
-    A unit is a layer whose `call` takes `return_taps`; it may lie in a network that is a
-    layer of this one, such as a backbone. Layers of other kinds belong to all paths.
+    A unit is a layer whose `call` takes `return_taps`; it may lie in a nested network, such as
+    a backbone. Other layers belong to all paths.
 
     Args:
         model: functional or sequential, with one input and one output.
@@ -185,7 +185,7 @@ def _cut(model):
             calls.append((layer, args[0], outputs))
         return outputs
 
-    # A second graph over the same layers: that of a layer's first call may be another model's.
+    # A second graph over the same layers: their first calls may belong to another model.
     copy = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=record)
     if len(copy.inputs) != 1 or len(copy.outputs) != 1:
         raise ValueError(
@@ -206,6 +206,6 @@ def _between(start, end, name):
             yield keras.Model(start, end)
         except ValueError as error:
             raise ValueError(
-                "The residual units of model must be called one after the other, each on what "
-                f"comes of the one before alone. Received: a model in which {name} is not"
+                "The residual units of model must be called one after the other, each on the "
+                f"output of the one before alone. Received: a model in which {name} is not"
             ) from error

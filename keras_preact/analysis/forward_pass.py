@@ -12,7 +12,7 @@ _ERRORS = ("sum_error", "sum_error_of_f", "sum_error_of_h")
 
 
 def forward(model: keras.Model, images: np.ndarray, *, training: bool = True) -> Forward:
-    """Measures the signals in every residual unit of a network, which stays as it is.
+    """Measures the signals in every residual unit of a network and leaves it unchanged.
 
     Args:
         model: made of residual units called one after the other: of this package's
@@ -30,7 +30,7 @@ def forward(model: keras.Model, images: np.ndarray, *, training: bool = True) ->
 
 
 def of_chain(network: chain.Chain, images: np.ndarray, training: bool = True) -> Forward:
-    """`forward` of a network that has been taken apart, to measure it again and again."""
+    """`forward` of a network taken apart before, to measure it repeatedly."""
     x, stages = tf.convert_to_tensor(images), network.stages
     rows, inputs = [], []
     for number, (gap, unit) in enumerate(zip(network.gaps, network.units, strict=True)):
@@ -44,7 +44,7 @@ def of_chain(network: chain.Chain, images: np.ndarray, training: bool = True) ->
 
 
 def _stage(network, inputs, x_last, training, first):
-    """What is measured of the units of a stage, from unit `first` on: a dict for each.
+    """Measures the units of a stage, from unit `first` on: a dict for each.
 
     Their signals are computed a second time, which takes less memory than keeping them.
     """
@@ -67,7 +67,7 @@ def _stage(network, inputs, x_last, training, first):
 
 
 def _measure(layers, x, x_last, sums, training):
-    """The figures of a unit, and the sums over units of F, f(y) - y and h(x) - x with it."""
+    """Measures a unit and adds its F, f(y) - y and h(x) - x to the sums over units."""
     taps = layers[0](x, training=training, return_taps=True)
     signals = [exact(signal) for signal in (x, *taps[1:5])]
     _, h, residual, y, output = signals
@@ -91,7 +91,7 @@ def _share(flags):
 
 
 def exact(signal: tf.Tensor) -> tf.Tensor:
-    """A signal in float32 at least, to measure it."""
+    """Casts a signal to float32, or leaves it in float64, to measure it."""
     return signal if signal.dtype == tf.float64 else tf.cast(signal, tf.float32)
 
 

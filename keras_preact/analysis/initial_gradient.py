@@ -23,12 +23,12 @@ def initialisation(
     """Measures the gradient at every unit of new networks.
 
     Args:
-        build: build(draw) returns a network with new weights, draw being 0, 1, ...
+        build: build(draw) returns a network with new weights, for draw 0, 1, ...
         images: (batch, height, width, channels), as the networks take them.
         labels: int (batch,).
         label: of the networks, for legends.
         depth: weighted layers, for pictures.
-        draws: how many networks.
+        draws: number of networks.
         loss: as in `backward`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a network loses where one residual unit is deleted, or two change places."""
+"""The accuracy of a network with one residual unit deleted, or two swapped."""
 
 from collections.abc import Iterable
 
@@ -18,18 +18,18 @@ def lesion(
 ) -> Lesions:
     """Evaluates a network with one change at a time: a unit deleted, or two swapped.
 
-    To delete a unit is to leave out its residual function: x_{l+1} = f(h(x_l)), so that of
-    a unit that changes dimensions the projection is left. A plain unit, whose h(x_l) is 0,
-    is left out as a whole. Swapped are neighbours whose inputs and outputs all have one
-    shape; layers between the two stay where they are.
+    A deleted unit loses its residual function: x_{l+1} = f(h(x_l)). Where dimensions change,
+    its projection stays. A plain unit, whose h(x_l) is 0, is left out as a whole. Neighbours
+    are swapped where their inputs and outputs all have one shape; layers between the two stay
+    in place.
 
-    Each change is computed from the unit on where it begins. With L units a batch costs
-    about L^2 / 2 calls of a unit for the deletions, and as many again for the swaps. The
-    inputs of all units are kept, of one batch at a time.
+    Each change is computed from its first unit on. With L units a batch costs about L^2 / 2
+    calls of a unit for the deletions, and as many again for the swaps. Memory holds the inputs
+    of all units, of one batch at a time.
 
     Args:
         model: made of residual units called one after the other, as `forward` takes it,
-            that returns (batch, classes). It stays as it is.
+            that returns (batch, classes). It is left unchanged.
         batches: (images, labels, weights): images (batch, height, width, channels) as the
             model takes them; labels int (batch,); weights (batch,), 1 for an image that
             counts, 0 for filling.
@@ -37,25 +37,25 @@ def lesion(
 
     Raises:
         ValueError: if the model is not a chain of units, there are no images, a label is
-            not one of the model's classes, or the taps of a unit do not say what is left
-            without its residual function.
+            not one of the model's classes, or the taps of a unit lack the shortcut_output that
+            is left without its residual function.
 
     Source: "Residual Networks Behave Like Ensembles of Relatively Shallow Networks"
     (Veit et al., 2016), sections 4.1 and 4.3.
     """
     network = chain.take_apart(model)
-    images_count, right = 0, 0
+    images_count, correct = 0, 0
     for images, labels, weights in batches:
         inputs = network.inputs(images, training=False)
         pairs = _swappable(inputs) if swaps else []
         outputs = _outputs(network, inputs, pairs)
-        right = right + np.array([_count_right(y, labels, weights) for y in outputs])
+        correct = correct + np.array([_count_correct(y, labels, weights) for y in outputs])
         images_count += int(np.count_nonzero(weights))
     if not images_count:
         raise ValueError(
             "batches must hold at least one image of a weight other than 0. Received: none"
         )
-    accuracy, deleted, swapped = np.split(right / images_count, [1, 1 + len(network.units)])
+    accuracy, deleted, swapped = np.split(correct / images_count, [1, 1 + len(network.units)])
     return Lesions(
         units=network.names,
         images=images_count,
@@ -67,13 +67,13 @@ def lesion(
 
 
 def _swappable(inputs):
-    """Pairs (l, l + 1) of units, given x_l of all units and what leaves the last one."""
+    """Pairs (l, l + 1) of units, given the inputs of all units and the output of the last."""
     shapes = [x.shape[1:] for x in inputs]
     return [(n, n + 1) for n in range(len(inputs) - 2) if len(set(shapes[n : n + 3])) == 1]
 
 
 def _outputs(network, inputs, pairs):
-    """Of the unchanged network, without each unit, and with each pair swapped."""
+    """Yields the output of the unchanged network, without each unit, and with each pair swapped."""
     yield _finish(network, inputs[-1], len(network.units))
     for place, x in enumerate(inputs[:-1]):
         yield _delete(network, x, place)
@@ -90,7 +90,7 @@ def _delete(network, x, place):
 
 
 def _without_residual(layers, x):
-    """What leaves a unit whose residual function is left out, and whether it has no shortcut."""
+    """The output of a unit without its residual function, and whether it has no shortcut."""
     taps = layers[0](x, training=False, return_taps=True)
     output = taps.shortcut_output
     if output is None:
@@ -101,7 +101,7 @@ def _without_residual(layers, x):
                 f"of {layers[0].name}, which have neither"
             )
         output = taps.shortcut
-    # Of an x of zeros every shortcut makes zeros.
+    # Every shortcut turns zeros into zeros.
     return output, tf.reduce_all(taps.shortcut == 0) & tf.reduce_any(taps.x != 0)
 
 
@@ -115,14 +115,14 @@ def _swap(network, x, first):
 
 
 def _finish(network, x, start):
-    """The output, given the x that leaves the unit before place `start`."""
+    """The network's output, given the output x of the unit before place `start`."""
     for gap, unit in zip(network.gaps[start:], network.units[start:], strict=True):
         x = network.compute(chain.call, (*gap, unit), x, False)
     return network.compute(chain.call, network.tail, x, False)
 
 
-def _count_right(outputs, labels, weights):
-    """How many images that count have the largest output at their label; NaN for no outputs."""
+def _count_correct(outputs, labels, weights):
+    """Counts the images of a weight whose largest output is at their label; NaN for None."""
     if outputs is None:
         return np.nan
     labels, counts = np.asarray(labels), np.asarray(weights) != 0

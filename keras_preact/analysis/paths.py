@@ -19,7 +19,7 @@ from keras_preact.analysis.backward_pass import (
 from keras_preact.analysis.forward_pass import exact
 from keras_preact.analysis.results import PathLengths
 
-# Gradients pulled through one computation of a unit.
+# Gradients propagated in one call of a unit.
 _TOGETHER = 4
 
 
@@ -33,18 +33,17 @@ def path_lengths(
 ) -> PathLengths:
     """Splits the gradient dE/dx_1 by the number of residual functions that it came through.
 
-    All 2^L paths through L units are covered, none drawn. With J_h, J_F and J_f the
-    Jacobians of a unit's h, F and f, what comes at x_l along all paths of length k is
+    All 2^L paths through L units count; none are sampled. With J_h, J_F and J_f the
+    Jacobians of a unit's h, F and f, the gradient at x_l along all paths of length k is
 
         c_{l,k} = J_h^T J_f^T c_{l+1,k} + J_F^T J_f^T c_{l+1,k-1}
 
-    so about L^2 / 2 gradients are propagated through h and as many through F. In memory are
-    up to 2 (L + 1) tensors of the size of x_l: the input of every unit, and c_l of every
-    length.
+    so about L^2 / 2 gradients are propagated through h and as many through F. Memory holds up
+    to 2 (L + 1) tensors of the size of x_l: the input of every unit, and c_l of every length.
 
     Args:
         model: made of residual units called one after the other, as `backward` takes it.
-            It stays as it is.
+            It is left unchanged.
         images: (batch, height, width, channels), as the model takes them.
         labels: int (batch,), or what loss takes.
         loss: as in `backward`.
@@ -53,10 +52,10 @@ def path_lengths(
     Raises:
         ValueError: if the model is not a chain of units, or labels do not fit it.
         ArithmeticError: if the lengths do not add up to the gradient of the network as a
-            whole, as where the taps of a unit of one's own are not what it computes.
+            whole, because the taps of a custom unit are not the signals it computes with.
 
     Source: "Residual Networks Behave Like Ensembles of Relatively Shallow Networks"
-    (Veit et al., 2016), sections 3 and 4.2, which draw paths.
+    (Veit et al., 2016), sections 3 and 4.2, which sample paths.
     """
     network = chain.take_apart(model)
     inputs = network.inputs(images, training)
@@ -73,7 +72,7 @@ def path_lengths(
 
 
 class _Scaled(NamedTuple):
-    """A gradient: tensor times scale. No precision holds those of all lengths unscaled."""
+    """A gradient as tensor times scale: no precision holds those of all lengths unscaled."""
 
     tensor: tf.Tensor
     scale: float
@@ -85,13 +84,13 @@ def _rescaled(tensor, scale):
 
 
 def _through_unit(network, layers, x, by_length, training):
-    """The gradients before layers, given those after them; lengths without any are left out."""
+    """Propagates the gradient of each length back through a unit; those of 0 are left out."""
     sums = {}
     lengths = list(by_length)
     for first in range(0, len(lengths), _TOGETHER):
         chosen = lengths[first : first + _TOGETHER]
         tensors = [by_length[length].tensor for length in chosen]
-        # Always the same number, so that the computation is traced once.
+        # The same number in every call, so that the computation is traced once.
         tensors += tensors[-1:] * (_TOGETHER - len(tensors))
         pulled = network.compute(_split_each, layers, x, tensors, training)
         for length, *terms in zip(chosen, *pulled, strict=False):
@@ -102,7 +101,7 @@ def _through_unit(network, layers, x, by_length, training):
 
 
 def _split_each(layers, x, gradients, training):
-    """What comes of each gradient through the shortcut, and through the residual function."""
+    """Propagates each gradient back through the shortcut, and through the residual function."""
     unit, *gap = layers
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
@@ -118,7 +117,7 @@ def _split_each(layers, x, gradients, training):
 
 
 def _add(first, second):
-    """The sum of two gradients; None stands for one of 0."""
+    """Adds two gradients; None stands for 0."""
     if not tf.reduce_any(second.tensor != 0):
         return first
     if first is None:
@@ -149,7 +148,7 @@ def _float64(scaled):
 
 
 def _check(network, gradient, total, sizes):
-    """Raises ArithmeticError unless total is the gradient, to the rounding of terms of sizes."""
+    """Raises ArithmeticError unless the total is the gradient, to the rounding of its terms."""
     error = np.linalg.norm(total - _float64(gradient))
     most, precision = tolerance(network)
     if error > most * np.sum(sizes):

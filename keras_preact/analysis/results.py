@@ -1,4 +1,4 @@
-"""What has been measured of a network, as NumPy arrays indexed by unit, first to last."""
+"""Measurements of a network as NumPy arrays indexed by unit, first to last."""
 
 import dataclasses
 
@@ -7,12 +7,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Of one signal in each unit, over all elements (batch, height, width, channels).
+    """Moments of one signal in each unit, over all elements (batch, height, width, channels).
 
     Args:
         mean: float64 (units,).
         variance: float64 (units,).
-        zero_fraction: share of elements that are exactly 0, float64 (units,).
+        zero_fraction: of the elements that are exactly 0, 0 to 1, float64 (units,).
     """
 
     mean: np.ndarray
@@ -33,11 +33,11 @@ class Forward:
         residual: of F(x_l), as it enters the sum.
         sum: of y_l.
         output: of x_{l+1} = f(y_l).
-        truncated_fraction: share of the elements of y_l that are not 0 and of which f makes 0.
-        sum_error: Euclidean norm of x_L - x_l - sum F(x_i), over that of x_L, where the sum
-            is from unit l to the last of its stage and x_L what leaves that: equation (4).
-            0 to rounding where h and f are the identity. In a unit that changes dimensions,
-            what its shortcut makes of x_l stands for x_l.
+        truncated_fraction: of the elements of y_l that f zeroes, 0 to 1; zeros of y_l itself
+            do not count.
+        sum_error: Euclidean norm of x_L - x_l - sum F(x_i) over that of x_L, equation (4). The
+            sum is from unit l to the last of its stage, whose output is x_L. 0 to rounding
+            where h and f are the identity. Where dimensions change, h(x_l) stands for x_l.
         sum_error_of_f: the same of sum (f(y_i) - y_i), the part that f causes.
         sum_error_of_h: the same of sum (h(x_i) - x_i), the part that h causes.
     """
@@ -67,11 +67,11 @@ class Backward:
         units: names, first to last.
         stages: int: the stage of each unit, from 1.
         loss: E, in nats.
-        output_gradient_norm: of dE/dx_L, x_L being what leaves the last unit.
-        gradient_norm: of dE/dx_l, x_l being the input of the unit.
+        output_gradient_norm: of dE/dx_L at the output x_L of the last unit.
+        gradient_norm: of dE/dx_l at the input x_l of the unit.
         shortcut_norm: of the part of dE/dx_l that came from dE/dx_L through shortcuts
             alone: the first term of equation (5).
-        residual_norm: of the part that came through one residual function at least: the
+        residual_norm: of the part that came through at least one residual function: the
             second term.
         cosine: of the angle between these two; NaN where one is 0.
         split_error: norm of the difference between dE/dx_l and the sum of the two terms,
@@ -79,8 +79,8 @@ class Backward:
         shortcut_factor: lambda_l, the factor of each unit's shortcut; see `Shortcut.factor`.
         shortcut_product: of the factors from unit l to the last one, equation (8).
             Projections are left out, as in the paper.
-        factor_values: of each unit, up to 4,096 of the values that the factor stands for: of
-            gates those of pixels and channels, of convolutions the singular values.
+        factor_values: up to 4,096 of the values that each unit's factor stands for: those of
+            a gate's pixels and channels, or the singular values of a convolution.
     """
 
     units: tuple[str, ...]
@@ -99,16 +99,16 @@ class Backward:
 
 @dataclasses.dataclass(frozen=True)
 class Lesions:
-    """Evaluations of a network, each with one change.
+    """Accuracies of a network, each with one change.
 
     Args:
         units: names of all units, first to last.
-        images: how many were evaluated.
+        images: number of images evaluated.
         accuracy: of the unchanged network, 0 to 1.
-        deleted_accuracy: float64 (units,): without the residual function of one unit, the
-            shortcut alone being left; of a plain unit, without the unit. NaN where a plain
-            unit changes dimensions and so cannot be taken out.
-        swapped: int (swaps, 2): the indices of two units of one shape that changed places.
+        deleted_accuracy: float64 (units,): without the residual function of each unit, or
+            without the whole of a plain unit. NaN where a plain unit changes dimensions and
+            cannot be left out.
+        swapped: int (swaps, 2): the indices of two swapped units of one shape.
         swapped_accuracy: float64 (swaps,).
     """
 
@@ -130,11 +130,10 @@ class PathLengths:
 
     Args:
         units: names, first to last.
-        paths: how many paths have each length, the binomial coefficients, float64.
-        gradient_norm: Euclidean norm of the sum of what came along all paths of a length.
-        share: of dE/dx_1: the projection of that sum onto dE/dx_1 over the norm of
-            dE/dx_1; the shares add up to 1, and one is negative where paths of a length
-            work against the others.
+        paths: number of paths of each length, the binomial coefficients, float64.
+        gradient_norm: Euclidean norm of the gradient along all paths of a length.
+        share: projection of that gradient onto dE/dx_1, over the norm of dE/dx_1. The shares
+            add up to 1; one is negative where the paths of a length work against the others.
     """
 
     units: tuple[str, ...]

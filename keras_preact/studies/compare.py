@@ -24,7 +24,7 @@ def check(run_dirs: Sequence[str]) -> None:
     paths = {usable(run_dir, "RUN").resolve() for run_dir in run_dirs}
     if not run_dirs or len(paths) < len(run_dirs):
         raise ValueError(
-            "compare needs the folders of one run or more, each once, as in compare runs/a "
+            "compare needs the folders of one or more runs, each once, as in compare runs/a "
             f"runs/b. Received: {' '.join(run_dirs) or 'none'}"
         )
     for run_dir in run_dirs:

@@ -32,38 +32,43 @@ class AnalysisConfig:
         ValueError: if a value is outside its rule, or values contradict each other.
     """
 
-    run_dir: str | None = option("of what", "folder of a trained run")
-    checkpoint: str = option("of what", "which of its checkpoints", "newest", CHECKPOINTS)
-    depth: tuple[int, ...] = option("of what", "of new networks, separated by commas", (110,))
+    run_dir: str | None = option("network", "folder of a trained run")
+    checkpoint: str = option("network", "checkpoint of the run", "newest", CHECKPOINTS)
+    depth: tuple[int, ...] = option(
+        "network", "weighted layers of new networks, separated by commas", (110,)
+    )
     unit: tuple[str, ...] = option(
-        "of what", "orders of BN and ReLU, separated by commas", ("full_preactivation",), ORDERS
+        "network", "orders of BN and ReLU, separated by commas", ("full_preactivation",), ORDERS
     )
     shortcut: tuple[str, ...] = option(
-        "of what",
+        "network",
         "shortcuts, separated by commas, with arguments as in "
         "identity,constant_scaling:shortcut_scale=0.5:residual_scale=1",
         ("identity",),
     )
-    block: str | None = option("of what", "kind of unit; default: by depth", None, BLOCKS)
+    block: str | None = option("network", "kind of residual unit; default: by depth", None, BLOCKS)
     projection: str | None = option(
-        "of what", "where dimensions change; default: the paper's choice", None, PROJECTIONS
+        "network",
+        "shortcut where dimensions change; default: the paper's choice",
+        None,
+        PROJECTIONS,
     )
-    stem: str | None = option("of what", "default: by depth", None, architectures.STEMS)
-    width_multiplier: float = option("of what", "multiplies the filters of every convolution", 1.0)
+    stem: str | None = option("network", "default: by depth", None, architectures.STEMS)
+    width_multiplier: float = option("network", "multiplies the filters of every convolution", 1.0)
 
-    dataset: str | None = option("on what", "for new networks, as in train.py; default synthetic")
-    data_dir: str | None = option("on what", "as in train.py")
-    image_size: int | None = option("on what", "for new networks, as in train.py")
+    dataset: str | None = option("data", "for new networks, as in train.py; default synthetic")
+    data_dir: str | None = option("data", "as in train.py")
+    image_size: int | None = option("data", "for new networks, as in train.py")
     images: int | None = option(
-        "on what",
-        "how many; default 64 training images, or 16 of more than 64x64 pixels; for lesions all "
-        "evaluation images",
+        "data",
+        "number of images; default 64 training images, or 16 of more than 64x64 pixels; for "
+        "lesions all evaluation images",
     )
-    seed: int = option("on what", "decides on initial weights and on the images", 0)
-    draws: int = option("on what", "of initial weights, for the initialisation study", 5)
+    seed: int = option("data", "decides the initial weights and the choice of images", 0)
+    draws: int = option("data", "of the initial weights in the initialisation study", 5)
 
     output_dir: str | None = option(
-        "output", "where the page goes; default RUN_DIR/analysis/STUDY, or analysis/STUDY"
+        "output", "folder of the page; default RUN_DIR/analysis/STUDY, or analysis/STUDY"
     )
     overwrite: bool = option("output", "replace an earlier analysis there", False)
 
@@ -87,7 +92,7 @@ class AnalysisConfig:
         if self.run_dir and given:
             raise ValueError(
                 f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for new networks; a run "
-                f"knows its own. Received: run_dir={self.run_dir!r}, too"
+                f"has its own. Received: run_dir={self.run_dir!r} as well"
             )
 
     def train_configs(self) -> list[TrainConfig]:

@@ -48,11 +48,7 @@ class RunCurves:
 
 
 def figures(runs: Sequence[RunCurves]) -> list[Figure]:
-    """The figures of some runs.
-
-    Args:
-        runs: one at least, each with an evaluation at least.
-    """
+    """The figures of some runs."""
     return [
         Figure(
             "curves",
@@ -72,7 +68,7 @@ def figures(runs: Sequence[RunCurves]) -> list[Figure]:
 
 
 def curves_caption(runs: Sequence[RunCurves]) -> Html:
-    """Between which errors the runs end."""
+    """Tells the range of the errors at the end."""
     names = [run.label for run in runs]
     train, evaluation = (
         between(names, [errors[-1] for errors in of_split], percent)
@@ -85,7 +81,7 @@ def curves_caption(runs: Sequence[RunCurves]) -> Html:
 
 
 def final_errors_caption(runs: Sequence[RunCurves]) -> Html:
-    """Whether the errors rise with depth; for nets of one depth, how far the two are apart."""
+    """Tells whether the errors rise with depth, or at one depth the gap between the two."""
     remarks = [_by_depth_caption(kind, of_kind) for kind, of_kind in _kinds(runs).items()]
     if any(remarks):
         return with_formulas(
@@ -100,7 +96,7 @@ def final_errors_caption(runs: Sequence[RunCurves]) -> Html:
 
 
 def _by_depth_caption(kind, runs):
-    """The errors of the shallowest and the deepest net of a kind; empty for one depth."""
+    """Compares the shallowest and the deepest net of a kind; empty for one depth."""
     first, last = runs[0], runs[-1]
     if first.depth == last.depth:
         return ""
@@ -129,10 +125,6 @@ def draw_curves(runs: Sequence[RunCurves], title: str) -> bytes:
     """Draws the errors of all runs against the step, as in figure 6 of the paper, as a PNG file.
 
     Training is dashed, evaluation solid.
-
-    Args:
-        runs: one at least, each with an evaluation at least.
-        title: above the picture.
     """
     picture = titled_figure(title, 9, 5)
     axes = picture.subplots()
@@ -149,12 +141,7 @@ def draw_curves(runs: Sequence[RunCurves], title: str) -> bytes:
 
 @as_png(formulas=True)
 def draw_final_errors(runs: Sequence[RunCurves], title: str) -> bytes:
-    """Draws the last errors of all runs, against the depth where there are several, as a PNG file.
-
-    Args:
-        runs: one at least, each with an evaluation at least.
-        title: above the picture.
-    """
+    """Draws the last errors of all runs as a PNG file, against the depth if there are several."""
     if len({run.depth for run in runs}) > 1:
         return _by_depth(runs, title)
     from matplotlib.patches import Patch

@@ -27,6 +27,7 @@ EQUATIONS = {
         2: r"x_{l+1} = f(y_l)",
         4: f"x_L = x_l + {_F_SUM}",
         5: f"{_GRADIENT} = {_GRADIENT_AT_END} \\left(1 + {_BY_X} {_F_SUM}\\right)",
+        6: r"x_{l+1} = \lambda_l x_l + \mathcal{F}(x_l, W_l)",
         8: rf"{_GRADIENT} = {_GRADIENT_AT_END} \left(\prod_{{i=l}}^{{L-1}} \lambda_i + {_BY_X} "
         r"\sum_{i=l}^{L-1} \hat{\mathcal{F}}(x_i, W_i)\right)",
     }.items()
@@ -84,7 +85,7 @@ _LABEL = (
 
 
 def symbols() -> Html:
-    """The drawing of a residual unit, its two equations and what each symbol means."""
+    """The drawing of a residual unit, its two equations and the meaning of each symbol."""
     subscript = '<tspan font-size="15" dy="5"{}>{}</tspan>'
     italic = subscript.format(' font-style="italic"', "l")
     drawn = _DRAWING.format(label=_LABEL, l=italic, next=subscript.format("", "l+1"))
@@ -100,7 +101,7 @@ def numbered(equation: Equation) -> Html:
 
 
 def with_formulas(text: str) -> Html:
-    """HTML of a text with TeX between dollar signs; those after a backslash are dollars.
+    """HTML of a text with TeX between dollar signs; a dollar after a backslash is one.
 
     Args:
         text: our own; a name from outside goes through `plotting.plain` before it is put in.
@@ -158,7 +159,7 @@ def mathml(tex: str, large: bool = False) -> Html:
 
 
 def _row(tokens):
-    """What comes before a closing brace or the end; takes it off the tokens, the last first."""
+    """Converts and removes tokens up to a closing brace or the end; the last token comes first."""
     items = []
     while tokens and tokens[-1] != "}":
         items.append(_scripted(tokens))

@@ -1,4 +1,4 @@
-"""The gradient in each unit as figures: equations (5) and (8)."""
+"""The gradient in each unit as figures: equations (5), (6) and (8)."""
 
 import textwrap
 from collections.abc import Sequence
@@ -34,12 +34,7 @@ _TITLE_LETTERS = 45
 
 
 def figures(backward: Backward, label: str) -> list[Figure]:
-    """The figures of a network's gradient; level lines become a sentence.
-
-    Args:
-        backward: of one unit at least.
-        label: of the network, for the titles.
-    """
+    """The figures of a network's gradient; level lines become a sentence."""
     is_level = are_alike(_factor_values(backward))
     return [
         Figure(
@@ -65,17 +60,13 @@ def figures(backward: Backward, label: str) -> list[Figure]:
             factors_caption(backward),
             None if is_level else draw_factors(backward, f"Shortcut factors: {label}"),
             "Histogram of the factor of each unit's shortcut",
-            [EQUATIONS[8]],
+            [EQUATIONS[6]],
         ),
     ]
 
 
 def beside(named: Sequence[tuple[str, Backward]]) -> Figure:
-    """The gradients of several networks beside each other.
-
-    Args:
-        named: names and measurements of one network at least.
-    """
+    """The gradients of several networks beside each other."""
     return Figure(
         "gradients",
         "Gradients side by side",
@@ -87,10 +78,11 @@ def beside(named: Sequence[tuple[str, Backward]]) -> Figure:
 
 
 def gradient_caption(backward: Backward) -> Html:
-    """How far the gradient and its shortcut term change, where, and whether the terms agree."""
+    """Tells how far the gradient and its shortcut term change, where, and if the terms agree."""
     whole, through = _at_first_unit(backward)
     text = (
-        f"At the first unit the gradient is {number(whole)} times that at the end of the last one."
+        f"At the first unit the norm of the gradient is {number(whole)} times that at the end of "
+        "the last one."
     )
     if not np.any(backward.shortcut_norm):
         return with_formulas(
@@ -107,7 +99,7 @@ def gradient_caption(backward: Backward) -> Html:
 
 
 def shortcut_product_caption(backward: Backward) -> Html:
-    """How well the product of the factors predicts the gradient through shortcuts alone."""
+    """Compares the product of the factors with the gradient through shortcuts alone."""
     whole, through = _at_first_unit(backward)
     product = backward.shortcut_product[0]
     if not np.any(backward.shortcut_norm) and not np.any(backward.shortcut_product):
@@ -133,27 +125,32 @@ def shortcut_product_caption(backward: Backward) -> Html:
 
 
 def factors_caption(backward: Backward) -> Html:
-    """Between which values the factors lie."""
+    """Tells the range of the factors."""
     values = _factor_values(backward)
     if are_alike(values):
-        meaning = ": a shortcut passes the signal on as it is" if are_alike([1, *values]) else ""
+        meanings = {
+            1: ": a shortcut passes the signal on unchanged, projections aside",
+            0: ": there are no shortcuts",
+        }
+        meaning = meanings.get(round(values[0], 6), ", projections aside")
         return with_formulas(
-            rf"The factor $\lambda_l$ is {number(values[0])} in every unit{meaning}, projections "
-            "aside."
+            rf"The factor $\lambda_l$ is {number(values[0])} in every unit{meaning}."
         )
     finite = values[np.isfinite(values)]
-    span = f"from {number(finite.min())} to {number(finite.max())}" if finite.size else "not finite"
+    span = (
+        f"from {number(finite.min())} to {number(finite.max())}" if finite.size else "to infinity"
+    )
     of_units = between(backward.units, backward.shortcut_factor)
     return with_formulas(
         rf"The factor $\lambda_l$ of a unit is {of_units}. "
-        f"The values that it stands for are {span}: the constant of a scaling, $1-g$ of each "
+        f"The values that it stands for go {span}: the constant of a scaling, $1-g$ of each "
         "pixel and channel of a gate, the share that dropout keeps, or the singular values of a "
         "convolution."
     )
 
 
 def beside_caption(named: Sequence[tuple[str, Backward]]) -> Html:
-    """Between which factors the gradients of networks change from the last unit to the first."""
+    """Tells the range of the gradients at the first unit."""
     names = [name for name, _ in named]
     whole, through = np.transpose([_at_first_unit(backward) for _, backward in named])
     return with_formulas(
@@ -189,15 +186,7 @@ def _factor_values(backward):
 
 @as_png(formulas=True)
 def draw_shortcut_product(backward: Backward, title: str) -> bytes:
-    """Draws the product of the shortcuts' factors, equation (8), beside measured gradients.
-
-    Args:
-        backward: of one unit at least.
-        title: above the picture.
-
-    Returns:
-        A PNG file.
-    """
+    """Draws the product of the shortcuts' factors, equation (8), beside measured gradients."""
     picture = titled_figure(title, 9, 4.6)
     axes = picture.subplots()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -217,12 +206,7 @@ def draw_shortcut_product(backward: Backward, title: str) -> bytes:
 
 @as_png(formulas=True)
 def draw_factors(backward: Backward, title: str) -> bytes:
-    """Draws the values that each shortcut's factor stands for, as a heat map in a PNG file.
-
-    Args:
-        backward: of one unit at least.
-        title: above the picture.
-    """
+    """Draws the values that each shortcut's factor stands for, as a heat map in a PNG file."""
     from matplotlib.colors import LogNorm
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import FuncFormatter
@@ -262,12 +246,7 @@ def draw_factors(backward: Backward, title: str) -> bytes:
 
 @as_png(formulas=True)
 def draw_beside(named: Sequence[tuple[str, Backward]], title: str) -> bytes:
-    """Draws the gradient and its two terms, a panel for each network, as a PNG file.
-
-    Args:
-        named: names and measurements of one network at least.
-        title: above the picture.
-    """
+    """Draws the gradient and its two terms, a panel for each network, as a PNG file."""
     rows = -(-len(named) // _MOST_COLUMNS)
     columns = -(-len(named) // rows)
     picture = titled_figure(title, max(7, 4.4 * columns), 3.3 * rows + 0.6)

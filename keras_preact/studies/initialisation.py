@@ -120,11 +120,7 @@ def _part(result):
 
 
 def figure(results: Sequence[Initialisation]) -> Figure:
-    """The gradients as a figure.
-
-    Args:
-        results: one at least.
-    """
+    """The gradients as a figure."""
     return Figure(
         "initialisation",
         "The gradient before training",
@@ -136,7 +132,7 @@ def figure(results: Sequence[Initialisation]) -> Figure:
 
 
 def caption(results: Sequence[Initialisation]) -> Html:
-    """How far the gradients change from the last unit to the first, beside equation (8)."""
+    """Tells the range of the gradients at the first unit, beside equation (8)."""
     names = [f"{result.label}, {result.depth} layers" for result in results]
     whole, through = (
         between(names, [np.median(getattr(result, norm)[:, 0]) for result in results])

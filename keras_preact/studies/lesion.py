@@ -105,7 +105,7 @@ def figure(lesions: Lesions, label: str, chance: float) -> Figure:
 
 
 def caption(lesions: Lesions, chance: float) -> Html:
-    """What is left of the accuracy without one unit, and with two swapped."""
+    """Tells the accuracy without each unit, and with two swapped."""
     there = np.flatnonzero(~np.isnan(lesions.deleted_accuracy))
     text = (
         "A deleted unit loses its residual function: its shortcut alone is left, without any "

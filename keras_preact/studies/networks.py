@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_preact.analysis.backward_pass import check_images
 from keras_preact.data import Dataset
+from keras_preact.models import architectures
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.reporting.propagation_recorder import check_images
 from keras_preact.training.run import build_model, restore_data, restore_model
 from keras_preact.training.run_folder import RunFolder
 
@@ -52,7 +53,8 @@ class Network:
         """
         info = self.data.info
         count = min(count or (64 if max(info.image_shape[:2]) <= 64 else 16), info.train_count)
-        check_images(self.config, info, count, "images")
+        architecture = architectures.resolve(self.config.depth, self.config.stem, self.config.block)
+        check_images(architecture, info.image_shape, count, "images")
         images, labels = next(iter(self.data.train(count, seed=seed, augmentation="none")))
         return self.normalize(images).numpy(), labels.numpy()
 
@@ -90,7 +92,7 @@ def of_run(run_dir: str, which: str = "newest", data_dir: str | None = None) -> 
     config, _ = folder.read()
     checkpoint.find(folder.checkpoints, which, tell=lambda line: None)
     data = restore_data(folder, data_dir)
-    # Not before: a run that goes on may have deleted an earlier one while the data loaded.
+    # After the data: a run that goes on may delete a checkpoint found before they are loaded.
     path = checkpoint.find(folder.checkpoints, which, run=folder.recorded_id())
     model = restore_model(folder, path)
     return Network(f"{describe(config)}, step {step_of(path):,}", config, model, data, folder)

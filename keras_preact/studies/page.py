@@ -105,7 +105,7 @@ def html(
     figures: Sequence[Figure],
     tables: Sequence[Table] = (),
 ) -> bytes:
-    """A page with facts, symbols, figures and tables, in this order, as UTF-8.
+    """A page with facts, symbols, contents, figures and tables, in this order, as UTF-8.
 
     The pictures are inside the page, which has no scripts and sends no requests.
 
@@ -116,8 +116,6 @@ def html(
         tables: below the figures.
     """
     sections = [(_identifier(f.name), f.title, _figure(f)) for f in figures]
-    if any(figure.equations for figure in figures):
-        sections.insert(0, ("symbols", "Symbols", [symbols()]))
     sections += [(f"table-{n}", t.title, _table(t)) for n, t in enumerate(tables, 1)]
     lines = [
         "<!DOCTYPE html>",
@@ -135,12 +133,19 @@ def html(
         "<main>",
         f"<h1>{escape(title)}</h1>",
         *_facts(facts),
+        *(_section("symbols", "Symbols", [symbols()]) if any(f.equations for f in figures) else ()),
         *(_contents(sections) if len(figures) > _MOST_WITHOUT_CONTENTS else ()),
+        *(line for section in sections for line in _section(*section)),
+        *("</main>", "</body>", "</html>", ""),
     ]
-    for identifier, heading, body in sections:
-        lines += ["<section>", f'<h2 id="{identifier}">{escape(heading)}</h2>', *body, "</section>"]
-    lines += ["</main>", "</body>", "</html>", ""]
     return "\n".join(lines).encode()
+
+
+def _section(identifier, heading, body) -> Iterable[str]:
+    yield "<section>"
+    yield f'<h2 id="{identifier}">{escape(heading)}</h2>'
+    yield from body
+    yield "</section>"
 
 
 def _identifier(name: str) -> str:

@@ -46,7 +46,7 @@ def figure(model: keras.Model, images: np.ndarray, labels: np.ndarray, label: st
 
 
 def caption(lengths: PathLengths) -> Html:
-    """Which lengths the gradient came along, beside those of most paths."""
+    """Compares the lengths of the gradient's paths with those of all paths."""
     units = len(lengths.units)
     text = (
         f"Each path goes through $h$ or $\\mathcal{{F}}$ of each unit, so $n={units}$ units make "
@@ -99,13 +99,6 @@ def draw(lengths: PathLengths, title: str) -> bytes:
     """Draws how many paths have each length, and how much of the gradient came along them.
 
     The shaded lengths hold 95 % of the gradient; see `holding_range`.
-
-    Args:
-        lengths: of one unit at least.
-        title: above the picture.
-
-    Returns:
-        A PNG file.
     """
     picture = titled_figure(title, 9, 6)
     upper, lower = picture.subplots(2, 1, sharex=True)
@@ -124,7 +117,7 @@ def draw(lengths: PathLengths, title: str) -> bytes:
     lower.xaxis.get_major_locator().set_params(integer=True)
     held = holding_range(lengths.share)
     if held is None:
-        note(lower, "no gradient, or one that is not finite")
+        note(lower, "the gradient is 0 or not finite")
     else:
         words = f"{held[0]} to {held[1]}" if held[0] < held[1] else f"{held[0]}"
         shade = {"color": ORANGE, "alpha": 0.25, "linewidth": 0, "zorder": 0}

@@ -59,7 +59,7 @@ def run(
 def _check(study, rest, config):
     one_of("study", study, STUDIES)
     if rest and study != "compare":
-        raise ValueError(f"After {study} come flags alone. Received: {' '.join(rest)}")
+        raise ValueError(f"Only flags may follow {study}. Received: {' '.join(rest)}")
     if study == "compare":
         compare.check(rest)
     if study == "lesion" and not config.run_dir:
@@ -67,12 +67,11 @@ def _check(study, rest, config):
             "lesion needs run_dir, the folder of a trained run. Received: run_dir=None"
         )
     if study in ("initialisation", "compare") and config.run_dir:
-        what = "new networks" if study == "initialisation" else "the runs after it"
-        raise ValueError(f"{study} is of {what}. Received: run_dir={config.run_dir!r}")
+        what = "new networks" if study == "initialisation" else "the runs named after it"
+        raise ValueError(f"{study} measures {what}. Received: run_dir={config.run_dir!r}")
     if not config.run_dir and study != "compare" and config.checkpoint != "newest":
         raise ValueError(
-            f"checkpoint is for runs alone. Received: checkpoint={config.checkpoint!r}, and no "
-            "run_dir"
+            f"checkpoint needs a run. Received: checkpoint={config.checkpoint!r}, and no run_dir"
         )
     if config.run_dir:
         folder = RunFolder(config.run_dir)

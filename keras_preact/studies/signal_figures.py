@@ -22,12 +22,7 @@ _LINEAR_BELOW = 1e-8
 
 
 def figures(forward: Forward, label: str) -> list[Figure]:
-    """The figures of a network's signals; level lines become a sentence.
-
-    Args:
-        forward: of one unit at least.
-        label: of the network, for the titles.
-    """
+    """The figures of a network's signals; level lines become a sentence."""
     holds, is_level = _holds(forward), are_alike(forward.truncated_fraction)
     return [
         Figure(
@@ -58,7 +53,7 @@ def figures(forward: Forward, label: str) -> list[Figure]:
 
 
 def signals_caption(forward: Forward) -> Html:
-    """How the variance of x grows, and how many of its elements are zeros."""
+    """Tells how the variance of x grows, and the percentage of zeros in x."""
     text = (
         f"The variance of $x_l$ is {number(forward.variance[0])} in the first unit and "
         f"{number(forward.output.variance[-1])} behind the last one."
@@ -79,7 +74,7 @@ def signals_caption(forward: Forward) -> Html:
 
 
 def sum_error_caption(forward: Forward) -> Html:
-    """Whether equation (4) holds, and which of f and h breaks it."""
+    """Tells whether equation (4) holds, and if f or h breaks it."""
     end = "The sum goes to the end of a stage, and $x_L$ is what leaves it."
     if _holds(forward):
         return with_formulas(
@@ -98,7 +93,7 @@ def sum_error_caption(forward: Forward) -> Html:
 
 
 def truncation_caption(forward: Forward) -> Html:
-    """How much of each sum f zeroes."""
+    """Tells the percentage of each sum that f zeroes."""
     zeroed = forward.truncated_fraction
     if not np.any(zeroed):
         return with_formulas("$f$ zeroes no element of any sum $y_l$: nothing is truncated.")
@@ -114,7 +109,7 @@ def truncation_caption(forward: Forward) -> Html:
 def _holds(forward):
     """Whether no unit deviates from equation (4) by more than rounding."""
     errors = forward.sum_error, forward.sum_error_of_f, forward.sum_error_of_h
-    # Also False for values that are not finite.
+    # NaN and infinity compare as False.
     return bool(np.all(np.stack(errors) <= ROUNDING))
 
 
@@ -123,10 +118,6 @@ def draw_signals(forward: Forward, title: str) -> bytes:
     """Draws variance, mean and zeros of the five signals of each unit, as a PNG file.
 
     The scale of the variance is logarithmic if it spans more than a factor of 10.
-
-    Args:
-        forward: of one unit at least.
-        title: above the picture.
     """
     picture = titled_figure(title, 9, 8.4)
     panels = picture.subplots(3, 1, sharex=True, height_ratios=(2, 1.2, 1.2))
@@ -162,10 +153,6 @@ def draw_sum_error(forward: Forward, title: str) -> bytes:
 
     The scale is logarithmic, but linear from 1e-8 down to 0. The shaded band is float32
     rounding.
-
-    Args:
-        forward: of one unit at least.
-        title: above the picture.
     """
     picture = titled_figure(title, 9, 4.6)
     axes = picture.subplots()
@@ -188,12 +175,7 @@ def draw_sum_error(forward: Forward, title: str) -> bytes:
 
 @as_png(formulas=True)
 def draw_truncation(forward: Forward, title: str) -> bytes:
-    """Draws the percentage of each sum that f zeroes, as a PNG file.
-
-    Args:
-        forward: of one unit at least.
-        title: above the picture.
-    """
+    """Draws the percentage of each sum that f zeroes, as a PNG file."""
     picture = titled_figure(title, 9, 3.6)
     axes = picture.subplots()
     percent = 100 * forward.truncated_fraction

@@ -61,7 +61,7 @@ def figures(log: PropagationLog, label: str) -> list[Figure]:
 
 
 def truncation_caption(log: PropagationLog) -> Html:
-    """How much f zeroes at the first and the last record, and where most."""
+    """Compares the percentages that f zeroes at the first and the last record."""
     zeroed = log.truncated_fraction
     if not np.any(zeroed):
         return with_formulas(f"$f$ zeroes no element of any sum $y_l$ {_span(log)}.")
@@ -76,7 +76,7 @@ def truncation_caption(log: PropagationLog) -> Html:
 
 
 def gradient_caption(log: PropagationLog) -> Html:
-    """How the norm of the gradient changes in training, and where it is smallest and largest."""
+    """Compares the norms of the gradient at the first and the last record, and names extremes."""
     norm = np.where(np.isfinite(log.gradient_norm), log.gradient_norm, np.nan)
     if np.isnan(norm).all():
         return with_formulas(f"The gradient is not finite in any unit {_span(log)}.")

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_preact.support.plotting import plain
 
-# Apart from rounding, relative to the largest.
+# The rounding of equal values, relative to the largest.
 _ALIKE = 1e-6
 
 
@@ -48,7 +48,7 @@ def between(names: Sequence[str], values: np.ndarray, show: Callable[[float], st
 
 
 def highest(names: Sequence[str], values: np.ndarray) -> str:
-    """The highest of some values that is finite, and whose it is: "5 (unit3)"; "0" for no more."""
+    """The highest finite value and its name: "5 (unit3)", or without a name "0"."""
     values = np.asarray(values, "float64")
     if not np.isfinite(values).any():
         return "not finite"
@@ -58,7 +58,7 @@ def highest(names: Sequence[str], values: np.ndarray) -> str:
 
 
 def are_alike(values: np.ndarray) -> bool:
-    """Whether all values are finite and equal, to rounding: a line of them would be level."""
+    """Whether all values are finite and equal to rounding: their line would be level."""
     values = np.ravel(np.asarray(values, "float64"))
     largest = np.abs(values).max(initial=0)
     return bool(np.isfinite(largest) and np.all(np.abs(values - values[:1]) <= _ALIKE * largest))

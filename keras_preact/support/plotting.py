@@ -14,11 +14,11 @@ import numpy as np
 COLORS = ("#56B4E9", "#D55E00", "#000000", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
 SKY, VERMILION, BLACK, GREEN, PURPLE, BLUE, ORANGE = COLORS
 GREY = "#999999"
-# The colour map of values: as readable in grey.
+# The colour map of values, which grey print leaves readable.
 HEAT = "cividis"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Some signals are equal (those before and after an identity). The later lines are thinner and
-# broken, so that they do not hide the earlier ones; the markers serve grey print.
+# dashed, which leaves the earlier ones visible; the markers serve grey print.
 _LINES = (("-", 3.4, 8), ("--", 2.2, 6.5), ("-.", 1.6, 5), (":", 1.6, 4), ((0, (5, 1)), 1, 3))
 STYLES = tuple(
     {"color": color, "marker": marker, "linestyle": line, "linewidth": width, "markersize": size}
@@ -26,17 +26,17 @@ STYLES = tuple(
 )
 UNIT_LABEL = "residual unit, first to last"
 
-# More units have a marker on some of them only.
+# Beyond, only some units have a marker.
 _MOST_MARKERS = 20
-# More are drawn with thinner lines.
+# Beyond, lines are thinner.
 _MANY_UNITS = 100
-# Less could not be told from 0 beside the largest of float32 numbers.
+# Less is rounding beside the largest float32 numbers.
 _MOST_DECADES = 30
 _LETTERS_PER_INCH = 11
 
 
 def figure(**options):
-    """An empty matplotlib figure that touches neither a display nor pyplot's state.
+    """An empty matplotlib figure, without a display and without pyplot's state.
 
     Args:
         options: of matplotlib's `Figure`.
@@ -58,12 +58,12 @@ def as_png(
 ) -> Callable[..., bytes]:
     """Makes a function that draws a matplotlib figure return it as a PNG file.
 
-    The function that returns the figure is its `__wrapped__`.
+    The wrapped function is its `__wrapped__`.
 
     Args:
-        draw: the function.
-        formulas: whether what stands between dollar signs is mathematics. Names of classes
-            and files, which may hold any, must then be made plain.
+        draw: returns the figure.
+        formulas: whether text between dollar signs is mathematics. Names of classes and files,
+            which may hold any, then go through `plain`.
         dpi: pixels an inch.
         metadata: texts by the keywords of PNG, such as "Title".
     """
@@ -82,35 +82,35 @@ def as_png(
 
 @contextlib.contextmanager
 def _texts(formulas: bool) -> Iterator[None]:
-    # At the default of all texts: those of ticks come to be while the figure is drawn.
+    # The default of all texts, as ticks get theirs while the figure is drawn.
     import matplotlib
 
     with matplotlib.rc_context({"text.parse_math": formulas}), warnings.catch_warnings():
-        # A box stands in its place.
+        # A missing glyph is drawn as a box.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         yield
 
 
 def titled_figure(title: str, width_inches: float, height_inches: float):
-    """An empty matplotlib figure under a title, which is wrapped."""
+    """An empty matplotlib figure under a wrapped title."""
     lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * width_inches))
     height = height_inches + 0.2 * len(lines)
     empty = figure(figsize=(width_inches, height))
-    # A title may have dollar signs, which are no formula.
+    # Dollar signs in a title start no formula.
     empty.suptitle("\n".join(lines), parse_math=False)
     return empty
 
 
 def plain(text: str) -> str:
-    """A text for a legend in which dollar signs start no formula."""
+    """Escapes dollar signs, so that they start no formula in a legend or a caption."""
     return text.replace("$", r"\$")
 
 
 def lines(axes, series: Mapping[str, np.ndarray], *, log: bool = False) -> None:
     """Draws a line for each series (units,) against the number of the unit, from 1.
 
-    What is not finite is left out, and on a log scale what is not above 0 too; the legend
-    then says in how many units.
+    Values that are not finite are left out, as are those not above 0 on a log scale; the
+    legend counts them.
     """
     for place, (label, values) in enumerate(series.items()):
         shown, remark = _drawable(values, log)
@@ -125,13 +125,13 @@ def lines(axes, series: Mapping[str, np.ndarray], *, log: bool = False) -> None:
 
 
 def positive(values: np.ndarray) -> np.ndarray:
-    """The values with NaN for those that a log scale has no place for."""
+    """The values with NaN in place of those that a log scale cannot show."""
     values = np.asarray(values, "float64")
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
 def _drawable(values, log):
-    """The values with NaN for those without a place on the axis, and a remark on these."""
+    """The values with NaN in place of those the axis cannot show, and a remark on these."""
     values = np.asarray(values, "float64")
     missing = {"not finite": ~np.isfinite(values)}
     if log:
@@ -148,8 +148,8 @@ def _drawable(values, log):
 
 
 def marked(values: np.ndarray, place: int) -> list[int]:
-    """The indices that have a marker: a few, staggered by the place of the line, and all those
-    without a neighbour, which a line could not show."""
+    """The indices that have a marker: a few, staggered by the place of the line, and values
+    without a neighbour, which no line would show."""
     apart = -(-len(values) // _MOST_MARKERS)
     there = np.pad(np.isfinite(values), 1)
     alone = there[1:-1] & ~there[:-2] & ~there[2:]
@@ -158,10 +158,10 @@ def marked(values: np.ndarray, place: int) -> list[int]:
 
 
 def fit_log(axes, values: np.ndarray, most_decades: float = _MOST_DECADES) -> None:
-    """Makes the y axis logarithmic, over all values that it can show.
+    """Makes the y axis logarithmic and fits it to all values that it can show.
 
-    It spans a decade at least, so that rounding does not look like a slope, and
-    `most_decades` at most, down from the highest value.
+    It spans at least a decade, so that rounding does not look like a slope, and at most
+    `most_decades` below the highest value.
     """
     from matplotlib.ticker import FuncFormatter
 
@@ -188,13 +188,13 @@ def _two_or_five(value, _):
 
 
 def note(axes, text: str) -> None:
-    """Writes into the middle of a panel why nothing is drawn there."""
+    """Writes the reason for an empty panel into its middle."""
     place = {"transform": axes.transAxes, "ha": "center", "va": "center"}
     axes.text(0.5, 0.5, text, color="0.35", bbox={"color": "white"}, **place)
 
 
 def unit_axis(axes, count: int, stages: np.ndarray | None = None, names: bool = True) -> None:
-    """Sets the x axis to units 1 to `count`, with thin lines between the stages.
+    """Sets the x axis to residual units 1 to `count`, with thin lines between the stages.
 
     Args:
         axes: of matplotlib.
@@ -213,7 +213,7 @@ def unit_axis(axes, count: int, stages: np.ndarray | None = None, names: bool = 
         if start:
             axes.axvline(start + 0.5, color="0.5", linewidth=0.8, zorder=0)
         if names:
-            # A narrow stage has room for its number only.
+            # A narrow stage has room only for its number.
             name = f"stage {stages[start]}" if end - start > 0.1 * count else f"{stages[start]}"
             axes.annotate(
                 name,
@@ -232,6 +232,6 @@ def legend(figure, handles: Sequence) -> None:
     longest = max(len(handle.get_label().replace(r"\mathcal", "")) for handle in handles)
     columns = int(figure.get_figwidth() * _LETTERS_PER_INCH / (longest + 8))
     columns = min(max(columns, 1), len(handles))
-    # As many rows as needed, evenly filled.
+    # The rows evenly filled.
     columns = -(-len(handles) // -(-len(handles) // columns))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=4)

@@ -1,4 +1,4 @@
-"""One run: its configuration, its loop, its checkpoints and its figures."""
+"""Runs: train, resume and evaluate a network."""
 
 from keras_preact.support import extras
 

@@ -1,4 +1,4 @@
-"""The actions of a run: it logs, records propagation, evaluates, saves and profiles."""
+"""The actions of every run: log, record propagation, evaluate, save, profile."""
 
 import tensorflow as tf
 from etils import epath
@@ -8,34 +8,37 @@ from keras_preact.training.trainer import Action, Run
 
 
 def standard_actions(run: Run) -> tuple[list[Action], list[Action]]:
-    """The actions of every run: those before and those after a user's own.
+    """Returns the actions that run before a user's own, and those that run after them.
 
-    A user's own come after the evaluation, whose figures they may want, and before saving:
-    what has been saved is not done again.
+    A user's own can use the evaluation. They run before saving, as a resumed run does not
+    repeat what was due at its checkpoint.
     """
     config = run.config
     before: list[Action] = [Log(run)]
     if config.log_propagation_steps:
-        before.append(RecordPropagation(run))
+        recorder = None
+        if run.devices.writes:
+            recorder = PropagationRecorder(run.state.network, run.data, config)
+        before.append(RecordPropagation(run, recorder))
     before.append(Evaluate(run))
     after: list[Action] = [Save(run)]
     if config.profile_steps:
         profile = Profile(
             config.profile_steps, run.folder.tensorboard if run.devices.writes else None
         )
-        # It starts after and stops before all others, which are no part of a step.
+        # First to stop and last to start: no other action is part of the profile.
         before.insert(0, profile.stop)
         after.append(profile.start)
     return before, after
 
 
 def next_multiple(every: int, done: int) -> int:
-    """The first multiple of `every` above `done`."""
+    """Returns the smallest multiple of `every` above `done`."""
     return (done // every + 1) * every
 
 
 class Log(Action):
-    """Shows the means of the steps since the last log, on the terminal and in TensorBoard."""
+    """Prints the means over the steps since the last log, and writes them for TensorBoard."""
 
     def __init__(self, run: Run):
         self._run = run
@@ -50,23 +53,20 @@ class Log(Action):
         weights = [tf.convert_to_tensor(variable) for variable in run.state.trainable]
         weight_norm = float(tf.linalg.global_norm(weights))
         learning_rate = float(run.schedule(done - 1))
-        # An evaluation has a line of its own.
+        # An evaluation prints its own line.
         run.writer.log(done, means, learning_rate, weight_norm, show=not run.evaluates(done))
 
 
 class RecordPropagation(Action):
-    """Measures signal and gradient in each unit, also before the first step and after the last.
+    """Records signal and gradient in each unit, also before the first step and after the last.
 
-    One process measures; all refuse a run that has diverged.
-
-    Raises:
-        ValueError, UnreadableError: as `PropagationRecorder` does.
+    Args:
+        run: in progress; all its processes check for divergence before a record.
+        recorder: measures; None in processes that write nothing.
     """
 
-    def __init__(self, run: Run):
-        self._run, self._recorder = run, None
-        if run.devices.writes:
-            self._recorder = PropagationRecorder(run.state.network, run.data, run.config)
+    def __init__(self, run: Run, recorder: PropagationRecorder | None):
+        self._run, self._recorder = run, recorder
 
     def begin(self, run: Run) -> None:
         if self.next_due(run.done - 1) == run.done:
@@ -79,7 +79,7 @@ class RecordPropagation(Action):
     def run(self, done: int) -> None:
         run = self._run
         run.refuse_divergence()
-        # A run that goes on may have recorded this step before.
+        # A resumed run may have recorded this step before.
         if self._recorder is None or run.writer.has_propagation(done):
             return
         try:
@@ -90,7 +90,7 @@ class RecordPropagation(Action):
 
 
 class Evaluate(Action):
-    """Evaluates, and reports the training since the last evaluation; `Save` then saves."""
+    """Evaluates, and writes metrics of the evaluation and of training since the one before."""
 
     def __init__(self, run: Run):
         self._run = run
@@ -116,13 +116,13 @@ class Evaluate(Action):
 
 
 class Save(Action):
-    """Saves every checkpoint_steps steps and after evaluations, the best one as such."""
+    """Saves every checkpoint_steps steps and after each evaluation."""
 
     def __init__(self, run: Run):
         self._run = run
 
     def begin(self, run: Run) -> None:
-        # A run that may be rolled back needs a checkpoint before its first step.
+        # A rollback from the first steps needs a checkpoint.
         if run.has_unsaved_evaluation or (run.done == 0 and run.config.on_nan == "rollback"):
             run.save()
 
@@ -135,11 +135,11 @@ class Save(Action):
 
 
 class Profile:
-    """A TensorBoard profile from the first to the last of profile_steps: two actions.
+    """A profile for TensorBoard, with an action that starts it and one that stops it.
 
     Args:
-        steps: the first and the last step, counted from 1.
-        folder: TensorBoard's, for its tab "Profile"; None in processes that write nothing.
+        steps: first and last step of the profile, counted from 1.
+        folder: TensorBoard's; None in processes that write nothing.
     """
 
     def __init__(self, steps: tuple[int, int], folder: epath.PathLike | None):
@@ -154,7 +154,7 @@ class Profile:
             self._records = True
 
     def end(self) -> None:
-        """Writes what has been recorded, if anything has."""
+        """Writes the profile, if it has been started."""
         if self._records:
             tf.profiler.experimental.stop()
             self._records = False
@@ -187,5 +187,5 @@ class _StopProfile(Action):
         self._profile.end()
 
     def close(self) -> None:
-        # Training may end before the last of the steps.
+        # Training may end before the last step of the profile.
         self._profile.end()

@@ -1,16 +1,17 @@
-"""What a training run is made of: every flag of train.py, checked in one place."""
+"""The configuration of a run: the flags of train.py, and their rules."""
 
 import contextlib
 import dataclasses
+import math
+import reprlib
 from typing import Any
 
 from keras_preact.data.augmentation import AUGMENTATIONS
-from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcut_choice
+from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcuts
 from keras_preact.models import architectures
 from keras_preact.support import options, records
 from keras_preact.support.options import LARGEST, option
 from keras_preact.support.text import shown
-from keras_preact.training import validation
 
 MODES = ("train", "evaluate")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
@@ -19,142 +20,161 @@ XLA = ("auto", "on", "off")
 CHECKPOINTS = ("newest", "best")
 ON_NAN = ("stop", "rollback")
 
-# Two ways to say one thing, and two that exclude each other.
+# Pairs of which at most one may be given.
 EXCLUSIVE = (
     ("resume", "overwrite"),
     ("train_steps", "train_epochs"),
     ("schedule_steps", "schedule_epochs"),
     ("drop_steps", "drop_epochs"),
 )
+# Every evaluation waits for these batches.
+_MOST = {"recompute_bn_batches": 100_000}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One training run. The fields are train.py's flags; `metadata["help"]` says what they mean.
+    """The configuration of a run. Each field is a flag of train.py, with its help in `metadata`.
 
     Raises:
-        ValueError: if a value is outside its rule or two contradict each other.
+        ValueError: if a value breaks its rule, or two values contradict each other.
     """
 
-    run_dir: str | None = option("run", "folder of the run; default runs/DATASET_resnetDEPTH")
-    mode: str = option("run", "train, or evaluate the run in run_dir", "train", MODES)
+    run_dir: str | None = option("run", "folder of the run; default: runs/DATASET_resnetDEPTH")
+    mode: str = option(
+        "run", "train: train a network; evaluate: evaluate the run in run_dir", "train", MODES
+    )
     resume: bool = option(
-        "run", "continue the run in run_dir from its newest checkpoint, where it has one", False
+        "run", "continue the run in run_dir from its newest checkpoint, if there is one", False
     )
     overwrite: bool = option(
-        "run", "replace the run in run_dir by a new one; its exports stay", False
+        "run", "replace the run in run_dir by a new one; its exports are kept", False
     )
-    seed: int = option("run", "decides on initial weights, data order and augmentation", 0)
-    log_steps: int = option("run", "steps between two lines of the log", 50)
-    eval_epochs: int = option("run", "epochs between two evaluations, each with a checkpoint", 1)
-    checkpoint_steps: int = option("run", "steps between two further checkpoints", 1000)
-    keep_checkpoints: int = option("run", "newest checkpoints to keep; the best is kept too", 3)
-    checkpoint: str = option("run", "which checkpoint to evaluate", "newest", CHECKPOINTS)
+    seed: int = option("run", "seed of initial weights, data order and augmentation", 0)
+    log_steps: int = option("run", "steps from one log line to the next", 50)
+    eval_epochs: int = option(
+        "run", "epochs from one evaluation, with a checkpoint, to the next", 1
+    )
+    checkpoint_steps: int = option("run", "steps from one further checkpoint to the next", 1000)
+    keep_checkpoints: int = option(
+        "run", "number of newest checkpoints to keep, beside the best one", 3
+    )
+    checkpoint: str = option("run", "checkpoint to evaluate", "newest", CHECKPOINTS)
     max_runtime_minutes: float | None = option(
-        "run", "save and stop before so many minutes have passed, with exit code 75"
+        "run", "time limit: save and stop before it, with exit code 75"
     )
     on_nan: str = option(
-        "run", "where the loss is not finite: stop, or rollback to a checkpoint", "stop", ON_NAN
+        "run",
+        "if the loss is not finite: stop, or rollback to the newest checkpoint",
+        "stop",
+        ON_NAN,
     )
-    max_rollbacks: int = option("run", "after which divergence ends the run all the same", 3)
+    max_rollbacks: int = option("run", "rollbacks before divergence ends the run", 3)
     log_propagation_steps: int = option(
-        "run", "steps between two records of signal and gradient in each unit; 0: none", 0
+        "run", "steps from one record of signal and gradient in each unit to the next; 0: none", 0
     )
 
-    strategy: str = option("machine", "over which devices a batch is spread", "auto", STRATEGIES)
+    strategy: str = option("machine", "how a batch is spread over devices", "auto", STRATEGIES)
     devices: str | None = option(
-        "machine", "a number, names such as GPU:0,GPU:1, or cpu; default: all GPUs, else the CPU"
+        "machine",
+        "number of devices, names as in GPU:0,GPU:1, or cpu; default: all GPUs, else the CPU",
     )
-    precision: str = option("machine", "of convolutions; weights are float32", "auto", PRECISIONS)
-    xla: str = option("machine", "compile a replica's forward and backward pass", "auto", XLA)
+    precision: str = option(
+        "machine", "dtype policy of the layers; weights stay float32", "auto", PRECISIONS
+    )
+    xla: str = option("machine", "compile the forward and backward pass with XLA", "auto", XLA)
     sync_bn: bool = option(
-        "machine", "BN statistics of the global batch, in place of each replica's", False
+        "machine", "normalize with the global batch's BN statistics, not each replica's", False
     )
-    steps_per_loop: int = option("machine", "steps between two returns to Python", 1)
+    steps_per_loop: int = option("machine", "steps taken in one call from Python", 1)
     gradient_accumulation_steps: int = option(
-        "machine", "parts into which a replica's batch is cut to save memory", 1
+        "machine", "number of parts of a replica's batch, computed in turn to save memory", 1
     )
     cluster_timeout_seconds: int = option(
-        "machine", "how long a worker waits at the start for the others", 600
+        "machine", "how long a worker waits for the others at the start", 600
     )
     deterministic: bool = option(
-        "machine", "the same numbers, to the last bit, in each run on this machine", False
+        "machine", "make runs on this machine repeatable to the last bit", False
     )
     profile_steps: tuple[int, ...] | None = option(
-        "machine", "first and last step of a TensorBoard profile, as in 10,20"
+        "machine", "first and last step of a profile for TensorBoard, as in 10,20"
     )
 
     dataset: str | None = option(
-        "data", "digits, synthetic, folder, or a name in tensorflow-datasets such as cifar10"
+        "data", "digits, synthetic, folder, or a name in tensorflow-datasets, such as cifar10"
     )
     data_dir: str | None = option(
-        "data", "the folder of images, or of tensorflow-datasets (~/tensorflow_datasets)"
+        "data", "folder of images, or of tensorflow-datasets (default: ~/tensorflow_datasets)"
     )
     image_size: int | None = option(
-        "data", "height and width in pixels, where images have various sizes; default 224"
+        "data", "height and width in pixels, for data sets of various sizes; default: 224"
     )
     augmentation: str | None = option(
-        "data", "augmentation; default: what suits the data set", None, AUGMENTATIONS
+        "data", "augmentation of training images; default: the data set's", None, AUGMENTATIONS
     )
-    skip_bad_images: bool = option("data", "leave out damaged files of a folder", False)
-    global_batch_size: int = option("data", "images in a step, over all devices", 128)
+    skip_bad_images: bool = option("data", "leave damaged files of a folder out", False)
+    global_batch_size: int = option("data", "images in a step, on all devices together", 128)
 
     depth: int | None = option(
         "model", "weighted layers: 18, 34, 50, 101, 152, 200 (ImageNet); 6n+2, 9n+2, 3n+2 (CIFAR)"
     )
     unit: str = option("model", "order of BN and ReLU", "full_preactivation", ORDERS)
-    shortcut: str = option("model", "kind of shortcut; none: a plain net", "identity", SHORTCUTS)
+    shortcut: str = option(
+        "model", "kind of shortcut; none: a plain network", "identity", SHORTCUTS
+    )
     shortcut_arguments: str = option(
-        "model", "of the shortcut, as in initial_bias=-3 or shortcut_scale=0.5,residual_scale=1", ""
+        "model", "arguments of the shortcut, as in shortcut_scale=0.5,residual_scale=1", ""
     )
-    block: str | None = option("model", "kind of unit; default: by depth", None, BLOCKS)
+    block: str | None = option("model", "convolutions of a unit; default: by depth", None, BLOCKS)
     projection: str | None = option(
-        "model", "where dimensions change; default: the paper's choice", None, PROJECTIONS
+        "model", "shortcut where dimensions change; default: the paper's", None, PROJECTIONS
     )
-    stem: str | None = option("model", "default: by depth", None, architectures.STEMS)
-    width_multiplier: float = option("model", "multiplies the filters of every convolution", 1.0)
+    stem: str | None = option("model", "first layers; default: by depth", None, architectures.STEMS)
+    width_multiplier: float = option("model", "factor on the filters of every convolution", 1.0)
 
     stochastic_depth_rate: float = option(
-        "regularization", "chance to drop the last unit's residual; linear from 0 over depth", 0.0
+        "regularization", "probability of dropping the last residual; linear in depth, from 0", 0.0
     )
     label_smoothing: float = option(
-        "regularization", "share of a label that is spread over all classes", 0.0
+        "regularization", "share of each label spread over all classes", 0.0
     )
     mixup_alpha: float = option(
-        "regularization", "of the Beta distribution by which pairs of images are mixed", 0.0
+        "regularization", "parameter of mixup's Beta distribution; 0: no mixup", 0.0
     )
     ema_decay: float | None = option(
-        "regularization", "evaluate and export averaged weights, of this decay a step"
+        "regularization",
+        "decay per step of averaged weights, to evaluate and export; default: none",
     )
     recompute_bn_batches: int = option(
-        "regularization", "batches over which BN statistics are computed anew to evaluate", 0
+        "regularization", "batches from which BN statistics are recomputed to evaluate; 0: none", 0
     )
 
-    learning_rate: float = option("optimization", "after the warm-up, before the first drop", 0.1)
-    momentum: float = option("optimization", "of SGD", 0.9)
-    weight_decay: float = option("optimization", "coupled: times the weight, on its gradient", 1e-4)
-    decay_bn: bool = option("optimization", "whether gamma and beta of BN decay too", True)
-    warmup_steps: int = option("optimization", "first steps, at warmup_learning_rate", 400)
-    warmup_learning_rate: float = option("optimization", "of the warm-up", 0.01)
-    drop_factor: float = option("optimization", "multiplies the learning rate at a drop", 0.1)
+    learning_rate: float = option("optimization", "from the warm-up to the first drop", 0.1)
+    momentum: float = option("optimization", "momentum of SGD", 0.9)
+    weight_decay: float = option(
+        "optimization", "coupled: added to the gradient, times the weight", 1e-4
+    )
+    decay_bn: bool = option("optimization", "decay gamma and beta of BN, too", True)
+    warmup_steps: int = option("optimization", "number of first steps at warmup_learning_rate", 400)
+    warmup_learning_rate: float = option("optimization", "learning rate of the warm-up", 0.01)
+    drop_factor: float = option("optimization", "factor on the learning rate at each drop", 0.1)
     drop_steps: tuple[int, ...] | None = option(
-        "optimization", "steps of the drops; default: at 1/2 and 3/4 of the schedule"
+        "optimization", "steps at which it drops; default: 1/2 and 3/4 of the schedule"
     )
-    drop_epochs: tuple[float, ...] | None = option("optimization", "the same in epochs")
+    drop_epochs: tuple[float, ...] | None = option("optimization", "drop_steps in epochs")
     schedule_steps: int | None = option(
-        "optimization", "length of the whole schedule; default: the paper's 64000"
+        "optimization", "length of the schedule; default: the paper's 64000"
     )
-    schedule_epochs: float | None = option("optimization", "the same in epochs")
-    train_steps: int | None = option("optimization", "stop after so many; default: the schedule's")
-    train_epochs: float | None = option("optimization", "the same in epochs")
+    schedule_epochs: float | None = option("optimization", "schedule_steps in epochs")
+    train_steps: int | None = option("optimization", "length of training; default: schedule_steps")
+    train_epochs: float | None = option("optimization", "train_steps in epochs")
     scale_schedule: bool = option(
-        "optimization", "shorten the schedule to train_steps or train_epochs, in proportion", False
+        "optimization", "scale the schedule to train_steps or train_epochs", False
     )
 
     def __post_init__(self):
         options.check_choices(self)
-        validation.check_numbers(self)
-        validation.check_contradictions(self, EXCLUSIVE)
+        _check_numbers(self)
+        _check_contradictions(self)
         if self.depth is not None:
             architectures.resolve(self.depth, self.stem, self.block, self.width_multiplier)
         self.make_shortcut()
@@ -165,7 +185,7 @@ class TrainConfig:
         return self.run_dir or f"runs/{self.dataset}_resnet{self.depth}"
 
     def make_shortcut(self) -> Shortcut:
-        """The shortcut that `shortcut` and `shortcut_arguments` stand for."""
+        """Returns the shortcut of `shortcut` and `shortcut_arguments`."""
         arguments = {}
         for part in filter(None, self.shortcut_arguments.split(",")):
             name, _, text = part.partition("=")
@@ -176,11 +196,11 @@ class TrainConfig:
                     f"or False. Received: shortcut_arguments={shown(self.shortcut_arguments)}"
                 )
             arguments[name.strip()] = value
-        shortcut_choice.check_own_arguments(self.shortcut, arguments)
-        return shortcut_choice.get(self.shortcut, **arguments)
+        shortcuts.check_own_arguments(self.shortcut, arguments)
+        return shortcuts.get(self.shortcut, **arguments)
 
     def require(self, *names: str) -> None:
-        """Raises ValueError if one of the fields has not been given."""
+        """Raises ValueError if one of the fields is None."""
         for name in names:
             if getattr(self, name) is None:
                 raise ValueError(
@@ -189,12 +209,12 @@ class TrainConfig:
                 )
 
     def architecture(self) -> dict[str, Any]:
-        """The arguments beside depth, sizes and classes that `ResNetV2` and `describe` take."""
+        """Arguments of `ResNetV2` and `describe` but for depth, image size and classes."""
         names = ("stem", "block", "unit", "projection", "width_multiplier")
         return {**{name: getattr(self, name) for name in names}, "shortcut": self.make_shortcut()}
 
     def updated(self, **given: Any) -> "TrainConfig":
-        """A copy with other values; a given field unsets the one it excludes."""
+        """Returns a copy with other values; a field unsets the one that it excludes."""
         unset = {
             excluded: None
             for pair in EXCLUSIVE[1:]
@@ -204,19 +224,18 @@ class TrainConfig:
         return dataclasses.replace(self, **{**unset, **given})
 
     def to_json(self) -> dict:
-        """The fields as JSON can hold them."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: Any, where: str = "") -> "TrainConfig":
-        """The configuration that `to_json` gave, read back from a file.
+        """Reads a configuration from what `to_json` returned.
 
         Args:
-            values: as JSON gives them.
-            where: they lie in the file, for the error.
+            values: parsed JSON.
+            where: place of the values in the file, for errors, as in "config".
 
         Raises:
-            ValueError: if a field is unknown, as after a change of version, or its value is of
+            ValueError: if a field is unknown, as in files of later versions, or its value is of
                 another type.
         """
         values = records.typed(values, dict, where)
@@ -227,8 +246,93 @@ class TrainConfig:
         return records.typed(values, cls, where)
 
 
+def _check_numbers(config):
+    above_zero = (
+        *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints", "image_size"),
+        *("global_batch_size", "width_multiplier", "learning_rate", "warmup_learning_rate"),
+        *("drop_factor", "schedule_steps", "schedule_epochs", "train_steps", "train_epochs"),
+        *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
+        *("max_runtime_minutes", "max_rollbacks"),
+    )
+    at_least_zero = (
+        *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
+        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha", "log_propagation_steps"),
+    )
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    below_one = ("momentum", "stochastic_depth_rate", "label_smoothing")
+    for name in (*above_zero, *at_least_zero):
+        value = getattr(config, name)
+        if value is None:
+            if defaults[name] is not None:
+                raise ValueError(f"{name} must be a number. Received: {name}=None")
+            continue
+        counts = isinstance(value, int) or name.endswith("epochs")
+        large_enough = value > 0 if name in above_zero else value >= 0
+        largest = _MOST.get(name, LARGEST)
+        if not (large_enough and (value <= largest if counts else math.isfinite(value))):
+            least = "above 0" if name in above_zero else "at least 0"
+            most = f"at most {largest}" if counts else "finite"
+            received = f"{name}={reprlib.repr(value)}"
+            raise ValueError(f"{name} must be {least} and {most}. Received: {received}")
+    for name in below_one:
+        if getattr(config, name) >= 1:
+            raise ValueError(f"{name} must be below 1. Received: {name}={getattr(config, name)}")
+    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
+        raise ValueError(
+            f"ema_decay must be above 0 and below 1. Received: ema_decay={config.ema_decay}"
+        )
+    steps = config.profile_steps
+    if steps is not None and not (len(steps) == 2 and 0 < steps[0] <= steps[1] <= LARGEST):
+        raise ValueError(
+            "profile_steps must be the first and the last step, as in 10,20. "
+            f"Received: profile_steps={reprlib.repr(list(steps))}"
+        )
+    for name in ("drop_steps", "drop_epochs"):
+        values = getattr(config, name) or ()
+        in_range = all(0 < value <= LARGEST for value in values)
+        if not in_range or list(values) != sorted(set(values)):
+            raise ValueError(
+                f"{name} must be ascending, above 0 and at most {LARGEST}. "
+                f"Received: {name}={reprlib.repr(list(values))}"
+            )
+
+
+def _check_contradictions(config):
+    for first, second in EXCLUSIVE:
+        values = getattr(config, first), getattr(config, second)
+        if all(value not in (None, False) for value in values):
+            raise ValueError(
+                f"{first} and {second} contradict each other: give one of them. "
+                f"Received: {first}={values[0]}, {second}={values[1]}"
+            )
+    if config.scale_schedule and config.train_steps is None and config.train_epochs is None:
+        raise ValueError(
+            "scale_schedule needs the length to scale to: train_steps or train_epochs."
+        )
+    if config.mode == "evaluate" and (config.resume or config.overwrite):
+        raise ValueError(
+            "mode='evaluate' leaves the run as it is. "
+            f"Received: resume={config.resume}, overwrite={config.overwrite}"
+        )
+    if config.skip_bad_images and config.dataset not in (None, "folder"):
+        raise ValueError(
+            "skip_bad_images is for dataset='folder' alone. "
+            f"Received: skip_bad_images=True, dataset={config.dataset!r}"
+        )
+    if config.shortcut == "none" and config.projection is not None:
+        raise ValueError(
+            "shortcut='none' has no projection. Received: "
+            f"shortcut='none', projection={config.projection!r}"
+        )
+    if config.shortcut == "none" and config.stochastic_depth_rate:
+        raise ValueError(
+            "shortcut='none' would leave nothing of a unit whose residual is dropped. "
+            f"Received: shortcut='none', stochastic_depth_rate={config.stochastic_depth_rate}"
+        )
+
+
 def _number(text):
-    """The number that a text spells, True and False being such; None where it spells none."""
+    """Parses an int, a float, True or False; returns None for anything else."""
     if text in ("True", "False"):
         return text == "True"
     for kind in (int, float):

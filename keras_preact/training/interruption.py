@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP, the end of the time allowed: reasons to save and stop."""
+"""Reasons to save and stop: Ctrl-C, SIGTERM, SIGHUP, the time limit."""
 
 import collections
 import contextlib
@@ -9,19 +9,18 @@ from collections.abc import Callable
 
 from keras_preact.support.signals import Interrupted, heard
 
-TIME_UP_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: to be started again
+TIME_UP_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: start again later
 
 
 class Interruption:
-    """A context in which the first of `SIGNALS` only makes `requested` true.
+    """Inside this context, a first signal sets `requested`, and a second ends the process.
 
-    It does so at once, whatever the program computes; a second signal ends the process
-    at once. Outside the main thread, where Python allows no handlers, signals act as
-    ever.
+    Both act at once, whatever the program computes. Outside the main thread, where Python
+    allows no signal handlers, signals act as usual.
 
     Args:
-        limit_seconds: after which `requested` becomes true by itself, one interval
-            between two looks at it ahead; None for never.
+        limit_seconds: time limit; `requested` becomes true one interval between two looks
+            before it. None for no limit.
         tell: takes a line for the user.
     """
 
@@ -30,14 +29,14 @@ class Interruption:
     ):
         self._limit_seconds, self._tell = limit_seconds, tell
         self._began = self._looked = time.monotonic()
-        # The last few: one in which something was compiled is soon forgotten.
+        # Only the last few: an interval with a compilation is soon forgotten.
         self._intervals_seconds = collections.deque(maxlen=10)
         self._signal: int | None = None
         self._time_is_up = False
 
     @property
     def requested(self) -> bool:
-        """Whether to stop; to be looked at after each piece of work."""
+        """Whether to stop; look at it after each step."""
         now = time.monotonic()
         if self._limit_seconds is not None:
             self._intervals_seconds.append(now - self._looked)
@@ -47,16 +46,16 @@ class Interruption:
         return self._signal is not None or self._time_is_up
 
     def restart_clock(self) -> None:
-        """What has been done since the last look is not typical of the pieces to come."""
+        """Excludes the time since the last look from the intervals."""
         self._looked = time.monotonic()
 
     def interrupted(self, where: str) -> Interrupted:
-        """The exception that ends the run; where says after which step, and as what it is saved."""
+        """Returns the exception to raise; `where` names the last step and its checkpoint."""
         if self._signal is None and self._time_is_up:
             minutes = self._limit_seconds / 60
             why = f"the {minutes:g} minutes allowed are over"
             return Interrupted(f"{why}, {where}", TIME_UP_EXIT_CODE)
-        # None: another worker was asked, and all stop.
+        # No signal here: another worker received one.
         number = self._signal or signal.SIGTERM
         return Interrupted(f"{signal.Signals(number).name}, {where}", 128 + number)
 

@@ -1,4 +1,4 @@
-"""Lower bounds of the memory that a run needs, known before anything is built."""
+"""Lower bounds of the memory that a run needs, computed before anything is built."""
 
 import dataclasses
 import math
@@ -13,15 +13,12 @@ _FLOAT32_BYTES = 4
 
 
 def check_image_size(config: TrainConfig) -> None:
-    """Refuses an image_size of which the machine's memory cannot hold a single image.
+    """Refuses an image_size at which a single float32 image does not fit into memory.
 
-    To be called before the images are looked at, which are resized as float32.
-
-    Args:
-        config: of the run.
+    Call it before any image is resized.
 
     Raises:
-        ValueError: if memory cannot hold it.
+        ValueError: if the image does not fit.
     """
     if config.image_size is not None:
         memory.check(
@@ -32,15 +29,10 @@ def check_image_size(config: TrainConfig) -> None:
 
 
 def check(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> None:
-    """Refuses a run that the machine's memory surely cannot hold; GPUs say so themselves.
-
-    Args:
-        config: of the run.
-        info: of its data.
-        plan: how it computes.
+    """Refuses a run that cannot fit into the machine's memory; memory of GPUs is not checked.
 
     Raises:
-        ValueError: if a step needs more than there is.
+        ValueError: if a step needs more memory than the machine has.
     """
     trains = config.mode == "train"
     memory.check(
@@ -51,20 +43,15 @@ def check(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> None:
 
 
 def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> int:
-    """Returns a lower bound of the bytes that a process holds at once in a training step.
+    """Returns a lower bound of a process's memory in a training step, in bytes.
 
-    The images of its devices, as bytes; where these are parts of the processor, also, for
-    each of them, weights, statistics, momentum and averages; and either the activations of
-    one part of one replica's batch, as when the backward pass begins, or the gradients, as
-    when it ends.
-
-    Args:
-        config: of the run.
-        info: of its data.
-        plan: how it computes.
+    It counts the uint8 images of all devices. If the devices are CPUs, it adds for each of
+    them weights, BN statistics, momentum and averages; and the larger of two peaks: the
+    activations of one part of a replica's batch, as the backward pass begins, and the
+    gradients, as it ends.
     """
     images = _image_bytes(config, info, plan)
-    if not _on_processor(plan):
+    if not _on_cpu(plan):
         return images
     net = _describe(config, info)
     variables = net.parameters + net.moving_statistics
@@ -73,7 +60,7 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) ->
     piece = config.global_batch_size // (plan.replicas * config.gradient_accumulation_steps)
     activations = piece * net.activations * _value_bytes(plan)
     if plan.xla:
-        # It may compute BN and ReLU again, and keep what convolutions return alone.
+        # XLA may keep the outputs of convolutions alone, and recompute BN and ReLU.
         activations //= 2
     gradients = _FLOAT32_BYTES * net.parameters
     replicas = len(plan.devices)
@@ -81,15 +68,9 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) ->
 
 
 def evaluation_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> int:
-    """Returns a lower bound of the bytes that a process holds at once in an evaluation step.
-
-    Args:
-        config: of the run.
-        info: of its data.
-        plan: how it computes.
-    """
+    """Returns a lower bound of a process's memory in an evaluation step, in bytes."""
     images = _image_bytes(config, info, plan)
-    if not _on_processor(plan):
+    if not _on_cpu(plan):
         return images
     piece = config.global_batch_size // plan.replicas
     return images + inference_bytes(config, info, piece, _value_bytes(plan))
@@ -98,13 +79,13 @@ def evaluation_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) 
 def inference_bytes(
     config: TrainConfig, info: DatasetInfo, images: int, value_bytes: int = _FLOAT32_BYTES
 ) -> int:
-    """Returns the bytes of a network and of the largest output of its units.
+    """Returns the bytes of a network's variables and of the largest output of a unit.
 
     Args:
-        config: that the network is built by.
-        info: of its data.
-        images: in a batch.
-        value_bytes: of a number in an output.
+        config: gives the architecture.
+        info: gives image size and number of classes.
+        images: number of images in a batch.
+        value_bytes: size of a number in an output.
     """
     net = _describe(config, info)
     variables = net.parameters + net.moving_statistics
@@ -116,7 +97,7 @@ def _image_bytes(config, info, plan):
     return config.global_batch_size // plan.workers * math.prod(info.image_shape)
 
 
-def _on_processor(plan):
+def _on_cpu(plan):
     return plan.devices[0].startswith("CPU")
 
 

@@ -1,4 +1,4 @@
-"""One run from its configuration: train, resume or evaluate. train.py calls `run`."""
+"""Trains, resumes or evaluates a run from its configuration; train.py calls `run`."""
 
 import contextlib
 import dataclasses
@@ -40,22 +40,22 @@ from keras_preact.training.trainer import Action, Run, Trainer
 
 
 def run(config: TrainConfig, actions: Sequence[Action] = ()) -> Evaluation:
-    """Trains, resumes or evaluates, as config.mode and config.resume say.
+    """Trains, resumes or evaluates a run, by config.mode and config.resume.
 
     Args:
-        config: of the run.
-        actions: your own, to be run between steps; see `Action`.
+        config: configuration of the run.
+        actions: your own, to run between steps; see `Action`.
 
     Returns:
         The last evaluation.
 
     Raises:
-        ValueError: if the configuration, the data or the run folder is not as needed, or
-            another process uses the run folder.
+        ValueError: if the configuration, the data or the run folder is invalid, or another
+            process uses the run folder.
         DivergenceError: if the loss becomes NaN or infinite.
-        Interrupted: after SIGINT or SIGTERM, or when the time allowed is over, once the
-            run has been saved.
-        SaveError: if the run cannot be saved twice in a row.
+        Interrupted: after SIGINT, SIGTERM or SIGHUP, or at the time limit; the run has been
+            saved.
+        SaveError: if saving fails twice in a row.
         WorkerLostError: if another worker of the run has ended or cannot be reached.
     """
     cluster = from_environment(os.environ)
@@ -94,7 +94,7 @@ def _make_state(config, info, strategy):
 
 
 def _restore(training):
-    """Goes on from the newest checkpoint, or readies the folder for a new run."""
+    """Restores the newest checkpoint, or moves the run that was here before aside."""
     config, folder = training.config, training.folder
     if config.resume and folder.holds_a_run():
         check_same_data(training.data.info, folder.read()[1], trained_on=True)
@@ -161,7 +161,7 @@ def _evaluate(config, cluster, agreement):
         agreement.on_data(data)
         check_same_data(data.info, info)
         with strategy.scope():
-            # Anew: a run that goes on may have deleted it meanwhile.
+            # A second time: a run that still trains may have deleted the first.
             path = checkpoint.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
             strategies.check_same_start(strategy, step_of(path))
             model = restore_model(folder, path)
@@ -175,13 +175,13 @@ def _evaluate(config, cluster, agreement):
 
 
 def load_data(config: TrainConfig) -> Dataset:
-    """The data of a run.
+    """Loads the data of a run.
 
     Raises:
-        ValueError: as `datasets.load` does, or if the augmentation does not fit.
+        ValueError: as `datasets.load` does, or if the augmentation does not fit the data.
     """
     if config.data_dir is not None:
-        # Nothing below is looked for by a pattern.
+        # Nothing in it is looked up by a glob pattern.
         usable(config.data_dir, "data_dir", wildcards=True)
     memory.check_image_size(config)
     data = datasets.load(
@@ -195,11 +195,11 @@ def load_data(config: TrainConfig) -> Dataset:
 
 
 def restore_data(folder: RunFolder, data_dir: str | None = None) -> Dataset:
-    """The data of a run, with the mean and deviation by which it was trained.
+    """Loads the data of a run, with the mean and deviation of its training.
 
     Args:
         folder: of the run.
-        data_dir: where the images lie; default: where they lay in training.
+        data_dir: folder of the images; default: the one trained from.
 
     Raises:
         ValueError: as `load_data` does, or if the data are not those of the run.
@@ -207,18 +207,18 @@ def restore_data(folder: RunFolder, data_dir: str | None = None) -> Dataset:
     config, info = folder.read()
     data = load_data(config.updated(data_dir=data_dir) if data_dir else config)
     check_same_data(data.info, info)
-    # Another version's decoder may give others.
+    # Another version of a decoder may round otherwise.
     recorded = dataclasses.replace(data.info, mean=info.mean, std=info.std)
     return dataclasses.replace(data, info=recorded)
 
 
 def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -> keras.Model:
-    """The network of a run, with new weights.
+    """Builds the network of a run, with new weights.
 
     Args:
-        config: of the run.
-        info: of its data.
-        sync_bn: whether BN takes the statistics of the global batch.
+        config: configuration of the run.
+        info: gives image size and number of classes.
+        sync_bn: whether BN uses the statistics of the global batch.
     """
     model = ResNetV2(
         config.depth,
@@ -234,7 +234,7 @@ def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -
 
 
 def restore_model(folder: RunFolder, path: str) -> keras.Model:
-    """The network of a run with the weights of one of its checkpoints: averaged ones, if it has."""
+    """Builds the network of a run with a checkpoint's weights: the averaged ones, if any."""
     config, info = folder.read()
     model = build_model(config, info)
     checkpoint.load_model(path, model, averages=config.ema_decay is not None)

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and who may write there."""
+"""The folder of a run: its paths, its lock and its record."""
 
 import contextlib
 import dataclasses
@@ -14,11 +14,11 @@ import numpy as np
 from etils import epath
 
 from keras_preact.data import DatasetInfo
-from keras_preact.support.aligned import aligned
 from keras_preact.support.errors import SaveError
 from keras_preact.support.files import lies_there, remove, write_whole
 from keras_preact.support.lock import locked
 from keras_preact.support.paths import usable
+from keras_preact.support.text import aligned
 from keras_preact.training import run_record
 from keras_preact.training.checkpoints.folder import listed, step_of, unfinished_steps
 from keras_preact.training.config import TrainConfig
@@ -26,29 +26,29 @@ from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.reporting import metrics_file
 from keras_preact.version import __version__
 
-# Fields that may differ when a run is resumed: they change nothing that has been learned.
+# Fields that may change when a run is resumed: they do not change what is learned.
 _FREE_TO_RESUME = {
     *("run_dir", "mode", "resume", "overwrite", "checkpoint", "data_dir"),
     *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints"),
     *("train_steps", "train_epochs", "log_propagation_steps"),
-    # Where and how it is computed, to the accuracy of the arithmetic.
+    # These change rounding at most.
     *("strategy", "devices", "precision", "xla", "steps_per_loop", "profile_steps"),
     *("cluster_timeout_seconds", "deterministic"),
     *("max_runtime_minutes", "on_nan", "max_rollbacks"),
 }
-# Fields that say what to do in one call, not what the run is.
+# Fields of a single call: no part of the run.
 _OF_A_CALL = {"run_dir", "mode", "resume", "overwrite", "checkpoint"}
 _FREE_TO_EVALUATE = {*_FREE_TO_RESUME, "global_batch_size", "skip_bad_images"}
 
 
 class RunFolder:
-    """Paths of a run and its record, config.json.
+    """The paths of a run, and its record, config.json.
 
     Args:
-        path: the folder; it need not exist yet.
+        path: of the folder; it need not exist yet.
 
     Raises:
-        ValueError: if no run can live there; see `paths.usable`.
+        ValueError: if the path cannot be used; see `paths.usable`.
     """
 
     def __init__(self, path: epath.PathLike):
@@ -72,13 +72,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self, resume: bool = False) -> Iterator[None]:
-        """A context in which the folder is this process's alone, and `run_id` that of its run.
+        """Locks the folder for this process, and sets `run_id`.
 
         Args:
-            resume: whether the run there, if there is one, goes on; else a new one begins.
+            resume: whether to keep the id of the run there, if there is one.
 
         Raises:
-            ValueError: as `lock.locked` does, or if the record of the run cannot be read.
+            ValueError: as `lock.locked` does, or if the record of the run is damaged.
             OSError: if the storage is full or fails.
         """
         with locked(self.path) as self._is_ours:
@@ -87,7 +87,7 @@ class RunFolder:
             yield
 
     def check_ours(self) -> None:
-        """Raises SaveError where the folder, once locked, no longer is this process's."""
+        """Raises SaveError if the folder is no longer this process's, though it was locked."""
         if not self._is_ours():
             raise SaveError(
                 f"{self} is no longer the folder of this run: it has been deleted, moved, or taken "
@@ -95,38 +95,38 @@ class RunFolder:
             )
 
     def recorded_id(self) -> str | None:
-        """The id with which the checkpoints of the run are stamped; None of an earlier version's.
+        """Returns the run's id in its record; None in records of early versions.
 
         Raises:
-            ValueError: if the record cannot be read.
+            ValueError: if the record is damaged.
         """
         return run_record.read(self.config).run
 
     def check_nothing_lost(self) -> None:
-        """Refuses to begin anew where checkpoints are missing from a run that had saved.
+        """Refuses to begin anew if a run that had saved has lost its checkpoints.
 
         Raises:
-            ValueError: if there is none to go on from, and metrics, a best or a damaged
-                checkpoint tell of steps taken; or if the folder of checkpoints cannot be read.
+            ValueError: if there is no checkpoint to resume from, but metrics or other
+                checkpoints show that there was; or if their folder cannot be read.
         """
         try:
             if lies_there(self.checkpoints):
-                # Also of a link to nothing, as to a disk that is not mounted.
+                # Raises for a link to nothing, as to a disk that is not mounted.
                 next(self.checkpoints.iterdir(), None)
             lost = () if listed(self.checkpoints) else self._traces()
         except OSError as error:
             lost = [f"{self.checkpoints} cannot be read: {error.strerror}"]
         if lost:
             raise ValueError(
-                f"{self} has no checkpoint to go on from, and has had one: {', '.join(lost)}. Put "
+                f"{self} has no checkpoint to resume from, but had one: {', '.join(lost)}. Put "
                 "the checkpoints back (a disk may not be mounted), or give --overwrite to start "
-                "anew, or another --run_dir. The best one, where it is left, can be evaluated and "
+                "anew, or another --run_dir. The best one, if it is left, can be evaluated and "
                 "exported with --checkpoint=best."
             )
 
     def _traces(self):
-        """The signs of earlier checkpoints, in words."""
-        # A run that was killed in its first save had written its row, and perhaps its best.
+        """Describes the signs of earlier checkpoints."""
+        # A run killed in its first save has written a row, and perhaps a best checkpoint.
         begun = unfinished_steps(self.checkpoints)
         rows = {row.step for row in metrics_file.read(self.metrics)} - begun
         bests = set(map(step_of, listed(self.checkpoints / "best"))) - begun
@@ -139,11 +139,11 @@ class RunFolder:
         return traces
 
     def check_free(self, config: TrainConfig) -> None:
-        """Refuses a folder that holds another's work, before anything is built.
+        """Refuses a folder that a run of this configuration may not write to.
 
         Raises:
             ValueError: if the folder holds a run and neither resume nor overwrite is
-                set, holds something else, or holds a run of another configuration.
+                set, a run of another configuration to resume, or something else.
         """
         if not self.path.exists():
             return
@@ -157,7 +157,7 @@ class RunFolder:
                     f"{self} holds a run already. Give --resume to continue it, --overwrite to "
                     "replace it, or another --run_dir."
                 )
-        # Names with a dot are what a killed process, ours or the system's, leaves behind.
+        # Files that begin with a dot are left by killed processes or the system.
         elif any(not path.name.startswith(".") for path in self.path.iterdir()):
             raise ValueError(
                 f"run_dir must be a new or empty folder, or that of a run. {self} holds "
@@ -165,12 +165,12 @@ class RunFolder:
             )
 
     def set_aside(self) -> None:
-        """Moves what a run wrote, and nothing else, to the hidden folder `aside`.
+        """Moves the files of the run, and no others, to the hidden folder `aside`.
 
-        Where one lies there already, the run in the folder has never been evaluated: it is
-        deleted, and the earlier one goes on waiting.
+        If another run lies there already, the run in this folder was never evaluated: it is
+        deleted in its place.
         """
-        # The record goes last: without it, a process was killed while it moved the others.
+        # The record is moved last: without it, the move was not completed.
         never_evaluated = (self.aside / self.config.name).exists()
         self.aside.mkdir(parents=True, exist_ok=True)
         figures = (self.metrics, self.propagation, self.curves)
@@ -179,27 +179,27 @@ class RunFolder:
             remove(path) if never_evaluated else path.rename(self.aside / path.name)
 
     def kept_aside(self) -> str:
-        """Says until when the run that was set aside is kept, and how to have it back."""
+        """Tells the user until when the run set aside is kept, and how to get it back."""
         there = shlex.quote(str(self.aside))
         return (
-            "The run that was here before is kept until this one has been evaluated. To have it "
+            "The run that was here before is kept until this one has been evaluated. To get it "
             f"back: mv {there} NEW_RUN_DIR"
         )
 
     def forget_aside(self) -> None:
-        """Deletes what was set aside, now that the new run has something to show."""
+        """Deletes the run that was set aside."""
         remove(self.aside)
 
     def begin(
         self, config: TrainConfig, info: DatasetInfo, plan: ComputePlan, step: int = 0
     ) -> None:
-        """Writes what is needed to repeat, evaluate and export the run.
+        """Writes the record of the run and its labels; the record keeps the history of calls.
 
         Args:
-            config: of the run.
-            info: of its data.
-            plan: how it computes.
-            step: steps taken so far; what has changed since it was begun last is kept too.
+            config: configuration of the run.
+            info: description of its data.
+            plan: compute plan.
+            step: number of steps taken before this call.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         history, changes = [], []
@@ -209,7 +209,7 @@ class RunFolder:
         record = {
             "run": self.run_id,
             "config": config.to_json(),
-            "dataset": dataclasses.asdict(info),
+            "dataset": info.to_json(),
             "decision": dataclasses.asdict(plan),
             "versions": _versions(),
             "history": [
@@ -225,10 +225,10 @@ class RunFolder:
         write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
 
     def read(self) -> tuple[TrainConfig, DatasetInfo]:
-        """The configuration of the run and what it knew of its data.
+        """Reads the configuration of the run and the description of its data.
 
         Raises:
-            ValueError: if the folder holds no run, or one that cannot be read.
+            ValueError: if the folder holds no run, or its record is damaged.
         """
         if not self.holds_a_run():
             raise ValueError(f"run_dir must be the folder of a run. There is no {self.config}")
@@ -236,12 +236,12 @@ class RunFolder:
         return record.config, record.dataset
 
     def check_evaluable(self, config: TrainConfig) -> None:
-        """Raises ValueError if config is not that of the run in this folder."""
+        """Raises ValueError if the run in this folder has another configuration."""
         self._check_same(config, _FREE_TO_EVALUATE)
 
     def _check_same(self, config, free):
         if self.read()[0].scale_schedule:
-            # The length of the run then is part of its schedule.
+            # The schedule depends on the length of the run.
             free = free - {"train_steps", "train_epochs"}
         differing = self._differences(config, free)
         if differing:
@@ -253,7 +253,7 @@ class RunFolder:
             )
 
     def _differences(self, config, free):
-        """(name, value in the run, value now) of the fields that differ, but for some."""
+        """Lists (name, value in the run, value now) for fields that differ, except `free` ones."""
         old, _ = self.read()
         values = {
             field.name: (getattr(old, field.name), getattr(config, field.name))
@@ -264,10 +264,10 @@ class RunFolder:
 
 
 def configure(given: dict) -> TrainConfig:
-    """A configuration from flags; a run's own where one is resumed or evaluated.
+    """Makes a configuration from flags, on top of the run's own when resuming or evaluating.
 
     Args:
-        given: the fields that the user set.
+        given: fields that the user set.
 
     Raises:
         ValueError: as `TrainConfig` does, or if there is no run to evaluate.
@@ -283,13 +283,12 @@ def configure(given: dict) -> TrainConfig:
 
 
 def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool = False) -> None:
-    """Raises ValueError where data are not those of a run.
+    """Raises ValueError if data are not those of a run.
 
     Args:
-        info: of the data.
-        recorded: of the data that the run was begun on.
-        trained_on: whether the run will be continued on them: their order depends on
-            their number.
+        info: description of the data.
+        recorded: description in the record of the run.
+        trained_on: whether training will continue: the data order depends on the counts.
     """
     names = ["class_names", "image_shape"]
     if trained_on:
@@ -299,7 +298,7 @@ def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool =
         for name in names
         if getattr(recorded, name) != getattr(info, name)
     ]
-    # Decoders of another version may round otherwise.
+    # Another version of a decoder may round otherwise.
     for name in ("mean", "std") if trained_on and not differing else ():
         old, new = getattr(recorded, name), getattr(info, name)
         if not np.allclose(old, new, rtol=1e-3):
@@ -311,7 +310,7 @@ def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool =
         )
 
 
-# What decides on a run's numbers and pictures.
+# Packages that influence numbers and pictures.
 _PACKAGES = (
     *("tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn"),
     *("absl-py", "etils", "matplotlib", "tensorboard", "tqdm"),

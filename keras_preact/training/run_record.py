@@ -1,4 +1,4 @@
-"""The record of a run, config.json, read back and checked."""
+"""Reads and checks the record of a run, config.json."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ _MOST_LETTERS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """The parts of the file that are read; others are for people, or of a later version."""
+    """Parts of the file that are read; other parts are for people, or of later versions."""
 
     config: dict
     dataset: dict
@@ -28,10 +28,10 @@ class RunRecord:
     """The record of a run.
 
     Args:
-        config: of the run.
-        dataset: what it knew of its data.
-        history: an entry for each call so far, as JSON gives them.
-        run: its id, with which its checkpoints are stamped; None where an earlier version made it.
+        config: configuration of the run.
+        dataset: description of its data.
+        history: an entry for each call, as parsed JSON.
+        run: id of the run, which its checkpoints bear; None in records of early versions.
     """
 
     config: TrainConfig
@@ -41,14 +41,14 @@ class RunRecord:
 
 
 def read(path: epath.PathLike) -> RunRecord:
-    """The record of a run.
+    """Reads the record of a run.
 
     Args:
-        path: of its config.json.
+        path: of config.json.
 
     Raises:
-        ValueError: if it is none; it names the file and the field.
-        OSError: if it cannot be read.
+        ValueError: if the file is no such record; names the file and the field.
+        OSError: if the file cannot be read.
     """
     parts = records.read_json(path, _Parts, _WHAT)
     with records.named(path, _WHAT):
@@ -57,7 +57,7 @@ def read(path: epath.PathLike) -> RunRecord:
         try:
             config = TrainConfig.from_json(parts.config, "config")
         except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
-            # What no flag could be given may fail in other ways, and is quoted however long.
+            # Values that no flag can have may raise other errors, of any length.
             raise ValueError(str(error)[:_MOST_LETTERS]) from None
         for name in ("dataset", "depth"):
             if getattr(config, name) is None:
@@ -79,8 +79,8 @@ def _check(info):
                 f"dataset.{name} must have a number, at least 0, for each of {shape[-1]} channels. "
                 f"Received: {records.short(values)}"
             )
-    if not info.class_names or info.margin <= 0:
+    if not info.class_names or info.resize_ratio <= 0:
         raise ValueError(
             "dataset.class_names must have a class, and dataset.margin be above 0. "
-            f"Received: {len(info.class_names)} classes, margin={info.margin}"
+            f"Received: {len(info.class_names)} classes, margin={info.resize_ratio}"
         )

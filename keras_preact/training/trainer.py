@@ -1,4 +1,4 @@
-"""The training loop: steps up to the next due action, then the actions that are due."""
+"""The training loop: take the steps up to the next due action, then run what is due."""
 
 import contextlib
 import math
@@ -34,29 +34,29 @@ _ADVICE = "A lower learning rate or a longer warm-up may help."
 
 
 class Run:
-    """A run in progress: what its steps and its actions share.
+    """A run in progress: the objects that its steps and actions share.
 
     It begins at step 0; `restore` takes it to its newest checkpoint.
 
     Args:
-        config: of the run.
-        data: to train and evaluate on.
-        devices: that it computes on.
-        state: what the steps change, made in the scope of the strategy.
-        folder: for its files, locked.
+        config: configuration of the run.
+        data: images to train and evaluate on.
+        devices: compute plan and strategy.
+        state: weights and all else that steps change, made in the scope of the strategy.
+        folder: of the run, locked.
         interruption: tells when to stop.
 
     Attributes:
-        schedule: of the learning rate.
-        checkpoints: all saving and restoring goes through them.
-        writer: of lines, metrics and pictures; silent in all processes but one.
-        done: steps taken.
-        reshuffles: the steps at which the data order was drawn anew, after divergence.
-        best_accuracy: of all evaluations; -1 before the first.
-        evaluation: the newest; None before the first of this process.
-        evaluated: whether the evaluation due after the steps taken, if one is, has been made.
-        has_unsaved_evaluation: whether no checkpoint tells of the newest evaluation yet.
-        step_metrics: what the steps reported.
+        schedule: learning rate by step.
+        checkpoints: saves and restores.
+        writer: prints, and writes metrics and pictures; silent in all processes but one.
+        done: number of steps taken.
+        reshuffles: steps at which a rollback drew a new data order.
+        best_accuracy: the best evaluation's; -1 before the first.
+        evaluation: the newest; None before this process has evaluated.
+        evaluated: whether every evaluation due so far has been made.
+        has_unsaved_evaluation: whether the newest evaluation is in no checkpoint yet.
+        step_metrics: metrics of the steps since the last log and evaluation.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Run:
         return self.done >= self.train_steps and self.evaluated
 
     def next_evaluation(self, done: int) -> int:
-        """The first step after `done` that completes eval_epochs epochs, or the run."""
+        """Returns the first step after `done` that completes eval_epochs epochs, or the run."""
         images = self.data.info.train_count * self.config.eval_epochs
         evaluations = done * self.config.global_batch_size // images
         step = -(-(evaluations + 1) * images // self.config.global_batch_size)
@@ -114,10 +114,10 @@ class Run:
         return self.next_evaluation(done - 1) == done
 
     def restore(self) -> None:
-        """Restores the newest checkpoint, in all processes the same; without any, the start.
+        """Restores the newest checkpoint; without one, the run begins at step 0.
 
         Raises:
-            ValueError: as `Checkpoints.restore` does, or if processes see different ones.
+            ValueError: as `Checkpoints.restore` does, or if processes restore different steps.
         """
         run_state = self.checkpoints.restore(tidy=self.devices.writes)
         check_same_start(self.devices.strategy, run_state.step if run_state else 0)
@@ -127,7 +127,7 @@ class Run:
         if run_state.seed != self.config.seed:
             raise ValueError(
                 f"The checkpoints in {self.folder} must be of its run, whose seed is "
-                f"{self.config.seed}. Received: that of step {run_state.step:,}, of seed "
+                f"{self.config.seed}. Received: the checkpoint of step {run_state.step:,}, of seed "
                 f"{run_state.seed}"
             )
         self._statistics.scatter(run_state.replica_statistics)
@@ -135,14 +135,14 @@ class Run:
 
     @contextlib.contextmanager
     def in_session(self) -> Iterator[None]:
-        """A context for training: signals only ask to stop, and the writer's files are open."""
+        """Opens the writer's files, and turns signals into requests to stop."""
         with self.interruption, contextlib.closing(self.writer):
             self.writer.begin(self.done, self._csv_bytes, self.train_steps)
             self.writer.example(self.data, self.done)
             yield
 
     def batches(self) -> Iterator:
-        """The training batches from the next step on, spread over the replicas."""
+        """Returns the training batches from the next step on, distributed over the replicas."""
         return feed_training(
             self.devices.strategy,
             self.data,
@@ -154,19 +154,19 @@ class Run:
         )
 
     def take(self, batches: Iterator, steps: int) -> None:
-        """Takes steps; does not wait until they have been computed.
+        """Takes steps, without waiting for their results.
 
         Raises:
-            UnreadableError: if an image can no longer be read; where single steps are taken
-                by one process, the steps before are saved first.
+            UnreadableError: if an image can no longer be read. One process that takes single
+                steps saves the run first.
             DivergenceError: if an earlier step was not finite.
-            SaveError: if the run could not be saved twice in a row.
+            SaveError: if saving failed twice in a row.
         """
         try:
             with self._naming_unreadable(steps):
                 rows = self._train_step(batches, steps, self.interruption.requested)
         except UnreadableError:
-            # Nothing has changed since the step before, unless several were to be taken.
+            # A single step that fails has changed nothing.
             if steps == 1 and self.done and self.devices.plan.workers == 1:
                 self.save()
                 self.checkpoints.wait()
@@ -180,32 +180,32 @@ class Run:
         self.writer.advance(steps)
 
     def is_asked_to_stop(self) -> bool:
-        """Looks at the steps but the newest, and at saving.
+        """Checks all steps but the newest, and background saving.
 
         Returns:
-            Whether to save and stop: the same in all processes after the same step.
+            Whether to save and stop; all processes return the same after the same step.
 
         Raises:
             DivergenceError: if a step was not finite.
-            SaveError: if the run could not be saved twice in a row.
+            SaveError: if saving failed twice in a row.
         """
         stop_requests, bad = self.step_metrics.look_back()
         if bad:
             self._diverged(bad)
         self.checkpoints.check()
         if self.devices.plan.workers > 1:
-            # All workers read the same sum, and so stop after the same step.
+            # A sum over all workers: they stop after the same step.
             return stop_requests > 0
         return self.interruption.requested
 
     def stop(self) -> typing.NoReturn:
-        """Raises Interrupted once the newest checkpoint has been written."""
+        """Waits for the newest checkpoint, then raises Interrupted."""
         self.checkpoints.wait()
         saved_as = self.checkpoints.newest
         raise self.interruption.interrupted(f"after step {self.done:,}, saved as {saved_as}")
 
     def means(self) -> Means | None:
-        """Means over the steps since the last call; None where there were none.
+        """Returns means over the steps since the last call; None if there were none.
 
         Raises:
             DivergenceError: if a step was not finite.
@@ -216,12 +216,15 @@ class Run:
         return means
 
     def evaluate(self) -> Evaluation | None:
-        """Evaluates the replicas' merged state; None where asked to stop meanwhile.
+        """Evaluates with BN statistics merged over replicas, or recomputed if so configured.
+
+        Returns:
+            The evaluation; None if asked to stop meanwhile: the run has then been saved.
 
         Raises:
             DivergenceError: if the loss is not finite.
         """
-        # Kept, so that a run that stops here comes to the same evaluation.
+        # A run that stops here saves these, and repeats the evaluation.
         before = self._statistics.gather()
         if count := self.config.recompute_bn_batches:
             with self._naming_unreadable(count):
@@ -238,7 +241,7 @@ class Run:
         return evaluation
 
     def evaluate_as_it_is(self) -> Evaluation | None:
-        """Evaluates without computing statistics anew; None where asked to stop meanwhile."""
+        """Evaluates without recomputing BN statistics; returns None if asked to stop meanwhile."""
         self._statistics.merge()
         strategy, batch_size = self.devices.strategy, self.config.global_batch_size
         batches, steps = feed_evaluation(strategy, self.data, batch_size)
@@ -246,7 +249,7 @@ class Run:
             return evaluate(self._eval_step, batches, steps, lambda: self.interruption.requested)
 
     def save(self) -> None:
-        """Saves in the background: as the best checkpoint too, if the evaluation was the best.
+        """Saves in the background; also as the best checkpoint after the best evaluation.
 
         Raises:
             DivergenceError: if a step or a variable is not finite.
@@ -276,36 +279,36 @@ class Run:
             self.checkpoints.save(
                 run_state,
                 self._is_best,
-                # In this order: killed in between, the run would take these steps again and
-                # write the row anew.
+                # The row comes first: a run killed in between repeats these steps and the row.
                 before=lambda: self.writer.write_metrics(text),
                 after=self.folder.forget_aside if self.best_accuracy >= 0 else lambda: None,
             )
         self.has_unsaved_evaluation = self._is_best = False
 
     def restart_clocks(self) -> None:
-        """Leaves the time since the last log or step out of throughput and of time limits."""
+        """Excludes the time since the last log from throughput, and from the length of a step."""
         self.writer.restart_clock()
         self.interruption.restart_clock()
 
     def refuse_divergence(self) -> None:
-        """Raises DivergenceError where a step or a variable is no longer finite."""
+        """Raises DivergenceError if a step or a variable is not finite."""
         if bad := self.step_metrics.read():
             self._diverged(bad)
-        # The loss of a step tells of the variables before it.
+        # The loss of a step says nothing of the variables after its update.
         floats = [v for v in self.state.trainable + self.state.non_trainable if v.dtype.is_floating]
         if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]):
             self._diverged(f"A variable was no longer finite after step {self.done:,}")
 
     def roll_back(self, error: DivergenceError) -> None:
-        """Goes back to the newest checkpoint, to go on from there with another data order.
+        """Restores the newest checkpoint and draws a new data order from there.
 
         Raises:
-            DivergenceError: the error and advice, if the run may not be rolled back.
+            DivergenceError: the error, with advice, if the configuration or the number of
+                rollbacks so far allows none.
         """
         rolls_back = self.config.on_nan == "rollback"
         if rolls_back:
-            # No process may look for the newest checkpoint before it has been written.
+            # The chief may still be writing the newest checkpoint.
             wait_for_all(self.devices.strategy)
         if not rolls_back or self.checkpoints.newest is None:
             raise DivergenceError(f"{error} Training has stopped. {_ADVICE}") from error
@@ -324,7 +327,7 @@ class Run:
         self.writer.begin(self.done, self._csv_bytes, self.train_steps)
 
     def _naming_unreadable(self, steps: int) -> contextlib.AbstractContextManager:
-        """A context for the next steps, in which images that cannot be read are named."""
+        """Names the unreadable images where one of the next steps fails to read."""
 
         def indices():
             options = {"seed": self.config.seed, "reshuffles": self.reshuffles}
@@ -344,45 +347,45 @@ class Run:
 
 
 class Action:
-    """Something done between the steps of a run: a subclass, or any object with its methods.
+    """An action between the steps of a run, for `training.run(config, actions=[...])`.
 
-    An object with `next_due` and `run` alone will do for `training.run(config, actions=[...])`.
+    Any object with `next_due` and `run` will do; `begin` and `close` are optional.
     """
 
     def begin(self, run: Run) -> None:
-        """Prepares for the steps after `run.done`: once before the first, and after a rollback."""
+        """Prepares for the steps after `run.done`: at the start and after each rollback."""
 
     def next_due(self, done: int) -> int | None:
-        """The next step, after `done`, after which to run; None for never again."""
+        """Returns the next step, above `done`, after which to run; None for never again."""
         raise NotImplementedError(f"{type(self).__name__} must define next_due(done)")
 
     def run(self, done: int) -> None:
-        """Does what is due after `done` steps."""
+        """Runs after `done` steps."""
         raise NotImplementedError(f"{type(self).__name__} must define run(done)")
 
     def close(self) -> None:
-        """Ends what is still going on where training ends, also with an error."""
+        """Cleans up when training ends, also with an error."""
 
 
 class Trainer:
-    """Takes the steps of a run, and runs the actions that are due in between.
+    """Takes the steps of a run, and runs the actions between them.
 
     Args:
-        run: at the step to go on from.
-        actions: in the order in which they run where several are due.
+        run: begins at `run.done`.
+        actions: run in this order if several are due after the same step.
     """
 
     def __init__(self, run: Run, actions: Sequence[Action]):
         self._run, self._actions = run, actions
 
     def fit(self) -> Evaluation:
-        """Trains to the end of the schedule, and returns the evaluation after the last step.
+        """Trains to the end of the schedule; returns the evaluation after the last step.
 
         Raises:
-            DivergenceError: if the loss becomes NaN or infinite, and may not be rolled back;
-                checkpoints stay as they were.
-            Interrupted: when asked to stop, once a checkpoint has been saved.
-            SaveError: if the run cannot be saved twice in a row.
+            DivergenceError: if the loss becomes NaN or infinite and the run may not be rolled
+                back; checkpoints stay as they are.
+            Interrupted: if asked to stop; the run has been saved.
+            SaveError: if saving fails twice in a row.
             UnreadableError: as `Run.take` does.
         """
         with self._run.in_session(), contextlib.ExitStack() as ending:
@@ -403,12 +406,12 @@ class Trainer:
             nearest = min(step for step in (*due, run.train_steps) if step is not None)
             run.take(batches, min(run.config.steps_per_loop, nearest - run.done))
             if not compiled:
-                # The first call compiles; its time says nothing of the others.
+                # The first call compiles; its time is not typical.
                 run.step_metrics.wait()
                 run.restart_clocks()
                 compiled = True
             if run.is_asked_to_stop():
-                # Before the actions, so that none of them can keep it from being saved.
+                # Before the actions: none of them can delay or prevent saving.
                 run.save()
                 run.stop()
             for action, step in zip(self._actions, due, strict=True):

@@ -14,19 +14,19 @@ def conv(x, kernel):
 
 
 def conv_back(g, kernel):
-    """What the gradient g after a convolution is before it: with the kernel turned around."""
+    """The gradient before a convolution, given g after it: convolved with the turned kernel."""
     return conv(g, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
 
 
 def batch_norm(x, gamma, beta):
-    """(y, what its derivative needs), by the statistics of the batch."""
+    """(y, the tensors of its derivative), by the statistics of the batch."""
     deviation = np.sqrt(x.var((0, 1, 2)) + EPSILON)
     normalized = (x - x.mean((0, 1, 2))) / deviation
     return normalized * gamma + beta, (normalized, gamma / deviation)
 
 
 def batch_norm_back(g, normalized, slope):
-    """Mean and variance depend on all of x: they take g's part along 1 and along x away."""
+    """The gradient before BN, whose mean and variance remove the parts of g along 1 and along x."""
     axes = (0, 1, 2)
     return slope * (g - g.mean(axes) - normalized * (g * normalized).mean(axes))
 
@@ -65,7 +65,7 @@ class Net:
         self.kernel, self.bias = (np.asarray(v, "float64") for v in (logits.kernel, logits.bias))
 
     def forward(self, x):
-        """(inputs x_l of the units and what leaves the last, residuals F(x_l))."""
+        """(inputs x_l of the units and the output of the last, residuals F(x_l))."""
         inputs, residuals = [np.asarray(x, "float64")], []
         for unit in self.units:
             residuals.append(unit.residual(inputs[-1]))

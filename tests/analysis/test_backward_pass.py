@@ -172,7 +172,7 @@ def test_a_map_of_outputs_needs_a_loss_of_its_own():
 
 
 class Halving(Shortcut):
-    """A shortcut of one's own that defines the sum alone."""
+    """A custom shortcut that defines only the sum."""
 
     def call(self, x, residual):
         return 0.5 * x + residual

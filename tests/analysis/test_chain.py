@@ -80,7 +80,7 @@ def test_what_lies_between_two_units_belongs_to_all_paths():
 
 
 class TwoPaths(keras.layers.Layer):
-    """A unit of one's own: 0.5 x + conv(x), without an argument for training."""
+    """A custom unit: 0.5 x + conv(x), without an argument for training."""
 
     def __init__(self, filters, strides=1, first_in_network=False, **kwargs):
         super().__init__(**kwargs)
@@ -167,7 +167,7 @@ def test_measuring_leaves_the_network_as_it_is():
     for found, expected in zip(state(model), before, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert json.dumps(model.get_config(), default=str) == config
-    # Random states there are, which a step of training does change.
+    # There are random states, and a step of training changes them.
     model(images, training=True)
     changed = [
         v.path for v, old in zip(model.variables, before, strict=True) if not np.array_equal(v, old)

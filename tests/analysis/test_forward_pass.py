@@ -15,7 +15,7 @@ SIGNALS = ("shortcut", "residual", "sum", "output")
 
 
 def taps_of_units(model, images):
-    """The taps of each unit by eager calls of the layers, and what enters the units."""
+    """The taps of each unit by eager calls of the layers, and the inputs of the units."""
     x, inputs, taps = images, [], []
     with keras.StatelessScope():
         for layer in model.layers[1:]:

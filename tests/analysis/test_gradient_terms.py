@@ -35,7 +35,7 @@ def jacobians(unit, x):
     size = x.numpy().size
 
     def matrix(signal, source):
-        # Without pfor, which takes seconds to vectorize so small a thing.
+        # pfor would take seconds to vectorize.
         options = {"unconnected_gradients": "zero", "experimental_use_pfor": False}
         return tape.jacobian(signal, source, **options).numpy().reshape(-1, size)
 

@@ -18,7 +18,7 @@ def predictions(call, images=IMAGES):
 
 
 def labels_for(model, images=IMAGES):
-    """Labels of which the network gets about three quarters right."""
+    """Labels, about three quarters of them as the network predicts."""
     labels = predictions(model, images)
     labels[::4] = np.arange(len(labels[::4])) % CLASSES
     return labels
@@ -30,7 +30,7 @@ def lesions(model, images=IMAGES, **options):
 
 
 def accuracy(model, layers, images=IMAGES):
-    """Of the layers or functions, called one after the other."""
+    """The accuracy of layers or functions called one after the other."""
     x = images
     for layer in layers:
         x = layer(x)
@@ -98,7 +98,7 @@ def test_a_deleted_unit_leaves_f_of_its_shortcut(case):
 
 def zero_pad(x, unit):
     subsampled = x[:, ::2, ::2]
-    missing = unit.output_channels - x.shape[-1]
+    missing = unit.plan.output_channels - x.shape[-1]
     return tf.pad(subsampled, [[0, 0], [0, 0], [0, 0], [missing // 2, missing - missing // 2]])
 
 

@@ -26,7 +26,7 @@ def linear(labels, outputs):
 
 
 def unit_gradient_norm(model, images, labels):
-    """Norm of the gradient of `linear` at what leaves the units of a `chain_of` them."""
+    """Norm of the gradient of `linear` at the output of the last unit of a `chain_of` units."""
     kernel = np.sum(np.float64(model.layers[-1].kernel), axis=1)
     pixels = math.prod(images.shape[1:3])
     return np.linalg.norm(kernel) * np.linalg.norm(labels) / math.sqrt(pixels)
@@ -83,13 +83,13 @@ def path_by_path(model, images, labels, training):
 
 
 def one_path(unit, x, through_residual, training):
-    """What the unit makes of x, the gradient going through one of its two paths alone."""
+    """The output of a unit, with a gradient through only one of its two paths."""
     if isinstance(unit, Toy):
         shortcut = unit.a * x
         whole = shortcut + unit.b * unit.w * x
     else:
         shortcut, whole = shortcut_of(unit, x, training), unit(x, training=training)
-    # The sum less h is F: nothing of the residual function is written out here.
+    # F is the sum less h.
     residual = whole - shortcut
     if through_residual:
         y = residual + tf.stop_gradient(shortcut)
@@ -99,11 +99,11 @@ def one_path(unit, x, through_residual, training):
 
 
 def shortcut_of(unit, x, training):
-    """Of a full pre-activation unit with identity shortcut and projections by convolution."""
-    if not (unit.changes_dimensions or unit.first_in_network):
+    """h(x) of a full pre-activation unit with identity shortcut and convolutional projections."""
+    if not (unit.plan.changes_dimensions or unit.first_in_network):
         return x
     activated = tf.nn.relu(unit.preactivation[0](x, training=training))
-    return unit.match[0](activated) if unit.changes_dimensions else activated
+    return unit.match[0](activated) if unit.plan.changes_dimensions else activated
 
 
 def assert_matches_all_paths(model, images, labels, tolerance, training=True):
@@ -126,7 +126,7 @@ def test_the_lengths_of_a_resnet_are_those_of_all_its_paths(units, training):
 
 
 def test_f_stands_in_all_paths():
-    # More units than are pulled through at a time, and a layer between two of them.
+    # More gradients than are propagated in one call, and a layer between two units.
     units = [Toy(1, 0.5, relu=True, seed=seed) for seed in range(6)]
     units.insert(3, keras.layers.Rescaling(2.0, offset=[0.5, -0.5, 0.2]))
     assert_matches_all_paths(chain_of(units), *sample((4, 4, 3)), 1e-4)

@@ -18,7 +18,7 @@ ONLY_RELU = ActivationOrder("relu conv", "relu conv", "relu conv")
 
 
 def second_moments(block, size, order="full_preactivation", channels=128, units=12, seeds=4):
-    """Of x_l and of F(x_l): (seeds, units) each, in untrained networks."""
+    """Second moments of x_l and of F(x_l) in untrained networks, (seeds, units) each."""
     expansion = 4 if block == "bottleneck" else 1
     images = sample((size, size, channels), batch=64)[0]
     rows = []
@@ -34,7 +34,7 @@ def second_moments(block, size, order="full_preactivation", channels=128, units=
 
 
 def check_mean(draws, expected, most_error=0.04):
-    """Within four standard errors, which are small enough to tell it from what is near it."""
+    """Asserts a mean within four standard errors, which are small enough to exclude neighbours."""
     error = draws.std(ddof=1) / np.sqrt(draws.size)
     assert error < most_error * expected
     np.testing.assert_allclose(draws.mean(), expected, atol=4 * error)

@@ -9,7 +9,7 @@ from keras_preact.models import ResNetV2
 
 CLASSES = 3
 
-# Units of each block in each of three stages: one.
+# Depths with one unit in each of three stages, by block.
 DEPTHS = {"single": 5, "basic": 8, "bottleneck": 11}
 
 
@@ -33,11 +33,11 @@ def three_stages(block="basic", units=1, **arguments):
 
 
 def every_block(order, shortcut, first=0):
-    """One unit of each block for 8 x 8 images: as in a network, halving the image, and neither.
+    """One unit of each block for 8 x 8 images: the first of a network, one that halves, a third.
 
     Args:
         order, shortcut: of all units.
-        first: which block is the first.
+        first: index of the first block.
     """
     x = inputs = keras.Input((8, 8, 3))
     x = Conv2D(8, 3, name="stem_conv")(x)
@@ -58,7 +58,7 @@ def every_block(order, shortcut, first=0):
 
 
 def randomized(model, seed=1):
-    """The model, the parameters and moving statistics of its BN having nothing of their start."""
+    """Randomizes the parameters and moving statistics of a model's BN."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         if variable.name in ("gamma", "moving_variance"):

@@ -1,4 +1,4 @@
-"""Residual units of which every signal is known, and small networks of randomized units."""
+"""Residual units with known signals, and small networks of randomized units."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ CLASSES = 5
 
 
 class Toy(keras.layers.Layer):
-    """relu(a x + b w x), or without the relu: h(x) = a x, F(x) = b w x of a fixed vector w.
+    """relu(a x + b w x), or without the ReLU: h(x) = a x, F(x) = b w x with a fixed vector w.
 
     For images of three channels.
 
@@ -52,7 +52,7 @@ def chain_of(units, shape=(4, 4, 3)):
 
 
 def small_network(units=2, **options):
-    """Three stages of basic units for 8 x 8 images in colour, no parameter of its start."""
+    """Three stages of basic units for 8 x 8 images in colour, with randomized parameters."""
     options = {"width_multiplier": 0.25, "input_shape": (8, 8, 3), "classes": CLASSES, **options}
     model = ResNetV2(2 + 6 * units, **options)
     rng = np.random.default_rng(1)
@@ -65,7 +65,7 @@ def small_network(units=2, **options):
 
 
 def balanced(model):
-    """The model with logits that are 0 in the mean, or it would say one class of all images."""
+    """Shifts a model's logits to 0 in the mean; otherwise one class would win on all images."""
     images = np.random.default_rng(2).normal(size=(60, *model.input.shape[1:]))
     bias = model.layers[-1].bias
     bias.assign(bias - np.mean(model(images), axis=0))

@@ -2,7 +2,7 @@ import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import decoded, overlapping, read
+from fake_measurements import decoded, legend_texts, overlapping, read
 
 from keras_preact.studies import curve_figures
 from keras_preact.studies.curve_figures import RunCurves
@@ -26,10 +26,6 @@ def some_runs(count, depths=(20,)):
 
 def drawn(draw, runs):
     return inspect.unwrap(draw)(runs, "a title")
-
-
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def looks(line):

@@ -1,22 +1,12 @@
 """The figures of the gradient, against the measurements and closed forms."""
 
 import dataclasses
-import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import backward, read
+from fake_measurements import backward, drawn, legend_texts, read
 
 from keras_preact.studies import gradient_figures
-
-
-def drawn(function, *args):
-    """The figure that the function makes a PNG of."""
-    return inspect.unwrap(function)(*args)
-
-
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_the_product_stands_beside_gradients_relative_to_the_last_one():
@@ -96,7 +86,10 @@ def test_the_caption_of_the_gradient_says_where_its_first_term_is_lost():
         cosine=[0, 1, 0, -0.5],
     )
     text = read(gradient_figures.gradient_caption(measured))
-    assert "At the first unit the gradient is 3 times that at the end of the last one." in text
+    assert (
+        "At the first unit the norm of the gradient is 3 times that at the end of the last one."
+        in text
+    )
     assert "is 0.01 times that: a factor of 0.02 over the units that begin a stage" in text
     assert "and a factor of 0.5 over all others." in text
     assert "is between -0.5 (stage3_unit4) and 1 (stage1_unit2);" in text
@@ -105,7 +98,7 @@ def test_the_caption_of_the_gradient_says_where_its_first_term_is_lost():
 def test_the_caption_of_a_level_first_term_says_that_nothing_is_lost():
     measured = four_units(gradient_norm=0.5, shortcut_norm=0.5)
     text = read(gradient_figures.gradient_caption(measured))
-    assert "the gradient is 1 times that at the end" in text
+    assert "the norm of the gradient is 1 times that at the end" in text
     assert "is 1 times that: a factor of 1 over" in text and "a factor of 1 over all others" in text
 
 
@@ -146,7 +139,8 @@ def test_the_caption_of_the_product_compares_it_with_what_was_measured(factor, p
 @pytest.mark.parametrize(
     ("factor", "sentence"),
     [
-        (1.0, "is 1 in every unit: a shortcut passes the signal on as it is"),
+        (1.0, "is 1 in every unit: a shortcut passes the signal on unchanged"),
+        (0.0, "is 0 in every unit: there are no shortcuts."),
         (0.5, "is 0.5 in every unit, projections aside."),
     ],
 )

@@ -2,17 +2,13 @@ import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import initialisation, read
+from fake_measurements import initialisation, legend_texts, read
 
 from keras_preact.studies import initialisation as initialisation_study
 
 
 def drawn(studies):
     return inspect.unwrap(initialisation_study.draw)(studies, "a title")
-
-
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def looks(line):

@@ -1,21 +1,10 @@
 """The figure of lesions, against the measurements."""
 
-import inspect
-
 import numpy as np
-from fake_measurements import lesions, names, read
+from fake_measurements import drawn, legend_texts, lesions, names, read
 
 from keras_preact.analysis import Lesions
 from keras_preact.studies import lesion
-
-
-def drawn(function, *args):
-    """The figure that the function makes a PNG of."""
-    return inspect.unwrap(function)(*args)
-
-
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_lesions_are_in_percent_with_swaps_midway_between_their_units():

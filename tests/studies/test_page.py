@@ -99,6 +99,12 @@ def test_each_equation_is_shown_with_its_number_and_its_symbols_are_explained_on
     assert len(page.all("math")) > 6 and "E" in page.text_of("mi")
 
 
+def test_the_symbols_come_before_the_contents():
+    figures = [Figure(f"{n}", "Title", "Caption", equations=[EQUATIONS[4]]) for n in range(4)]
+    page = html("a title", {"fact": "value"}, figures).decode()
+    assert page.index("</dl>") < page.index("<svg") < page.index("<nav") < page.index('id="0"')
+
+
 def test_without_an_equation_there_are_no_symbols():
     page = read("a title", {}, [Figure("p", "P", "Look.", png(3, 3), "alt")])
     assert page.all("svg") == page.all("math") == []

@@ -1,23 +1,13 @@
 """The figure of path lengths, against the measurements and the binomial distribution."""
 
 import dataclasses
-import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import path_lengths, read
+from fake_measurements import drawn, legend_texts, path_lengths, read
 from scipy.stats import binom
 
 from keras_preact.studies import path_figure
-
-
-def drawn(function, *args):
-    """The figure that the function makes a PNG of."""
-    return inspect.unwrap(function)(*args)
-
-
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 @pytest.mark.parametrize(

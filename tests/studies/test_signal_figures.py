@@ -1,21 +1,10 @@
 """The figures of the signals, against the measurements and closed forms."""
 
-import inspect
-
 import numpy as np
 import pytest
-from fake_measurements import forward, read
+from fake_measurements import drawn, forward, legend_texts, read
 
 from keras_preact.studies import signal_figures
-
-
-def drawn(function, *args):
-    """The figure that the function makes a PNG of."""
-    return inspect.unwrap(function)(*args)
-
-
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_the_signals_are_five_lines_of_variance_mean_and_zeros():

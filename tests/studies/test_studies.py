@@ -84,14 +84,14 @@ def column(rows, name):
 
 
 def assert_readable(page):
-    """That formulas are rendered and symbols explained, wherever a reader meets text."""
+    """Asserts that formulas are rendered and symbols explained."""
     shown = re.sub(r'src="data:[^"]*"|(?s:<style>.*?</style>)', "", page)
     assert not re.search(r"\b[xyhfW]_|\\[a-z]+|\$|\{", shown)
     assert page.count('id="symbols"') == 1 and "<math" in page
 
 
 def whole(folder, csv_name):
-    """Checks what every study leaves; returns its pictures in order, the CSV and the texts."""
+    """Checks the folder of a study; returns its pictures in order, the CSV and the texts."""
     assert damage(folder) is None
     page = (folder / "index.html").read_text()
     inside = {}
@@ -122,7 +122,7 @@ def of_network(network, count, seed=0):
 
 @pytest.fixture(scope="module")
 def of_the_run(run_dir):
-    """What lay in the folder of the run before it was analysed, and the folder of the page."""
+    """The files of the run before it was analysed, and the folder of the page."""
     before = files_of(run_dir)
     return before, study(run_dir=str(run_dir), images=8, seed=3)
 
@@ -201,7 +201,7 @@ def test_a_single_network_has_no_numbers_and_its_page_lies_in_the_current_folder
     # With the formulas' own lines in between.
     sentences = " ".join(texts.split())
     assert "zeroes no element of any sum" in sentences
-    assert "is 1 in every unit: a shortcut passes the signal on as it is" in sentences
+    assert "is 1 in every unit: a shortcut passes the signal on unchanged" in sentences
 
 
 @pytest.mark.parametrize("most", [2, 3])

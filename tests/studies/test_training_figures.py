@@ -1,19 +1,13 @@
 """The figures of a training, against the records."""
 
 import dataclasses
-import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import names, read
+from fake_measurements import drawn, names, read
 
 from keras_preact.studies import training_figures
 from keras_preact.training.reporting.propagation_file import PropagationLog
-
-
-def drawn(function, *args):
-    """The figure that the function makes a PNG of."""
-    return inspect.unwrap(function)(*args)
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -1,4 +1,4 @@
-"""Saving while training goes on: one job at a time, tried twice."""
+"""Saving in the background: one job at a time, tried twice."""
 
 import time
 from collections.abc import Callable
@@ -9,19 +9,19 @@ import tensorflow as tf
 from keras_preact.data.reading import one_line
 from keras_preact.support.errors import SaveError
 
-# Between a failure and the second attempt: somebody may free space meanwhile.
+# Pause before the second attempt: somebody may free space meanwhile.
 RETRY_SECONDS = 10
 
 
 class Saving:
-    """Runs the jobs that save a run, one after the other, in a thread.
+    """Runs jobs that save a run, one after the other, in a thread.
 
-    A job that fails is told of and tried once more, so it must be one that can be
-    repeated. Failing again, it raises SaveError wherever this object is used next.
+    A job that fails is announced and tried once more, so it must be repeatable. If it fails
+    again, the next call of any method raises SaveError.
 
     Args:
         tell: takes a line for the user.
-        retry_seconds: before a second attempt.
+        retry_seconds: pause before the second attempt.
     """
 
     def __init__(self, tell: Callable[[str], None], retry_seconds: float = RETRY_SECONDS):
@@ -30,20 +30,20 @@ class Saving:
         self._job: Future | None = None
 
     def start(self, what: str, job: Callable[[], None]) -> None:
-        """Starts a job, once the one before it is done.
+        """Waits for the last job, then starts another.
 
         Args:
-            what: is saved, for the user.
-            job: without arguments; may be called twice.
+            what: name of what is saved, as in "step 400".
+            job: takes no arguments; may be called twice.
 
         Raises:
-            SaveError: if the one before it failed.
+            SaveError: if the last job failed.
         """
         self.wait()
         self._job = self._pool.submit(self._run, what, job)
 
     def wait(self) -> None:
-        """Returns once nothing is being saved.
+        """Waits for the last job.
 
         Raises:
             SaveError: if it failed.
@@ -53,7 +53,7 @@ class Saving:
             job.result()
 
     def check(self) -> None:
-        """Raises SaveError if saving has failed; does not wait."""
+        """Raises SaveError if the last job has failed; does not wait."""
         if self._job is not None and self._job.done():
             self.wait()
 
@@ -62,7 +62,7 @@ class Saving:
             return job()
         except (OSError, tf.errors.OpError) as error:
             self._tell(
-                f"Could not save {what}: {reason(error)}. What was saved before is as it was. "
+                f"Could not save {what}: {reason(error)}. Earlier checkpoints are unharmed. "
                 f"Trying once more in {self._retry_seconds:g} seconds."
             )
         time.sleep(self._retry_seconds)
@@ -70,14 +70,14 @@ class Saving:
             job()
         except (OSError, tf.errors.OpError) as error:
             raise SaveError(
-                f"Could not save {what}, twice in a row: {reason(error)}. What was saved before is "
-                "as it was: make room, and continue with --resume."
+                f"Could not save {what}, twice in a row: {reason(error)}. Earlier checkpoints are "
+                "unharmed: make room, and continue with --resume."
             ) from error
         self._tell(f"Saved {what} at the second attempt.")
 
 
 def reason(error: OSError | tf.errors.OpError) -> str:
-    """What an error of writing says, in a line."""
+    """Returns the reason of a failed write, in one line."""
     if isinstance(error, tf.errors.OpError):
         # "{{node ...}} FILE; No space left on device [Op:SaveV2]"
         return one_line(error).rpartition("; ")[2]

@@ -1,4 +1,4 @@
-"""Saving and restoring a run. Variables are stored under their paths, as in `conv1/kernel`."""
+"""Saves and restores a run. Variables are stored under their paths, as in `conv1/kernel`."""
 
 from collections.abc import Callable
 
@@ -24,18 +24,18 @@ from keras_preact.training.steps.train_state import TrainState, by_path
 class Checkpoints:
     """The checkpoints of a run: the newest few and the best, in one folder.
 
-    Each is a folder, as in `step-400`, with the files of a `tf.train.Checkpoint` and a
-    manifest by which damage is found; see `files.sealed`.
+    Each is a folder such as `step-400`, with the files of a `tf.train.Checkpoint` and a
+    manifest that reveals damage; see `files.sealed`.
 
     Args:
-        folder: where they lie; the best in its subfolder `best`.
+        folder: of the newest checkpoints; the best is in its subfolder `best`.
         state: of the run.
-        keep: how many of the newest to keep.
+        keep: number of newest checkpoints to keep.
         tell: takes a line for the user.
-        run: id of the run, with which checkpoints are stamped; restoring refuses others, and
-            only the run's own are ever deleted. None neither stamps nor refuses.
-        check_own: called before each save; raises SaveError where the folder is no longer
-            the run's.
+        run: id of the run, stamped on its checkpoints. Checkpoints of another run are neither
+            restored nor deleted. None neither stamps nor refuses.
+        check_own: called before each save; raises SaveError if the folder is no longer the
+            run's.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Checkpoints:
 
     @property
     def newest(self) -> str | None:
-        """Path of the newest checkpoint that has been written."""
+        """Path of the newest checkpoint; None before the first is complete."""
         return next(iter(listed(self._folder)), None)
 
     def save(
@@ -64,26 +64,26 @@ class Checkpoints:
         before: Callable[[], None] = lambda: None,
         after: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copies the state as it is now and saves the copy while the caller goes on.
+        """Copies the state, and saves the copy in the background.
 
         Args:
-            run_state: where the run stands.
-            best: whether to save as the best, too.
-            before: what else is saved, to be done first.
-            after: to be done once all has been saved.
+            run_state: progress of the run.
+            best: saves as the best checkpoint, too.
+            before: called first, in the background.
+            after: called once all has been saved.
 
         Raises:
             SaveError: if the save before this one failed.
         """
-        # Else two copies would be in memory.
+        # Waiting first avoids a second copy in memory.
         self._saving.wait()
         values = self._values(run_state)
 
         def job():
             self._check_own()
             path = self._folder / f"step-{run_state.step}"
-            # Its unfinished folder is there from the first file on: it tells a run that was
-            # killed in its first save from one that has lost its checkpoints.
+            # The unfinished folder, made before any other file, tells a run that was killed in
+            # its first save from a run that has lost its checkpoints.
             with files.sealed(path, self._run) as folder:
                 before()
                 self._copy(values)
@@ -98,38 +98,38 @@ class Checkpoints:
         self._saving.start(f"step {run_state.step:,}", job)
 
     def wait(self) -> None:
-        """Returns once nothing is being saved; raises SaveError if that failed."""
+        """Waits for the save in progress; raises SaveError if it failed."""
         self._saving.wait()
 
     def check(self) -> None:
-        """Raises SaveError if saving has failed; does not wait."""
+        """Raises SaveError if the last save has failed; does not wait."""
         self._saving.check()
 
     def restore(self, tidy: bool = True) -> RunState | None:
-        """Restores the newest checkpoint that is not damaged; None where there is none.
+        """Restores the newest undamaged checkpoint; returns None if there are no checkpoints.
 
         Args:
-            tidy: whether to move damaged ones to the subfolder `damaged`.
+            tidy: moves damaged checkpoints to the subfolder `damaged`.
 
         Raises:
-            ValueError: if all are damaged, or the newest is another run's or holds other
-                variables than this one's.
+            ValueError: if all are damaged, or the newest is of another run or of another
+                architecture.
         """
         self.wait()
         path = newest_undamaged(self._folder, self._tell, tidy, self._run)
         if path is None:
             return None
-        run_state = RunState().to_variables()
+        variables = RunState().to_variables()
         saved = self._state.to_save()
         check_fits(path, saved)
-        checkpoint = tf.train.Checkpoint(**saved, position=run_state)
+        checkpoint = tf.train.Checkpoint(**saved, position=variables)
         checkpoint.read(f"{path}/{PREFIX}").assert_consumed()
-        return RunState.from_variables(run_state)
+        return RunState.from_variables(variables)
 
     def _values(self, run_state):
-        """The state in the host's memory, with the mean of all replicas' statistics of BN."""
+        """Copies the state to the host, with BN statistics averaged over replicas."""
         values = {
-            # TensorFlow copies a variable on its next change, where something still reads it.
+            # `numpy` may return a view: TensorFlow copies a variable that has one to change it.
             group: {name: _first_copy(variable).numpy() for name, variable in variables.items()}
             for group, variables in self._state.to_save().items()
         }
@@ -155,7 +155,7 @@ class Checkpoints:
         weights = {group: self._copies[group] for group in self._state.weights_to_save()}
         with files.sealed(path, self._run) as folder:
             tf.train.Checkpoint(**weights).write(str(folder / PREFIX))
-        # Not the newest, which may be of steps that have been taken again since.
+        # This path, as the newest may be of steps that a rollback has undone.
         keep(path.parent, [str(path)], self._run)
         name_as_latest(path)
 
@@ -166,18 +166,16 @@ def find(
     tell: Callable[[str], None] = print,
     run: str | None = None,
 ) -> str:
-    """Path of the "newest" or the "best" checkpoint of a run's folder of checkpoints.
-
-    A damaged one is told of and left out.
+    """Finds the newest or the best undamaged checkpoint of a run; returns its path.
 
     Args:
         folder: of the checkpoints.
         which: "newest" or "best".
-        tell: takes a line for the user.
+        tell: takes a line for the user on each damaged checkpoint.
         run: id of the run that it must be of; None for any.
 
     Raises:
-        ValueError: if there is none, or it is another run's.
+        ValueError: if there is none, all are damaged, or it is of another run.
     """
     folder = epath.Path(folder)
     part = folder / "best" if which == "best" else folder
@@ -188,27 +186,26 @@ def find(
 
 
 def load_model(path: str, model: keras.Model, averages: bool = False) -> None:
-    """Restores the variables of a model, of any precision, from a checkpoint.
+    """Restores the variables of a model of any precision from a checkpoint.
 
     Args:
         path: of the checkpoint.
         model: a built model.
-        averages: whether the run averaged its weights: the averages are then what it
-            evaluates, and what is restored.
+        averages: restores the averaged weights, which a run with ema_decay evaluates.
 
     Raises:
-        ValueError: if it holds other variables than the model's.
+        ValueError: if the checkpoint is of another architecture.
     """
     variables = by_path(model.variables)
     floats = {path: v for path, v in variables.items() if v.dtype.is_floating}
     groups = {"model": variables, "averages": floats} if averages else {"model": variables}
     check_fits(path, groups)
-    # One after the other: the averages replace the weights.
+    # In this order: the averages replace the weights.
     for name, group in groups.items():
         checkpoint = tf.train.Checkpoint(**{name: group}).read(f"{path}/{PREFIX}")
         checkpoint.expect_partial().assert_existing_objects_matched()
 
 
 def _first_copy(variable):
-    """The copy of a variable on the first replica, which is all there is for one replica."""
+    """Returns a variable's copy on the first replica."""
     return getattr(variable, "values", [variable])[0]

@@ -1,4 +1,4 @@
-"""The checkpoints in a folder: their names and order, damage, and what they hold."""
+"""The checkpoints in a folder: names, order, damage and shapes of variables."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -8,42 +8,42 @@ from etils import epath
 
 from keras_preact.support import files
 
-# Of the files of a checkpoint, in its folder.
+# Prefix of the files in a checkpoint's folder.
 PREFIX = "variables"
-# What `files.sealed` was filling, and `files.remove` was deleting.
+# Folders that a killed process left: half filled by `files.sealed`, half deleted by `files.remove`.
 _UNFINISHED, _DELETED = (rf"\.step-[0-9]+\.{end}" for end in ("tmp", "deleted"))
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAMED_DIFFERENCES = 5
 
 
 def step_of(path: str) -> int:
-    """The step that a checkpoint's name ends in."""
+    """Returns the step in a checkpoint's name."""
     return int(path.rpartition("-")[2])
 
 
 def listed(folder: epath.Path) -> list[str]:
-    """The paths of the checkpoints in a folder, newest first."""
+    """Lists the paths of the checkpoints in a folder, newest first."""
     return sorted(map(str, _matching(folder, "step-[0-9]+")), key=step_of, reverse=True)
 
 
 def unfinished_steps(folder: epath.Path) -> set[int]:
-    """The steps after which a process was killed while it saved."""
+    """Returns the steps whose checkpoints a killed process left unfinished."""
     return {step_of(path.name.removesuffix(".tmp")) for path in _matching(folder, _UNFINISHED)}
 
 
 def _matching(folder, pattern):
-    # Not by glob, which would take brackets in the names of folders above for wildcards.
+    # glob would take brackets in the names of parent folders for wildcards.
     paths = folder.iterdir() if folder.exists() else ()
     return [path for path in paths if re.fullmatch(pattern, path.name)]
 
 
 def keep(folder: epath.Path, paths: Sequence[str], run: str | None = None) -> None:
-    """Deletes a run's checkpoints in a folder but these, and what a killed process left of others.
+    """Deletes a run's checkpoints in a folder except `paths`, and all unfinished ones.
 
     Args:
         folder: of the checkpoints.
-        paths: of those to keep.
-        run: id of the run; another run's checkpoints stay, as does what has no manifest.
+        paths: of the checkpoints to keep.
+        run: id of the run; checkpoints of other runs, or without a manifest, are kept.
     """
     for path in _matching(folder, f"{_UNFINISHED}|{_DELETED}"):
         files.remove(path)
@@ -53,7 +53,7 @@ def keep(folder: epath.Path, paths: Sequence[str], run: str | None = None) -> No
 
 
 def name_as_latest(path: epath.Path) -> None:
-    """Names a checkpoint for `tf.train.latest_checkpoint`, on which nothing here depends."""
+    """Names a checkpoint for users of `tf.train.latest_checkpoint`."""
     text = f'model_checkpoint_path: "{path.name}/{PREFIX}"\n'
     files.write_whole(path.parent / "checkpoint", text.encode())
 
@@ -61,24 +61,23 @@ def name_as_latest(path: epath.Path) -> None:
 def newest_undamaged(
     folder: epath.Path, tell: Callable[[str], None], tidy: bool, run: str | None = None
 ) -> str | None:
-    """The path of the newest checkpoint that is as its manifest says; None where there is none.
+    """Returns the path of the newest checkpoint that matches its manifest; None without any.
 
     Args:
         folder: of the checkpoints.
-        tell: takes a line for the user on each damaged one.
-        tidy: whether to move damaged ones to the subfolder `damaged`, where one is left to
-            go on from.
-        run: id of the run they must be of; None takes any, as it does those without an id.
+        tell: takes a line for the user on each damaged checkpoint.
+        tidy: moves damaged checkpoints to the subfolder `damaged`, unless all are damaged.
+        run: id of the run that it must be of, if it has an id; None for any.
 
     Raises:
-        ValueError: if all are damaged, or the newest is another run's.
+        ValueError: if all are damaged, or the newest is of another run.
     """
     damaged = []
     for path in listed(folder):
         what = files.damage(path) or _without_index(path)
         if what is None:
             _check_own(path, run)
-            # Not before: without any left, the next start would be a new one.
+            # Only now: with none left in the folder, the next start would begin a new run.
             for each in damaged if tidy else ():
                 _move_to_damaged(epath.Path(each))
             return path
@@ -94,7 +93,7 @@ def newest_undamaged(
 
 
 def _without_index(path):
-    """Names the index where it is missing; a manifest may leave it out. None where it is there."""
+    """Describes a missing index, which a manifest may leave out; None if it is there."""
     index = f"{PREFIX}.index"
     return None if (epath.Path(path) / index).exists() else f"it has no {index}"
 
@@ -116,7 +115,7 @@ def _move_to_damaged(path):
 
 
 def check_fits(path: str, groups: Mapping[str, Mapping[str, tf.Variable]]) -> None:
-    """Raises ValueError where a checkpoint holds other variables in these groups."""
+    """Raises ValueError if a checkpoint holds other variables in these groups."""
     stored = {
         key.removesuffix(_SUFFIX).replace(".S", "/"): shape
         for key, shape in tf.train.load_checkpoint(f"{path}/{PREFIX}")

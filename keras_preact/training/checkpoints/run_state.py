@@ -1,4 +1,4 @@
-"""Where a run stands, beside its weights: what a checkpoint holds so that nothing is repeated."""
+"""The progress of a run, saved beside its weights so that it resumes exactly."""
 
 import dataclasses
 
@@ -7,26 +7,26 @@ import tensorflow as tf
 
 from keras_preact.training.steps.train_step import REPORT
 
-# Names in checkpoints that differ from the fields here, as earlier versions wrote them.
+# Names in checkpoints where they differ from the fields, for checkpoints of earlier versions.
 _STORED = {"reshuffles": "restarts", "step_metrics": "reports"}
 
 
 @dataclasses.dataclass(frozen=True)
 class RunState:
-    """Where a run stands after some steps.
+    """The progress of a run after some steps.
 
     Args:
-        step: steps taken.
-        epoch: whole epochs seen.
-        step_in_epoch: steps begun since then.
-        seed: of the run: with `reshuffles` and the step it decides on all that is random.
-        reshuffles: the steps at which the data order was drawn anew, after divergence.
-        best_accuracy: of all evaluations; -1 before the first.
-        evaluated: whether the evaluation due after this step, if one is, has been made.
+        step: number of steps taken.
+        epoch: number of whole epochs seen.
+        step_in_epoch: number of steps since then.
+        seed: of the run; with `reshuffles` and `step` it determines all that is random.
+        reshuffles: steps at which a rollback drew a new data order.
+        best_accuracy: the best evaluation's; -1 before the first.
+        evaluated: whether every evaluation due so far has been made.
         csv_bytes: length of metrics.csv.
         step_metrics: of the steps since the last evaluation, float64 (steps, len(REPORT)).
-        replica_statistics: the statistics of BN of each replica, where there are
-            several: float32 (replicas, values).
+        replica_statistics: BN statistics of each of several replicas, float32
+            (replicas, values).
     """
 
     step: int = 0
@@ -43,7 +43,7 @@ class RunState:
     )
 
     def to_variables(self) -> dict[str, tf.Variable]:
-        """A variable for each field; those of arrays take any length."""
+        """Returns a variable for each field; variables of arrays take any length."""
         variables = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -56,7 +56,7 @@ class RunState:
 
     @classmethod
     def from_variables(cls, variables: dict[str, tf.Variable]) -> "RunState":
-        """The run_state that `to_variables` gave, or that was restored since."""
+        """Returns the run state in variables that `to_variables` made, restored or not."""
         values = {}
         for name, variable in variables.items():
             array = variable.numpy()

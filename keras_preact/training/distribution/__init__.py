@@ -1,1 +1,1 @@
-"""The devices and processes over which a step is spread."""
+"""Devices, precision, processes and replicas of a run."""

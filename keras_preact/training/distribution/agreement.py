@@ -1,11 +1,10 @@
-"""Do all workers of a run agree? Compared before one of them builds, joins or writes anything.
+"""Compares flags, versions, devices and data of all workers before they build or write anything.
 
-Workers of other flags, other data or other versions would average gradients of different
-problems, and all but the first would leave no trace of theirs.
+Workers that differ would average gradients of different problems, and only the chief's flags
+would be recorded.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,54 +15,53 @@ import tensorflow as tf
 
 from keras_preact import version
 from keras_preact.data import Dataset
-from keras_preact.support.aligned import aligned
+from keras_preact.support.text import aligned
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import Cluster, WorkerLostError
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.distribution.meeting import Meeting
 from keras_preact.training.run_folder import RunFolder
 
-# Fields that may rightly differ from host to host.
+# Fields that may differ from host to host.
 _FREE = {
-    # Where images lie; the images themselves are compared.
+    # The images themselves are compared.
     "data_dir",
-    # Hosts may mount what they share in different places. The chief alone writes there, and
-    # what a run is continued from is compared.
+    # Hosts may mount shared storage in different places. Only the chief writes there, and the
+    # record of a run to resume is compared.
     "run_dir",
-    # Those of a host that are not busy; their kind and number are compared once decided.
+    # Other devices may be busy on each host. Their kind and number are compared.
     "devices",
-    # How long a worker waits for the others, whatever they do.
+    # Concerns this worker's waiting alone.
     "cluster_timeout_seconds",
-    # The first worker whose time is up stops all of them after the same step.
+    # The first worker to reach its time limit stops all workers after the same step.
     "max_runtime_minutes",
 }
 
-# How long a worker that its own checks refuse waits for the others, to see whether their flags
-# say more; those started by one command come within that time.
+# A worker whose own checks fail waits this long for the others: if flags differ, that is the
+# better error. Workers started by one command arrive within this time.
 REFUSED_WAIT_SECONDS = 10
 
-# Decoders of another processor may round otherwise; as in run_folder.check_same_data.
+# Decoders round differently on other processors; as in run_folder.check_same_data.
 _RELATIVE_TOLERANCE = 1e-3
 
-# Of which workers may have their own, told where what lies there differs.
+# Shown in errors, as they tell where different data or records lie.
 _PLACES = ("data_dir", "run_dir")
 _ABSENT = "(none)"
 _LONGEST_SHOWN, _END_SHOWN = 100, 36
-# From which on workers become the lines of the table, and flags its columns.
+# With more columns, the table is transposed: a line for each worker.
 _MOST_COLUMNS = 5
 
 
 class Agreement:
-    """A context in which the workers of a run compare what they were given, step by step.
+    """A context in which the workers of a run compare flags, compute plans and data.
 
-    One process agrees with itself. A worker that leaves the context with a ValueError before
-    the others were met meets them if they come soon: where flags differ, all workers end with
-    that error. The others are told of any worker that leaves the context before the last
-    comparison.
+    A ValueError raised in the context before the workers have met is held back for a while: if
+    the others arrive meanwhile and flags differ, all workers end with an error that says so.
+    A worker that leaves before the last comparison is reported as lost to the others.
 
     Args:
         config: of this worker.
-        cluster: that it is part of; None for one process.
+        cluster: of this worker; None for one process, which compares nothing.
     """
 
     def __init__(self, config: TrainConfig, cluster: Cluster | None):
@@ -82,11 +80,11 @@ class Agreement:
             self._close()
 
     def on_plan(self, plan: ComputePlan) -> None:
-        """Waits for all workers; compares flags and versions, and then what each has decided.
+        """Waits for all workers; compares flags and versions, then compute plans.
 
         Raises:
             ValueError: if they differ, with the values of each worker.
-            WorkerLostError: if workers do not come in time, or end.
+            WorkerLostError: if a worker does not arrive in time, or ends.
         """
         if self._meeting:
             self._met = True
@@ -99,10 +97,10 @@ class Agreement:
             )
 
     def on_data(self, data: Dataset) -> None:
-        """Compares the data, and the run that is gone on with or evaluated: the last comparison.
+        """Compares data, and the record of a run to resume or evaluate; closes the connections.
 
         Raises:
-            ValueError: if they differ, with what each worker has found.
+            ValueError: if they differ, with the values of each worker.
             WorkerLostError: if a worker ends.
         """
         if self._meeting:
@@ -115,7 +113,7 @@ class Agreement:
         try:
             self._meeting.open(wait_seconds)
         except (WorkerLostError, ValueError):
-            return  # alone, it has its own error to tell
+            return  # without others, its own error is the one to show
         with contextlib.suppress(WorkerLostError):
             self._compare_flags()
 
@@ -132,19 +130,19 @@ class Agreement:
 
 
 def facts_of_flags(config: TrainConfig) -> dict[str, Any]:
-    """The flags and versions of a worker that must equal those of the others."""
+    """Returns the flags and versions that all workers must share."""
     return {
         **{name: value for name, value in config.to_json().items() if name not in _FREE},
         "version of keras_preact": version.__version__,
         "version of TensorFlow": tf.__version__,
         "version of Keras": keras.__version__,
-        # Draws the order of the data.
+        # NumPy draws the data order.
         "version of NumPy": np.__version__,
     }
 
 
 def facts_of_plan(plan: ComputePlan) -> dict[str, Any]:
-    """The devices, precision and XLA of a worker, which must equal those of the others."""
+    """Returns the kind and number of devices, precision and XLA, which all workers must share."""
     return {
         "devices": f"{len(plan.devices)} {plan.devices[0].partition(':')[0]}",
         "precision": plan.precision,
@@ -153,10 +151,9 @@ def facts_of_plan(plan: ComputePlan) -> dict[str, Any]:
 
 
 def facts_of_data(config: TrainConfig, data: Dataset) -> dict[str, Any]:
-    """The data and the run of a worker, which must equal the others', and where they lie."""
-    info = dataclasses.asdict(data.info)
+    """Returns what all workers must share of data and run, and the folders of both."""
     digests = {f"{split} images": digest for split, digest in data.digests().items()}
-    facts = {"data_dir": config.data_dir, **info, **digests}
+    facts = {"data_dir": config.data_dir, **data.info.to_json(), **digests}
     if config.resume or config.mode == "evaluate":
         record = RunFolder(config.folder).config
         found = _digest(record.read_bytes()) if record.exists() else _ABSENT
@@ -165,7 +162,7 @@ def facts_of_data(config: TrainConfig, data: Dataset) -> dict[str, Any]:
 
 
 def same_data(name: str, value: Any, other: Any) -> bool:
-    """Whether two workers' values of `facts_of_data` are the same, but for rounding."""
+    """Whether two values of `facts_of_data` are equal, but for rounding."""
     if name in ("mean", "std"):
         return len(value) == len(other) and np.allclose(value, other, rtol=_RELATIVE_TOLERANCE)
     return value == other
@@ -177,13 +174,13 @@ def compare(
     same: Callable[[str, Any, Any], bool] = lambda name, value, other: value == other,
     for_information: Sequence[str] = (),
 ) -> None:
-    """Raises ValueError if workers differ, with a table of what differs.
+    """Raises ValueError if workers differ, with a table of the differences.
 
     Args:
-        facts: of each worker in order, by name.
-        rule: that they must keep.
-        same: takes a name and two values and says whether they are the same.
-        for_information: names that may differ, and are shown where others do.
+        facts: a mapping of names to values for each worker.
+        rule: first sentence of the error.
+        same: whether two values of a name count as equal.
+        for_information: names that may differ, and are shown if others do.
     """
     names = dict.fromkeys(name for each in facts for name in each)
     values = {name: [each.get(name, _ABSENT) for each in facts] for name in names}
@@ -207,17 +204,17 @@ def compare(
 
 
 def _shown(value):
-    """A value in a table: plain where it is short and harmless."""
+    """Formats a value for a table: escaped; if long, its ends and a digest of all."""
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     if len(text) <= _LONGEST_SHOWN:
         return text
-    # Two that begin and end alike must not look alike.
+    # The digest tells values apart that begin and end alike.
     digest = _digest(text.encode(errors="surrogateescape"))
     return f"{text[:_END_SHOWN]}...{text[-_END_SHOWN:]} ({digest})"
 
 
 def _workers(indices):
-    """As in "worker 1" or "workers 0, 2-63"."""
+    """Formats indices, as in "worker 1" or "workers 0, 2-63"."""
     ranges = []
     for index in indices:
         if ranges and index == ranges[-1][1] + 1:

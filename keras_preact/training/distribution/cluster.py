@@ -1,4 +1,4 @@
-"""Which processes train together: read from TF_CONFIG or from SLURM's variables."""
+"""The processes that train together, from TF_CONFIG or from SLURM's variables."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ from keras_preact.support import records, tables
 from keras_preact.support.errors import RunError
 from keras_preact.support.text import bare
 
-# Of the first process on a SLURM node; the others count up from it.
+# Port of the first process on a SLURM node; the others count up from it.
 SLURM_PORT = 8888
 LAST_PORT = 2**16 - 1
 MOST_TASKS = 10_000
@@ -36,11 +36,11 @@ class WorkerLostError(RunError):
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The workers of a run, and which of them this process is.
+    """The workers of a run, and this process among them.
 
     Args:
         addresses: host:port of every worker, the chief first.
-        index: of this process among them.
+        index: of this process.
     """
 
     addresses: tuple[str, ...]
@@ -52,7 +52,7 @@ class Cluster:
         return self.index == 0
 
     def resolver(self) -> tf.distribute.cluster_resolver.ClusterResolver:
-        """What tf.distribute takes: all are workers, and worker 0 is the chief."""
+        """Returns the cluster for tf.distribute: all are workers, and worker 0 is the chief."""
         return tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({"worker": list(self.addresses)}),
             task_type="worker",
@@ -61,7 +61,7 @@ class Cluster:
         )
 
     def silent(self) -> list[str]:
-        """The other workers that accept no connection at present."""
+        """Lists the other workers that accept no connection now."""
         return [
             f"worker {index} at {address}"
             for index, address in enumerate(self.addresses)
@@ -70,10 +70,10 @@ class Cluster:
 
 
 def from_environment(environment: Mapping[str, str]) -> Cluster | None:
-    """The cluster that TF_CONFIG, else SLURM, describes; None where there is but one process.
+    """Reads the cluster from TF_CONFIG, else from SLURM; returns None for a single process.
 
     Raises:
-        ValueError: if TF_CONFIG or SLURM's variables are not as they should be.
+        ValueError: if TF_CONFIG or SLURM's variables are invalid.
     """
     if environment.get("TF_CONFIG"):
         cluster = _from_tf_config(environment["TF_CONFIG"])
@@ -87,7 +87,7 @@ def from_environment(environment: Mapping[str, str]) -> Cluster | None:
 @dataclasses.dataclass(frozen=True)
 class _Task:
     type: str
-    # Some schedulers write it as a string.
+    # A string from some schedulers.
     index: Any
 
 
@@ -136,7 +136,7 @@ def _index(value):
 def _check_address(address):
     host, _, port = address.rpartition(":")
     try:
-        # As the socket will have it: labels of 1 to 63 letters.
+        # As sockets do: labels of 1 to 63 letters.
         host.encode("idna")
         named = re.fullmatch(r"[^\s\x00-\x1f]+", host)
     except UnicodeError:
@@ -187,7 +187,7 @@ def _from_slurm(environment):
 
 
 def _hosts(nodes):
-    """The names of the nodes that SLURM's "node[9-11]" stands for."""
+    """Expands SLURM's "node[9-11]" to names of nodes."""
     if shutil.which("scontrol") is None:
         raise ValueError("SLURM's command scontrol is needed to read SLURM_STEP_NODELIST.")
     try:
@@ -217,7 +217,7 @@ def _hosts(nodes):
 
 
 def _expand(tasks_per_node):
-    """[2, 2, 1] of SLURM's "2(x2),1"."""
+    """Expands SLURM's "2(x2),1" to [2, 2, 1]."""
     parts = tasks_per_node.split(",")
     found = [re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?", part) for part in parts]
     if not all(found):

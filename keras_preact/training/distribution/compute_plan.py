@@ -1,4 +1,4 @@
-"""Devices, strategy, precision and XLA: one plan, with its reasons."""
+"""The compute plan of a run: devices, strategy, precision and XLA, with reasons."""
 
 import dataclasses
 import re
@@ -9,7 +9,7 @@ from keras_preact.support.machine import has_bfloat16
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import EXAMPLE, Cluster
 
-# XLA's compile time grows faster than linearly with the number of operations.
+# XLA's compile time grows faster than the number of operations.
 DEEPEST_FOR_XLA = 200
 
 _BFLOAT16_ON_CPU = {
@@ -21,11 +21,11 @@ _BFLOAT16_ON_CPU = {
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What this process may compute on.
+    """The devices of this process.
 
     Args:
-        gpus: the compute capability of each GPU, such as (8, 0); None where it is unknown.
-        has_bfloat16: whether the processor computes in bfloat16; None where it is unknown.
+        gpus: compute capability of each GPU, such as (8, 0); None if unknown.
+        has_bfloat16: whether the processor computes in bfloat16; None if unknown.
     """
 
     gpus: tuple[tuple[int, int] | None, ...] = ()
@@ -33,7 +33,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        """The machine that this process runs on."""
+        """Returns the machine of this process."""
         details = map(
             tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU")
         )
@@ -43,15 +43,15 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class ComputePlan:
-    """How a run computes.
+    """Devices, strategy, precision and XLA of a run.
 
     Args:
         strategy: "one_device", "mirrored" or "multi_worker".
-        devices: of this process, such as GPU:0.
+        devices: of this process, as in "GPU:0".
         workers: number of processes.
-        precision: the name of a Keras dtype policy.
-        xla: whether XLA compiles a replica's forward and backward pass.
-        reasons: of strategy, precision and xla.
+        precision: name of a Keras dtype policy.
+        xla: whether XLA compiles the forward and backward pass.
+        reasons: for strategy, precision and xla.
     """
 
     strategy: str
@@ -63,7 +63,7 @@ class ComputePlan:
 
     @property
     def replicas(self) -> int:
-        """Parts into which a global batch is split, over all processes."""
+        """Number of replicas in all processes; each takes a part of the global batch."""
         return self.workers * len(self.devices)
 
     def __str__(self) -> str:
@@ -80,10 +80,10 @@ class ComputePlan:
 def make_compute_plan(
     config: TrainConfig, machine: Machine, cluster: Cluster | None = None
 ) -> ComputePlan:
-    """The one place that chooses; everything else takes what it says.
+    """Makes the compute plan from the configuration and the machine.
 
     Raises:
-        ValueError: if what config wishes cannot be had here; it says what can.
+        ValueError: if this machine cannot do what the configuration asks for.
     """
     devices = _devices(config.devices, machine)
     strategy, why_strategy = _strategy(config, devices, machine, cluster)
@@ -105,7 +105,7 @@ def make_compute_plan(
 
 
 def _devices(wish, machine):
-    """The devices that a wish such as None, "2", "cpu" or "GPU:0,GPU:2" stands for."""
+    """Returns the devices for a wish: None, "2", "cpu" or "GPU:0,GPU:2"."""
     gpus = [f"GPU:{index}" for index in range(len(machine.gpus))]
     if wish is None:
         return tuple(gpus or ["CPU:0"])
@@ -114,7 +114,7 @@ def _devices(wish, machine):
         return ("CPU:0",)
     if re.fullmatch(r"[1-9]\d?", wish):
         if not gpus:
-            # A CPU can be split into as many devices as wished, to try replicas out.
+            # A CPU can be split into any number of devices, to try replicas out.
             return tuple(f"CPU:{index}" for index in range(int(wish)))
         if int(wish) <= len(gpus):
             return tuple(gpus[: int(wish)])

@@ -1,4 +1,4 @@
-"""Data sets, distributed over the replicas of a strategy."""
+"""Distributes batches over the replicas of a strategy."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -9,15 +9,15 @@ from keras_preact.data import Dataset, Shard
 
 
 class UnreadableError(ValueError):
-    """Images that could be read before no longer can."""
+    """Images have become unreadable."""
 
 
 def feed(strategy: tf.distribute.Strategy, make: Callable[[Shard], tf.data.Dataset]) -> Iterator:
-    """An iterator whose elements hold a piece of the global batch for each replica.
+    """Returns an iterator over global batches, split into a piece for each replica.
 
     Args:
-        strategy: over whose replicas to distribute.
-        make: from the shard of a process, the data set of its pieces.
+        strategy: gives the replicas.
+        make: makes the data set of a process from its shard.
     """
 
     def for_process(context):
@@ -30,14 +30,14 @@ def feed(strategy: tf.distribute.Strategy, make: Callable[[Shard], tf.data.Datas
 def feed_training(
     strategy: tf.distribute.Strategy, data: Dataset, batch_size: int, **options
 ) -> Iterator:
-    """The training batches of `Dataset.train`, which takes options, distributed."""
+    """Distributes the batches of `Dataset.train`, which takes the options."""
     return feed(strategy, lambda shard: data.train(batch_size, shard=shard, **options))
 
 
 def feed_evaluation(
     strategy: tf.distribute.Strategy, data: Dataset, batch_size: int
 ) -> tuple[Iterator, int]:
-    """The batches of `Dataset.eval`, distributed, and their number."""
+    """Distributes the batches of `Dataset.eval`; returns them and their number."""
     steps = -(-data.info.eval_count // batch_size)
     return feed(strategy, lambda shard: data.eval(batch_size, shard)), steps
 
@@ -46,15 +46,15 @@ def feed_evaluation(
 def naming_unreadable(
     data: Dataset, split: str, indices: Callable[[], Iterable[int]]
 ) -> Iterator[None]:
-    """A context for steps over batches: where TensorFlow fails to read an image, it is named.
+    """Names the unreadable images if TensorFlow fails to read one within this context.
 
     Args:
-        data: from which the batches are.
+        data: the data set of the batches.
         split: "train" or "eval".
-        indices: gives those of the images that may have been read.
+        indices: returns the indices of the images that may have been read.
 
     Raises:
-        UnreadableError: naming all of these images that cannot be read.
+        UnreadableError: with the path of each of these images that cannot be read.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""The workers of a run exchange what they know before TensorFlow connects them.
+"""Exchanges values between the workers of a run before TensorFlow connects them.
 
-TensorFlow's collectives need workers that are alike already: as many devices each, the same
-version, and the same operations in the same order. Whether they are is told here, over plain
-connections to the chief. Its port is that of TF_CONFIG, which TensorFlow's server takes over.
+TensorFlow's collectives need workers with equal numbers of devices, the same version, and the
+same operations in the same order. Workers find out here, over plain connections to the chief's
+port in TF_CONFIG. TensorFlow's server takes the port over afterwards.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from keras_preact.training.distribution.cluster import (
 
 RETRY_SECONDS = 0.2
 
-# A connection may be silent for as long as it takes to load the data.
+# Connections are silent while workers load their data.
 _KEEPALIVE_SECONDS = 30
 _WELCOME = "welcome"
 _LONGEST_GREETING_BYTES = 100
@@ -29,30 +29,26 @@ _LEAVE_SECONDS = 1
 
 
 class Meeting:
-    """Connects all workers; to be closed when nothing more is to be exchanged.
-
-    Args:
-        cluster: whose workers meet.
-    """
+    """Connections between the workers of a cluster."""
 
     def __init__(self, cluster: Cluster):
         self._cluster = cluster
         self._connections: dict[int, socket.socket] = {}
 
     def open(self, timeout_seconds: float) -> None:
-        """Returns once every worker has come and has reached every other.
+        """Waits until every worker is there and has reached every other.
 
-        TensorFlow itself waits without end and without a word of whom it waits for.
+        TensorFlow's own waiting has no end and names no worker.
 
         Raises:
-            WorkerLostError: if some do not come in time.
+            WorkerLostError: if a worker is missing at the end of the time.
             ValueError: if this worker's port is taken.
         """
         end = time.monotonic() + timeout_seconds
         reached_all = False
         with _listener(self._cluster) as listener:
             while True:
-                # Connections that nobody accepts would fill the queue, and then be refused.
+                # Accepted even before they are needed: a full queue refuses connections.
                 arrived = _accepted(listener)
                 silent = () if reached_all else self._cluster.silent()
                 reached_all = not silent
@@ -62,7 +58,7 @@ class Meeting:
                 if time.monotonic() > end:
                     self.close()
                     raise WorkerLostError(
-                        f"Not there within {timeout_seconds:g} seconds: "
+                        f"Missing after {timeout_seconds:g} seconds: "
                         f"{', '.join(silent or self._absent())}. Start all workers, each with its "
                         "own index, and let their ports through."
                     )
@@ -72,17 +68,17 @@ class Meeting:
                     time.sleep(RETRY_SECONDS)
 
     def exchange(self, value: Any) -> list[Any]:
-        """The values of all workers, in order; each has to call it.
+        """Returns the values of all workers, in order; every worker must call it.
 
         Args:
-            value: of this worker, as JSON can hold it.
+            value: of this worker; JSON must be able to hold it.
 
         Raises:
-            WorkerLostError: if one of them ends before.
+            WorkerLostError: if a worker ends before.
         """
         if not self._cluster.is_chief:
             return self._ask_chief(value)
-        # As JSON gives it back, like those of the others.
+        # Through JSON, like the values of the others.
         values = {0: json.loads(json.dumps(value)), **self._collect()}
         lost = sorted(self._connections.keys() - values.keys())
         answer = {"lost": lost} if lost else {"values": [values[i] for i in sorted(values)]}
@@ -95,20 +91,20 @@ class Meeting:
         return answer["values"]
 
     def close(self) -> None:
-        """Ends the connections; others that still wait for this worker are told that it is lost."""
+        """Closes the connections; workers that still wait for this one learn that it is lost."""
         for connection in self._connections.values():
             connection.close()
         self._connections = {}
 
     def _gather(self, arrived, reached_all):
-        """Accepts workers as the chief; returns whether all have come, and tells them so."""
+        """As the chief, accepts workers; once all are there, tells them so and returns True."""
         for connection in arrived:
             index = _introduced(connection, len(self._cluster.addresses))
             if index is None:
                 connection.close()
             else:
                 self._connections[index] = connection
-        # Before they are welcome, workers say nothing more: these have ended.
+        # Workers send nothing before the welcome: a readable connection has ended.
         for index in [i for i, c in self._connections.items() if _readable(c)]:
             self._connections.pop(index).close()
         if not reached_all or self._absent():
@@ -119,7 +115,7 @@ class Meeting:
         return True
 
     def _join(self, arrived, reached_all):
-        """Greets the chief as a worker; returns whether it has said that all have come."""
+        """As a worker, greets the chief; returns True once it says that all are there."""
         for connection in arrived:
             connection.close()
         if 0 not in self._connections:
@@ -134,7 +130,7 @@ class Meeting:
         if _receive(self._connections[0], _LONGEST_GREETING_BYTES) == _WELCOME:
             _wait_without_end(self._connections[0])
             return True
-        # The chief has ended meanwhile, or another program is there; the chief may come yet.
+        # The chief has ended, or this is another program; the chief may come later.
         self._connections.pop(0).close()
         return False
 
@@ -146,13 +142,13 @@ class Meeting:
         return connection
 
     def _absent(self):
-        """The workers that the chief waits for; others do not know of all."""
+        """Names the workers that the chief waits for; a worker knows of the chief alone."""
         indices = range(1, len(self._cluster.addresses)) if self._cluster.is_chief else [0]
         here = self._connections if self._cluster.is_chief else ()
         return [self._name(index) for index in indices if index not in here]
 
     def _collect(self):
-        """Collects the values of the other workers, until one of them has ended."""
+        """Collects the values of the other workers; stops early when one of them has ended."""
         values, waiting = {}, dict(self._connections)
         while waiting and len(values) + len(waiting) == len(self._connections):
             for connection in select.select(list(waiting.values()), [], [])[0]:
@@ -161,11 +157,11 @@ class Meeting:
                 received = _receive(connection)
                 if received is not None:
                     values[index] = received["value"]
-        # Those not waited for are told of those that have ended.
+        # The rest is still there, to be told of the lost workers.
         return values | dict.fromkeys(waiting)
 
     def _ask_chief(self, value):
-        # It has answered already where another worker has ended.
+        # The chief has already answered if another worker has ended.
         if not _readable(self._connections[0]):
             _send(self._connections[0], {"value": value})
         answer = _receive(self._connections[0])
@@ -205,7 +201,7 @@ def _accepted(listener):
 
 
 def _introduced(connection, count):
-    """The index of the worker that has connected; None of one that only looked who is here."""
+    """Returns the index of the connected worker; None for a stranger or a mere check."""
     connection.settimeout(CONNECT_SECONDS)
     try:
         with connection.makefile("rb") as file:
@@ -219,7 +215,7 @@ def _introduced(connection, count):
 
 
 def _wait_without_end(connection):
-    """Has reading wait from now on, unless the other machine is gone without a word."""
+    """Makes reads wait without limit, but end when the other machine has vanished."""
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
@@ -227,14 +223,14 @@ def _wait_without_end(connection):
 
 
 def _readable(connection):
-    """Whether something has come, or the other side has ended."""
+    """Whether there is something to read, or the other side has ended."""
     return bool(select.select([connection], [], [], 0)[0])
 
 
 def _let_read(connections):
-    """Waits a little until the others have ended connections, with what was told them last.
+    """Waits a little until the others have read their last message and closed.
 
-    They would lose it if a connection were closed before all that they sent had been read.
+    Closing a connection with unread input would discard that message.
     """
     waiting, end = list(connections), time.monotonic() + _LEAVE_SECONDS
     while waiting and (left := end - time.monotonic()) > 0:
@@ -248,13 +244,13 @@ def _let_read(connections):
 
 
 def _send(connection, value):
-    # Where the other side has ended, reading from it will tell.
+    # A later read notices if the other side has ended.
     with contextlib.suppress(OSError):
         connection.sendall(f"{json.dumps(value)}\n".encode())
 
 
 def _receive(connection, most_bytes=-1):
-    """The next value; None where the other side has ended, or is none of ours."""
+    """Reads the next value; None if the other side has ended, or is another program."""
     try:
         with connection.makefile("rb") as file:
             line = file.readline(most_bytes)

@@ -1,4 +1,4 @@
-"""The strategy of a run, its precision, and what becomes of it when a worker is lost."""
+"""The strategy and precision of a run, its all-reduce, and errors for lost workers."""
 
 import contextlib
 import functools
@@ -14,12 +14,12 @@ from keras_preact.training.distribution.compute_plan import ComputePlan, Machine
 
 
 class Devices(NamedTuple):
-    """The devices of a run, over all its processes.
+    """The devices of a run.
 
     Args:
-        plan: how the run computes.
-        strategy: over whose replicas a batch is spread.
-        writes: whether this process writes the files of the run: one does.
+        plan: compute plan.
+        strategy: distributes steps over the replicas of all processes.
+        writes: whether this process writes the files of the run; exactly one does.
     """
 
     plan: ComputePlan
@@ -28,10 +28,10 @@ class Devices(NamedTuple):
 
 
 def make_strategy(plan: ComputePlan, cluster: Cluster | None = None) -> tf.distribute.Strategy:
-    """The strategy decided on; of several workers, which must have met.
+    """Makes the strategy of a compute plan; several workers must have met before.
 
     Raises:
-        ValueError: if TensorFlow has started before the CPU could be split.
+        ValueError: if the CPU can no longer be split, as TensorFlow has been used.
     """
     if plan.strategy == "multi_worker":
         return _join(plan, cluster)
@@ -42,14 +42,14 @@ def make_strategy(plan: ComputePlan, cluster: Cluster | None = None) -> tf.distr
     return tf.distribute.OneDeviceStrategy(f"/{plan.devices[0]}")
 
 
-# Two strategies over the same devices would take each other's collectives for their own.
+# Two strategies on the same devices would mix up their collectives.
 @functools.cache
 def _mirrored(devices):
     names = [f"/{device}" for device in devices]
     if not devices[0].startswith("CPU"):
         return tf.distribute.MirroredStrategy(names)
     _split_cpu(devices)
-    # Parts of one processor share its memory, and need no collectives.
+    # Parts of one CPU share its memory, and need no collectives.
     return tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
 
 
@@ -81,22 +81,22 @@ def prepared(
     cluster: Cluster | None = None,
     agree: Callable[[ComputePlan], None] = lambda plan: None,
 ) -> Iterator[Devices]:
-    """Decides, and sets the precision for as long as the context lasts.
+    """Makes compute plan and strategy, and sets the precision within this context.
 
     Determinism, once switched on, lasts as long as the process.
 
     Args:
-        config: of the run.
-        cluster: that this process is part of, if it is.
-        agree: takes the plan before the strategy is made; of several workers, returns
-            once all have come to the same.
+        config: configuration of the run.
+        cluster: of this process; None for one process.
+        agree: called with the compute plan before the strategy is made; returns once all
+            workers have the same plan.
 
     Yields:
         The devices.
 
     Raises:
-        ValueError: if what config wishes cannot be had here; or as agree does.
-        WorkerLostError: if another worker is lost while the context lasts.
+        ValueError: if this machine cannot do what the configuration asks for; or as agree does.
+        WorkerLostError: if another worker is lost within the context.
     """
     plan = make_compute_plan(config, Machine.here(), cluster)
     agree(plan)
@@ -113,7 +113,7 @@ def prepared(
 
 
 def check_same_start(strategy: tf.distribute.Strategy, start: int) -> None:
-    """Raises ValueError where workers have restored different steps."""
+    """Raises ValueError if workers have restored different steps."""
     if _total(strategy, start) != start * strategy.num_replicas_in_sync:
         raise ValueError(
             "All workers must see the same run_dir, on storage that they share: their newest "
@@ -122,12 +122,12 @@ def check_same_start(strategy: tf.distribute.Strategy, start: int) -> None:
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Returns once every worker has called it."""
+    """Waits until every worker has called it."""
     _total(strategy, 0)
 
 
 def _total(strategy, number):
-    """The sum of a number over all replicas."""
+    """Sums a number over all replicas."""
     return int(_summing(strategy)(tf.constant(number, tf.int64)))
 
 
@@ -135,7 +135,7 @@ def _total(strategy, number):
 def _summing(strategy):
     @tf.function
     def total(number):
-        # A tensor of its own on each replica, as only such are summed.
+        # reduce() sums only per-replica tensors.
         numbers = strategy.run(tf.identity, (number,))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
 
@@ -144,7 +144,7 @@ def _summing(strategy):
 
 @contextlib.contextmanager
 def _telling_lost_workers(cluster):
-    # Which of these TensorFlow raises depends on what it was doing.
+    # TensorFlow raises any of these, depending on what it was doing.
     lost = (
         *(tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError),
         *(tf.errors.InternalError, tf.errors.DeadlineExceededError),
@@ -166,13 +166,13 @@ def _telling_lost_workers(cluster):
 def all_reduce(
     operation: tf.distribute.ReduceOp, values: Sequence[tf.Tensor | tf.Variable]
 ) -> list[tf.Tensor]:
-    """Sums or means of each of the values over all replicas, exchanged in a row.
+    """Sums or averages each of the values over replicas, in one exchange.
 
-    To be called in a replica context.
+    Call it in a replica context.
 
     Args:
         operation: SUM or MEAN.
-        values: of one dtype and of known shapes.
+        values: of one dtype, with known shapes.
     """
     row = tf.concat([tf.reshape(value, [-1]) for value in values], axis=0)
     row = tf.distribute.get_replica_context().all_reduce(operation, row)

@@ -1,1 +1,1 @@
-"""The figures, pictures and messages of a run."""
+"""Metrics, pictures and progress of a run."""

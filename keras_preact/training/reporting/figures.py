@@ -11,7 +11,6 @@ from keras_preact.support.text import printable
 from keras_preact.training.reporting.metrics_file import Row
 
 TRAIN_COLOR, EVAL_COLOR = ORANGE, BLUE
-# More would be too small to see.
 MOST_IMAGES = 16
 MOST_NAMES = 30
 MOST_LETTERS = 30
@@ -20,13 +19,13 @@ MOST_LETTERS = 30
 def curves(
     rows: Sequence[Row], title: str, path: epath.PathLike, drop_steps: Sequence[int] = ()
 ) -> None:
-    """Draws error and loss over the steps, as in figure 6 of the paper, to a PNG.
+    """Draws error and loss over the steps, as in figure 6 of the paper, and writes a PNG.
 
     Args:
         rows: of metrics.csv, at least one.
-        title: a line above the picture.
-        path: where it goes.
-        drop_steps: where the learning rate drops, marked by vertical lines.
+        title: above the picture.
+        path: of the PNG.
+        drop_steps: steps at which the learning rate drops, marked by vertical lines.
     """
     write_whole(path, _curves(rows, title, drop_steps))
 
@@ -60,7 +59,7 @@ def _curves(rows, title, drop_steps):
 
 @as_png(dpi=100)
 def batch(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> bytes:
-    """The first images of a batch, each under the name of its class.
+    """Draws the first images of a batch, each under the name of its class, as a PNG.
 
     Args:
         images: uint8 (batch, height, width, channels), of 1 or 3 channels.
@@ -72,7 +71,7 @@ def batch(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> bytes
     for place, axes in enumerate(np.ravel(picture.subplots(-(-count // 4), 4))):
         axes.axis("off")
         if place < count:
-            # Grey in 0 to 255, not stretched to the image's own range.
+            # Without limits, matplotlib would stretch grey to the image's own range.
             axes.imshow(images[place], cmap="gray", vmin=0, vmax=255)
             axes.set_title(printable(names[labels[place]])[:MOST_LETTERS], fontsize="small")
     return picture
@@ -80,11 +79,11 @@ def batch(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> bytes
 
 @as_png(dpi=100)
 def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> bytes:
-    """A confusion matrix: rows are the true classes, shares of a row are colours.
+    """Draws a confusion matrix, coloured by the shares of each true class, as a PNG.
 
     Args:
-        counts: int (classes, classes), of true class and prediction.
-        names: of the classes, by label; shown where they are few.
+        counts: int (classes, classes): images by true class (row) and predicted class.
+        names: of the classes, by label; shown up to 30 of them.
         title: above the picture.
     """
     picture = figure(figsize=(7, 6))
@@ -94,7 +93,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> bytes:
     picture.colorbar(image, label="share of the true class (%)")
     axes.set(xlabel="predicted class", ylabel="true class", title=title)
     if len(names) <= MOST_NAMES:
-        # Longer ones would leave no room for the matrix.
+        # Long names would leave no room for the matrix.
         short = [printable(name)[: MOST_LETTERS // 2] for name in names]
         axes.set_xticks(range(len(names)), short, rotation=90)
         axes.set_yticks(range(len(names)), short)

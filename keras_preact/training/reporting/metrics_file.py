@@ -1,4 +1,4 @@
-"""The figures of a run: metrics.csv and TensorBoard."""
+"""The metrics of a run: metrics.csv, and TensorBoard's event files."""
 
 import csv
 import dataclasses
@@ -18,18 +18,18 @@ from keras_preact.support.files import write_whole
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of metrics.csv: an evaluation, and the training since the one before.
+    """One row of metrics.csv: an evaluation, and the training since the one before.
 
     Args:
-        step: steps taken so far.
-        epoch: images seen so far over training images.
-        train_loss: mean cross-entropy of the augmented training images, in nats.
-        train_accuracy: 0 to 1.
+        step: number of steps taken.
+        epoch: number of images seen, over the number of training images.
+        train_loss: mean cross-entropy of augmented training images, in nats.
+        train_accuracy: of the same images, 0 to 1.
         eval_loss: mean cross-entropy of the evaluation images, in nats.
         eval_accuracy: 0 to 1.
         learning_rate: of the last step.
-        images_per_second: training images; evaluation and saving not counted.
-        elapsed_seconds: since this process began to train.
+        images_per_second: training images; evaluation and saving are not timed.
+        elapsed_seconds: time in training, over all sessions of the run.
     """
 
     step: int
@@ -49,10 +49,10 @@ _TABLE = tables.Table(COLUMNS, f"a line of {len(COLUMNS)} numbers for each evalu
 
 
 def read(path: epath.PathLike) -> list[Row]:
-    """The rows of a metrics.csv; none where there is no such file.
+    """Reads the rows of metrics.csv; none if there is no such file.
 
     Raises:
-        ValueError: if it is no such table; it names the file and the line.
+        ValueError: if the file is damaged; names the file and the line.
     """
     path = epath.Path(path)
     if not path.exists():
@@ -75,10 +75,10 @@ def _number(column, cell):
 
 
 def check_writable(tensorboard_dir: epath.PathLike) -> None:
-    """Raises ValueError where something else lies where a folder of TensorBoard's must."""
+    """Raises ValueError if a file, or a link to nothing, is in the place of an event folder."""
     folder = epath.Path(tensorboard_dir)
     for path in (folder, *(folder / split for split in SPLITS)):
-        # Of links to nothing, too, TensorFlow makes no folder.
+        # TensorFlow makes no folder in the place of a link to nothing either.
         if os.path.lexists(path) and not path.is_dir():
             raise ValueError(
                 f"{path} must be a folder, or not there, for the events of TensorBoard. Received: "
@@ -87,14 +87,13 @@ def check_writable(tensorboard_dir: epath.PathLike) -> None:
 
 
 class MetricsLog:
-    """Keeps the rows of metrics.csv, and writes TensorBoard's events.
+    """Keeps the rows of metrics.csv, and writes events for TensorBoard.
 
     Args:
-        csv_path: of metrics.csv; rows beyond start_step are dropped, as those steps
-            will be taken again.
-        tensorboard_dir: where the events go, training and evaluation apart; those
-            beyond start_step are no longer shown.
-        start_step: the step that training starts or goes on from.
+        csv_path: of metrics.csv; rows beyond start_step are dropped.
+        tensorboard_dir: folder of the events; TensorBoard no longer shows those beyond
+            start_step.
+        start_step: number of steps taken; later ones will be taken again.
     """
 
     def __init__(self, csv_path: epath.PathLike, tensorboard_dir: epath.PathLike, start_step: int):
@@ -107,32 +106,32 @@ class MetricsLog:
             _begin_session(self._writers[split], start_step)
 
     def train(self, step: int, **scalars: float) -> None:
-        """Training figures at a step, to TensorBoard alone."""
+        """Writes metrics of training after a step."""
         self._write("train", step, scalars)
 
     def picture(self, split: str, step: int, name: str, png: bytes) -> None:
-        """A picture, to TensorBoard alone; split is "train" or "eval"."""
+        """Writes a picture; split is "train" or "eval"."""
         with self._writers[split].as_default(step=step):
             tf.summary.image(name, tf.io.decode_png(png, channels=3)[None])
         self._writers[split].flush()
 
     def text(self, split: str, step: int, name: str, markdown: str) -> None:
-        """A text, to TensorBoard alone."""
+        """Writes a text in Markdown."""
         with self._writers[split].as_default(step=step):
             tf.summary.text(name, markdown)
 
     def histogram(self, split: str, step: int, name: str, values: np.ndarray) -> None:
-        """A distribution of values, to TensorBoard alone."""
+        """Writes a histogram of values."""
         with self._writers[split].as_default(step=step):
             tf.summary.histogram(name, values)
 
     def add(self, row: Row) -> None:
-        """An evaluation: a row, and events."""
+        """Adds a row, and writes its evaluation for TensorBoard."""
         self.rows.append(row)
         self._write("eval", row.step, {"loss": row.eval_loss, "accuracy": row.eval_accuracy})
 
     def csv(self) -> bytes:
-        """What metrics.csv is to hold."""
+        """Returns the rows as CSV."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -142,7 +141,7 @@ class MetricsLog:
         return text.getvalue().encode()
 
     def write_csv(self, data: bytes) -> None:
-        """Writes metrics.csv; data is what `csv` gave."""
+        """Writes metrics.csv, with an earlier result of `csv`."""
         write_whole(self._path, data)
 
     def close(self) -> None:
@@ -157,9 +156,9 @@ class MetricsLog:
 
 
 def _begin_session(writer, step):
-    """Has TensorBoard forget the events after a step, from the second session in a folder on."""
+    """Makes TensorBoard drop events beyond a step that earlier sessions wrote."""
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     event = event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=start)
-    # No public function writes it, and it must come first in the writer's own file: TensorBoard
-    # reads files in the order of their names, which may be of the same second.
+    # No public function writes this event. It must come first in the writer's own file, as
+    # TensorBoard orders files by names, which may be of the same second.
     tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())

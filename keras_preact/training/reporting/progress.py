@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a run: a bar on a terminal, lines elsewhere."""
 
 import datetime
 import math
@@ -16,10 +16,10 @@ class Progress:
     """Shows each log interval and measures throughput.
 
     Args:
-        start_step: steps taken before.
-        train_steps: the last step.
+        start_step: number of steps already taken.
+        train_steps: number of the last step.
         global_batch_size: images in a step.
-        quiet: whether to show nothing.
+        quiet: shows nothing.
     """
 
     def __init__(
@@ -30,10 +30,10 @@ class Progress:
             initial=start_step,
             dynamic_ncols=True,
             disable=quiet or not sys.stderr.isatty(),
-            # Narrow, so that the figures fit on a line of 80 characters.
+            postfix="compiling the first step",
+            # A narrow bar: the line fits into 80 characters.
             bar_format="{percentage:3.0f}%|{bar:5}| {n_fmt}/{total_fmt}{postfix}",
         )
-        self._bar.set_postfix_str("compiling the first step")
         self._train_steps = train_steps
         self._quiet = quiet
         self._batch_size = global_batch_size
@@ -57,13 +57,13 @@ class Progress:
         """Shows the steps since the last interval.
 
         Returns:
-            Their images per second, and the fraction of the time spent waiting for input;
-            both 0 if the clock was restarted after all of them. The fraction is NaN if it
-            was not measured.
+            Images per second, and the fraction of the time spent waiting for input. Both are
+            0 if no step was timed since `restart_clock`; the fraction is NaN if it was not
+            measured.
         """
         seconds = time.perf_counter() - self._since
         rate = self._images / seconds
-        # The clock may have been restarted after some of these steps.
+        # Steps before the last `restart_clock` are not timed.
         steps = self._images / self._batch_size
         waiting = np.minimum(1.0, means.wait_seconds / means.steps * steps / seconds)
         self._past_images += self._images
@@ -87,13 +87,13 @@ class Progress:
         return rate, waiting
 
     def mean_rate(self) -> float:
-        """Returns images per second over the intervals since the last call; 0 without any."""
+        """Returns images per second over all intervals since the last call; 0 without any."""
         rate = self._past_images / self._past_seconds if self._past_images else 0.0
         self._past_images, self._past_seconds = 0, 0.0
         return rate
 
     def set_back(self, step: int) -> None:
-        """Goes back to an earlier step."""
+        """Sets the bar back to an earlier step."""
         self._bar.n = step
         self._bar.refresh()
         self.restart_clock()

@@ -19,7 +19,7 @@ GRADIENT_LABEL = "Euclidean norm of the gradient"
 
 
 def gradient_lines(backward: Backward) -> dict[str, np.ndarray]:
-    """The gradient and its two terms of equation (5), by their names in a legend."""
+    """The norms of the gradient and its two terms of equation (5), by their names in a legend."""
     return {
         r"$\partial E / \partial x_l$": backward.gradient_norm,
         "first term: through shortcuts alone": backward.shortcut_norm,
@@ -29,16 +29,9 @@ def gradient_lines(backward: Backward) -> dict[str, np.ndarray]:
 
 @as_png(formulas=True)
 def gradient(backward: Backward, title: str) -> bytes:
-    """The gradient at the input of each unit and the two terms of equation (5).
+    """Draws the gradient at the input of each unit and the two terms of equation (5).
 
-    Below, the cosine of the angle between the terms; it is missing where one of them is 0.
-
-    Args:
-        backward: of one unit at least.
-        title: above the picture.
-
-    Returns:
-        A PNG file.
+    The panel below has the cosine of the angle between the terms, except where one is 0.
     """
     picture = titled_figure(title, 9, 5.6)
     upper, lower = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))

@@ -1,4 +1,4 @@
-"""propagation.csv: signal and gradient in each residual unit, while a run goes on."""
+"""propagation.csv: signal and gradient in each residual unit, after some steps of a run."""
 
 import csv
 import dataclasses
@@ -15,10 +15,10 @@ from keras_preact.support.files import write_whole
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What was measured after a step.
+    """Signal and gradient in each unit after a step.
 
     Args:
-        step: steps taken so far.
+        step: number of steps taken.
         forward: the signal in each unit.
         backward: the gradient in each unit.
     """
@@ -33,8 +33,8 @@ class PropagationLog:
     """The records of a run. Arrays are float64 (records, units).
 
     Args:
-        steps: taken before each record, int64 (records,), ascending.
-        units: names, first to last.
+        steps: number of steps before each record, int64 (records,), ascending.
+        units: names of the residual units, first to last.
         gradient_norm, shortcut_norm, residual_norm, cosine: of `Backward`.
         truncated_fraction, zero_fraction, variance: of `Forward`.
     """
@@ -56,10 +56,10 @@ _TABLE = tables.Table(COLUMNS, "a line for each unit of each record, one record 
 
 
 def read(path: epath.PathLike) -> PropagationLog | None:
-    """What a propagation.csv holds; None where there is no such file, or no record in it.
+    """Reads propagation.csv; returns None if there is no such file, or no record in it.
 
     Raises:
-        ValueError: if it is no such table; it names the file and the line.
+        ValueError: if the file is damaged; names the file and the line.
     """
     path = epath.Path(path)
     if not path.exists():
@@ -73,7 +73,7 @@ def read(path: epath.PathLike) -> PropagationLog | None:
         numbers.append(number)
     if not rows:
         return None
-    # The first record says which units there are.
+    # The first record gives the units of all.
     first = itertools.takewhile(lambda row: row[0] == rows[0][0], rows)
     units = tuple(unit for _, unit, _ in first)
     steps = sorted({step for step, _, _ in rows})
@@ -91,10 +91,10 @@ class PropagationWriter:
     """Keeps the records of a run, and writes propagation.csv.
 
     Args:
-        path: of propagation.csv; what it holds is kept.
+        path: of propagation.csv; its records are kept.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if the file is damaged.
     """
 
     def __init__(self, path: epath.PathLike):
@@ -106,18 +106,18 @@ class PropagationWriter:
             self._records = dict(zip(log.steps.tolist(), np.stack(columns, axis=-1), strict=True))
 
     def has(self, step: int) -> bool:
-        """Whether there is a record of a step."""
+        """Whether there is a record after a step."""
         return step in self._records
 
     def drop_after(self, step: int) -> None:
-        """Forgets the records beyond a step, as those steps will be taken again."""
+        """Drops the records beyond a step: later steps will be taken again."""
         kept = {number: figures for number, figures in self._records.items() if number <= step}
         if len(kept) < len(self._records):
             self._records = kept
             self._write()
 
     def add(self, record: Record) -> None:
-        """Adds a record, and writes the file; where that fails, the next one writes both."""
+        """Adds a record and writes the file. If writing fails, the next record writes both."""
         measured = {**vars(record.forward), **vars(record.backward)}
         self._units = record.backward.units
         self._records[record.step] = np.stack([measured[name] for name in FIGURES], axis=-1)

@@ -1,4 +1,4 @@
-"""Lines, metrics and pictures of a run, from one of its processes."""
+"""Prints the lines of a run, and writes its metrics and pictures, in one of its processes."""
 
 import math
 import time
@@ -10,6 +10,7 @@ from keras_preact.data import Dataset, DatasetInfo
 from keras_preact.support.console import say
 from keras_preact.support.plotting import positive
 from keras_preact.support.text import markdown
+from keras_preact.training.checkpoints.background import reason
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.reporting import (
     figures,
@@ -24,14 +25,14 @@ from keras_preact.training.steps.step_metrics import Means
 
 
 class Writer:
-    """Shows a run and writes its files but for checkpoints; `begin` comes first.
+    """Prints the lines of a run and writes its metrics and pictures; call `begin` first.
 
     Args:
         folder: of the run.
-        config: of the run.
-        info: of its data.
-        title: above its pictures.
-        writes: whether this process shows and writes anything.
+        config: configuration of the run.
+        info: description of its data.
+        title: above the pictures.
+        writes: whether this process prints and writes.
     """
 
     def __init__(
@@ -43,17 +44,17 @@ class Writer:
         self._started = self._earlier_seconds = 0.0
 
     def line(self, text: str) -> None:
-        """Prints a line that stays."""
+        """Prints a line; a progress bar stays below it."""
         if self._writes:
             say(text)
 
     def begin(self, step: int, csv_bytes: int, train_steps: int) -> None:
-        """Goes on after a step, as at the start or after a rollback.
+        """Opens the files at the start, and again after a rollback.
 
         Args:
-            step: steps taken; what was written of later ones is dropped.
-            csv_bytes: the length that metrics.csv then had.
-            train_steps: the last step.
+            step: number of steps taken; rows, events and records beyond it are dropped.
+            csv_bytes: length of metrics.csv at that step.
+            train_steps: number of the last step.
         """
         first = self._progress is None
         if first:
@@ -86,15 +87,15 @@ class Writer:
             self._log.close()
 
     def advance(self, steps: int) -> None:
-        """Further steps have been taken."""
+        """Counts further steps."""
         self._progress.advance(steps)
 
     def restart_clock(self) -> None:
-        """What has been done since the last log was not training, or not typical of it."""
+        """Excludes the time since the last log from throughput."""
         self._progress.restart_clock()
 
     def example(self, data: Dataset, start: int) -> None:
-        """One augmented batch, as the first step sees it, to TensorBoard."""
+        """Writes augmented images, as the first step sees them, for TensorBoard."""
         if not self._writes:
             return
         options = {"seed": self._config.seed, "augmentation": self._config.augmentation}
@@ -111,7 +112,7 @@ class Writer:
         weight_norm: float,
         show: bool,
     ) -> None:
-        """The means of the steps since the last log, to the terminal and TensorBoard."""
+        """Prints the means over the steps since the last log, and writes them for TensorBoard."""
         if means is None:
             return
         speed, waiting = self._progress.interval(done, means, learning_rate, show)
@@ -132,7 +133,7 @@ class Writer:
     def evaluation(
         self, done: int, evaluation: Evaluation, means: Means, learning_rate: float
     ) -> None:
-        """An evaluation, and the training since the one before: a row, written by `save`."""
+        """Prints an evaluation and adds its row; `write_metrics` writes it."""
         speed = self._progress.mean_rate()
         if not self._writes:
             return
@@ -155,28 +156,28 @@ class Writer:
         )
 
     def metrics_csv(self) -> bytes:
-        """What metrics.csv is to hold; nothing where this process writes nothing."""
+        """Returns metrics.csv as it is to be written; empty in processes that write nothing."""
         return self._log.csv() if self._writes else b""
 
     def write_metrics(self, data: bytes) -> None:
-        """Writes metrics.csv; data is what `metrics_csv` gave."""
+        """Writes metrics.csv, with an earlier result of `metrics_csv`."""
         self._log.write_csv(data)
 
     def curves(self, drop_steps: Sequence[int]) -> None:
-        """curves.png; a picture that cannot be written does not end a run."""
+        """Writes curves.png; a failure to write does not end the run."""
         if not self._writes:
             return
         path = self._folder.curves
         self._try(path, figures.curves, self._log.rows, self._title, path, drop_steps)
 
     def has_propagation(self, done: int) -> bool:
-        """Whether signal and gradient after so many steps have been recorded."""
+        """Whether signal and gradient after `done` steps have been recorded."""
         return self._propagation.has(done)
 
     def propagation(self, record: propagation_file.Record) -> None:
-        """Signal and gradient in each unit, to propagation.csv and TensorBoard.
+        """Writes signal and gradient in each unit, to propagation.csv and for TensorBoard.
 
-        What cannot be written does not end a run.
+        A failure to write the file does not end the run.
         """
         self._try(self._folder.propagation, self._propagation.add, record)
         for name in ("gradient_norm", "shortcut_norm", "residual_norm"):
@@ -193,10 +194,10 @@ class Writer:
         try:
             write(*arguments)
         except OSError as error:
-            self.line(f"Could not write {path}: {error.strerror}")
+            self.line(f"Could not write {path}: {reason(error)}")
 
     def confusion(self, done: int, evaluation: Evaluation) -> None:
-        """Confusion matrix and accuracy of each class, to TensorBoard."""
+        """Writes the confusion matrix and each class's accuracy for TensorBoard."""
         if not self._writes:
             return
         names = self._info.class_names

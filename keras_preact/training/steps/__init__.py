@@ -1,1 +1,1 @@
-"""One training step and what it changes."""
+"""Training steps: state, loss, gradients, update; evaluation and BN statistics."""

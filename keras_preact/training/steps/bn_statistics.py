@@ -1,4 +1,4 @@
-"""The statistics of BN: averaged over replicas, or computed anew."""
+"""BN statistics for an evaluation: averaged over replicas, or recomputed."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ from keras_preact.training.steps.train_state import TrainState
 
 
 class ReplicaStatistics:
-    """The statistics of BN where each replica has its own.
+    """The BN statistics of each replica.
 
-    They travel in one all-reduce, so every worker must call each of the methods.
+    Every worker must call each method, as all values are exchanged in one all-reduce.
 
     Args:
         state: of the run.
-        strategy: over which replicas a batch is spread.
+        strategy: gives the replicas.
     """
 
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy):
@@ -30,18 +30,18 @@ class ReplicaStatistics:
         self._scatter_all = tf.function(lambda rows: strategy.run(self._replica_scatter, (rows,)))
 
     def merge(self) -> None:
-        """Sets the statistics of every replica to their mean over all replicas."""
+        """Sets the statistics of every replica to their mean over replicas."""
         if self._differ:
             self._merge_all()
 
     def gather(self) -> np.ndarray:
-        """The statistics in a row for each replica: float32 (replicas, values), or (0, 0)."""
+        """Returns a row of statistics for each replica: float32 (replicas, values); else (0, 0)."""
         if not self._differ:
             return np.zeros((0, 0), np.float32)
         return self._strategy.experimental_local_results(self._gather_all())[0].numpy()
 
     def scatter(self, rows: np.ndarray) -> None:
-        """Sets the statistics to what `gather` gave, where it was for as many replicas."""
+        """Sets the statistics to rows from `gather`, if they are of as many replicas."""
         if self._differ and len(rows) == self._replicas:
             self._scatter_all(tf.constant(rows))
 
@@ -50,7 +50,7 @@ class ReplicaStatistics:
 
     def _replica_gather(self):
         own = tf.concat([tf.reshape(variable, [-1]) for variable in self._variables], axis=0)
-        # A sum with zeros is exact, and there is no all-gather in a row of all strategies.
+        # Adding zeros is exact; not every strategy has an all-gather in replica context.
         row = tf.range(self._replicas)[:, None] == self._replica()
         [rows] = all_reduce(tf.distribute.ReduceOp.SUM, [tf.where(row, own, 0.0)])
         return rows
@@ -71,36 +71,36 @@ class ReplicaStatistics:
 
 
 class Recomputation:
-    """Computes statistics anew, as the mean over training batches, for the weights to evaluate.
+    """Recomputes BN statistics, as means over training batches, for the weights to evaluate.
 
-    Moving averages lag behind the weights, and averaged weights have none of their own.
+    Moving averages lag behind the weights, and averaged weights have no statistics of their own.
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3.
 
     Args:
-        state: whose evaluated statistics are replaced.
-        info: of the data.
-        strategy: over which replicas a batch is spread.
+        state: its evaluated statistics are replaced.
+        info: gives the normalization of images.
+        strategy: gives the replicas.
     """
 
     def __init__(self, state: TrainState, info: DatasetInfo, strategy: tf.distribute.Strategy):
         self._trainable, non_trainable = state.evaluated()
         self._model, self._strategy = state.model, strategy
         self._normalize = info.normalize
-        # The others are the states of random layers, which are integers.
+        # States of random layers are integers.
         self._chosen = [variable.dtype.is_floating for variable in non_trainable]
         self._all = non_trainable
         self._statistics = [v for v, c in zip(non_trainable, self._chosen, strict=True) if c]
         self._updated = tf.function(self._run)
 
     def __call__(self, batches: Iterator, count: int) -> None:
-        """Replaces the statistics of each replica by the mean over count of its batches.
+        """Replaces the statistics of each replica by their mean over its next batches.
 
         Args:
-            batches: an iterator over (images, labels), distributed.
-            count: above 0.
+            batches: distributed iterator over (images, labels).
+            count: number of batches, above 0.
         """
-        # An update is momentum * old + (1 - momentum) * of the batch: from zeros and from
-        # ones it gives the momentum, whatever layer it is of.
+        # A layer returns momentum * old + (1 - momentum) * batch: its results from zeros and
+        # from ones differ by its momentum.
         zero, one = tf.constant(0.0), tf.constant(1.0)
         first = next(batches)
         zeros, ones = self._updated(*first, zero), self._updated(*first, one)
@@ -131,7 +131,7 @@ class Recomputation:
         def replica_assign(sums, zeros, ones):
             for variable, total, zero, one in zip(self._statistics, sums, zeros, ones, strict=True):
                 weight = 1 - (one - zero)
-                # A variable that the call left as it was is not a statistic.
+                # A variable that the call did not change is no statistic.
                 is_statistic = weight > np.float32(1e-6)
                 mean = total / tf.where(is_statistic, weight, 1) / tf.cast(count, total.dtype)
                 variable.assign(tf.where(is_statistic, mean, variable))

@@ -1,4 +1,4 @@
-"""Evaluation that counts every image exactly once."""
+"""Evaluates a network, counting every image exactly once."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,7 @@ class Evaluation:
 
     Args:
         loss: cross-entropy, in nats.
-        confusion: int64 (classes, classes): images of the class of the row that were
-            taken for the class of the column.
+        confusion: int64 (classes, classes): images by true class (row) and predicted class.
     """
 
     loss: float
@@ -53,19 +52,19 @@ def make_eval_step(
     strategy: tf.distribute.Strategy,
     variables: tuple[Sequence[tf.Variable], Sequence[tf.Variable]] | None = None,
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """A function that evaluates one batch.
+    """Returns a function that evaluates one batch.
 
     Args:
         model: a built model.
-        info: of the data.
-        strategy: over which replicas a batch is spread.
-        variables: trainable and other ones to evaluate with, in the model's order; by
+        info: gives normalization and number of classes.
+        strategy: gives the replicas.
+        variables: trainable and other variables to evaluate with, in the model's order; by
             default its own.
 
     Returns:
         step(images, labels, weights, stop=0) -> the loss summed over images of weight 1;
-        their confusion matrix, float32 (classes, classes); and the sum of stop over all
-        replicas, by which processes agree to end an evaluation early.
+        their confusion matrix, float32 (classes, classes); and the sum of stop over
+        replicas, which lets all processes end an evaluation after the same batch.
     """
 
     def replica_step(images, labels, weights, stop):
@@ -80,7 +79,7 @@ def make_eval_step(
         confusion = tf.math.confusion_matrix(
             labels, predicted, info.classes, weights=weights, dtype=tf.float32
         )
-        # A tensor of its own on each replica, as only such are summed.
+        # reduce() sums only per-replica tensors, and stop is the same tensor on all.
         return tf.reduce_sum(losses * weights), confusion, tf.identity(stop)
 
     @tf.function
@@ -100,21 +99,21 @@ def evaluate(
     steps: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Runs eval_step over all batches (images, labels, weights) of `Dataset.eval`.
+    """Evaluates all batches (images, labels, weights) of `Dataset.eval`.
 
     Args:
         eval_step: from `make_eval_step`.
-        batches: an iterator over the batches, distributed where the step is.
+        batches: iterator over the batches, distributed like the step.
         steps: number of batches.
-        stop: asked before each batch whether to give up.
+        stop: called before each batch; returns whether to stop early.
 
     Returns:
-        The evaluation; None where some process asked to give up.
+        The evaluation; None if a process stopped it early.
     """
     loss, confusion = 0.0, 0
     for _ in range(steps):
         asked = tf.constant(float(stop()))
-        # Summed outside of TensorFlow: float32 could no longer count beyond 2**24.
+        # Summed in Python: float32 cannot count beyond 2**24.
         batch_loss, batch_confusion, stops = eval_step(*next(batches), asked)
         if stops > 0:
             return None

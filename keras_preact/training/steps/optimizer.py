@@ -1,4 +1,4 @@
-"""SGD as the paper ran it, and its learning rate as a function of the step."""
+"""The paper's SGD, and its learning rate by step."""
 
 import dataclasses
 import math
@@ -20,12 +20,12 @@ class StepSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """A constant warm-up, then a constant rate that drops at given steps.
 
     Args:
-        learning_rate: between the warm-up and the first drop.
-        drop_steps: the rate is multiplied by drop_factor from each of these steps on.
+        learning_rate: from the warm-up to the first drop.
+        drop_steps: from each of these steps on, the rate is multiplied by drop_factor.
         drop_factor: see drop_steps.
         warmup_steps: number of first steps at warmup_learning_rate.
         warmup_learning_rate: see warmup_steps.
-        train_steps: number of steps after which training ends.
+        train_steps: number of steps of the training.
     """
 
     learning_rate: float
@@ -36,7 +36,7 @@ class StepSchedule(keras.optimizers.schedules.LearningRateSchedule):
     train_steps: int | None = None
 
     def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
-        """The float32 learning rate of a step; the first step is 0."""
+        """Returns the float32 learning rate of a step, counted from 0."""
         step = tf.cast(step, tf.int64)
         drops = tf.reduce_sum(tf.cast(step >= tf.constant(self.drop_steps, tf.int64), tf.float32))
         rate = self.learning_rate * tf.pow(tf.constant(self.drop_factor, tf.float32), drops)
@@ -47,7 +47,7 @@ class StepSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_schedule(config: TrainConfig, train_count: int) -> StepSchedule:
-    """The schedule of a run over train_count images.
+    """Makes the schedule of a run on train_count images.
 
     Raises:
         ValueError: if the warm-up is not over by the first drop.
@@ -91,8 +91,8 @@ class SGD(keras.optimizers.SGD):
     """Momentum SGD with coupled weight decay: g + weight_decay * w enters the momentum.
 
     v = momentum * v - rate * (g + weight_decay * w); w = w + v. This is Caffe's form,
-    which the paper ran: a drop of the rate leaves the momentum as it was. Keras' own
-    `weight_decay` argument is another thing: it shrinks w beside the momentum.
+    which the paper used: a drop of the rate does not change v. Keras' own `weight_decay`
+    argument is decoupled: it shrinks w outside of v.
 
     Args:
         learning_rate: a number or a schedule.
@@ -125,7 +125,7 @@ class SGD(keras.optimizers.SGD):
         if not self.momentum or self.nesterov:
             super().update_step(gradient, variable, learning_rate)
             return
-        # One kernel in place of Keras' five: a deep net has hundreds of small variables.
+        # One kernel for Keras' five: a deep network has hundreds of small variables.
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
             accum=self.momentums[index].value.handle,
@@ -143,7 +143,7 @@ class SGD(keras.optimizers.SGD):
 
 
 def make_optimizer(config: TrainConfig, schedule: StepSchedule, model: keras.Model) -> SGD:
-    """The run's optimizer, built for the model's variables."""
+    """Makes the optimizer of a run, built for the model's variables."""
     paths = [variable.path for variable in model.trainable_variables]
     bn = [path for path in paths if path.rpartition("/")[2] in ("gamma", "beta")]
     optimizer = SGD(

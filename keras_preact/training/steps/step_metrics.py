@@ -1,4 +1,4 @@
-"""What the steps of a run reported, kept on the device until it is asked for."""
+"""Metrics of the steps of a run, left on the device until they are read."""
 
 import dataclasses
 import math
@@ -20,13 +20,13 @@ class Means:
     """Means over some steps.
 
     Args:
-        steps: how many.
+        steps: number of steps.
         loss: cross-entropy, in nats.
-        accuracy: share of right answers, 0 to 1.
+        accuracy: 0 to 1.
         gradient_norm: Euclidean, over all weights.
-        loss_scale: of float16; 1 otherwise.
-        skipped_steps: how many steps did not change the weights, because float16 overflowed.
-        wait_seconds: in all these steps, for input.
+        loss_scale: of the last step; 1 except in float16.
+        skipped_steps: number of steps not applied, as float16 overflowed.
+        wait_seconds: time spent waiting for input, in all these steps.
     """
 
     steps: int
@@ -39,10 +39,10 @@ class Means:
 
 
 class StepMetrics:
-    """The reports of a `TrainStep`, step by step.
+    """The metrics that a `TrainStep` reports for each step.
 
     Args:
-        start: steps taken before the first of them.
+        start: number of steps taken before.
         rows: of the steps since the last evaluation, from `rows_since_evaluation`.
     """
 
@@ -56,36 +56,37 @@ class StepMetrics:
         self._bad: str | None = None
 
     def add(self, rows: tf.Tensor) -> None:
-        """The report of further steps, float32 (steps, len(REPORT)); does not wait for them."""
+        """Adds the report of further steps, float32 (steps, len(REPORT)), without waiting."""
         self._pending.append(rows)
         self._newest = rows
 
     def wait(self) -> None:
-        """Returns once all steps have been taken."""
+        """Waits for all steps."""
         self._newest.numpy()
 
     def look_back(self) -> tuple[int, str | None]:
-        """Reads all reports but the newest, for which a GPU would have to be waited for.
+        """Reads all reports but the newest, which a GPU may still be computing.
 
         Returns:
-            How many processes asked to stop before the newest steps; and what must end
-            the run, None for nothing.
+            The number of processes that asked to stop before the newest steps; and the
+            first step that was not finite, in words, or None.
         """
         while len(self._pending) > 1:
             self._read(self._pending.pop(0))
         return self._stop_requests, self._bad
 
     def read(self) -> str | None:
-        """Waits for all steps; returns what must end the run, None for nothing."""
+        """Waits for all steps; returns the first that was not finite, in words, or None."""
         while self._pending:
             self._read(self._pending.pop(0))
         return self._bad
 
     def collect(self) -> tuple[Means | None, str | None]:
-        """Means over the steps since the last call, None where there were none.
+        """Reads all reports, and starts the next means.
 
         Returns:
-            The means, and what must end the run with its step; None where there is nothing.
+            Means over the steps since the last call, None without any; and the first step
+            that was not finite, in words, or None.
         """
         bad = self.read()
         if bad or not self._window:
@@ -94,11 +95,11 @@ class StepMetrics:
         return _means(rows), None
 
     def rows_since_evaluation(self) -> np.ndarray:
-        """What has been read since `since_evaluation`, float64 (steps, len(REPORT))."""
+        """Returns the reports since the last evaluation, float64 (steps, len(REPORT))."""
         return np.concatenate(self._since_evaluation)
 
     def since_evaluation(self) -> Means:
-        """Means over all steps since the last call of this method."""
+        """Returns means over the steps since the last call."""
         rows, self._since_evaluation = self.rows_since_evaluation(), [self._since_evaluation[0][:0]]
         return _means(rows)
 
@@ -109,7 +110,7 @@ class StepMetrics:
         for row in rows:
             self._done += 1
             report = dict(zip(REPORT, row, strict=True))
-            # A step that was not applied has done no harm: its loss scale has been lowered.
+            # A skipped step is harmless: it has lowered the loss scale.
             harmful = report["applied"] or report["loss_scale"] <= SMALLEST_SCALE
             for name, words in (("loss", "loss"), ("gradient_norm", "norm of the gradient")):
                 if harmful and not math.isfinite(report[name]) and self._bad is None:
@@ -122,7 +123,7 @@ def _means(rows):
     applied = columns["applied"] > 0
 
     def mean(name):
-        # What overflowed is no part of a mean.
+        # Skipped steps would make the mean infinite.
         return float(columns[name][applied].mean()) if applied.any() else math.nan
 
     return Means(

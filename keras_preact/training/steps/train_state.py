@@ -1,4 +1,4 @@
-"""Everything that a training step changes, and that a checkpoint therefore holds."""
+"""The variables that training steps change and checkpoints hold."""
 
 from collections.abc import Iterable
 
@@ -11,18 +11,18 @@ from keras_preact.training.steps.loss_scale import LossScale
 
 
 class TrainState:
-    """A model, its optimizer, the loss scale, and averaged weights where they are wanted.
+    """A model, its optimizer, the loss scale and, optionally, averaged weights.
 
-    Create it in the scope of the strategy: each replica then has its own copy of all.
+    Create it in the scope of the strategy: each replica then has its own copy.
 
     Args:
         network: a built model.
         optimizer: built for the network's trainable variables.
-        ema_decay: of the averaged weights; None for none.
+        ema_decay: decay of the averaged weights; None for none.
         shares_traces: whether equal units share one trace; see `models.trace_sharing`.
 
     Attributes:
-        model: to train with; the network itself where traces are not shared.
+        model: the model to train: the network, or a copy on the same variables that shares traces.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TrainState:
         return [variable.value for variable in self.model.non_trainable_variables]
 
     def evaluated(self) -> tuple[list[tf.Variable], list[tf.Variable]]:
-        """The trainable and other variables to evaluate with: the averages, where there are any."""
+        """Returns trainable and other variables to evaluate with: the averages, if any."""
 
         def choose(variables):
             return [self.averages.get(v.path, v.value) for v in variables]
@@ -62,9 +62,9 @@ class TrainState:
         return choose(self.model.trainable_variables), choose(self.model.non_trainable_variables)
 
     def statistics(self) -> dict[tuple[str, str], tf.Variable]:
-        """What differs between replicas, by group and name in `to_save`.
+        """Returns the variables that differ between replicas, by group and name in `to_save`.
 
-        These are the statistics of BN, and their averages.
+        These are the BN statistics and their averages.
         """
         own = {v.path: v.value for v in self.model.non_trainable_variables}
         own = {path: value for path, value in own.items() if value.dtype.is_floating}
@@ -75,11 +75,10 @@ class TrainState:
         }
 
     def update_averages(self, step: tf.Tensor) -> None:
-        """Moves the averages towards the weights after `step` steps; does nothing without any.
+        """Moves the averages, if any, towards the weights after `step` steps.
 
-        The decay grows with the steps up to ema_decay, so that the random initial weights
-        do not linger: min(ema_decay, (1 + step) / (10 + step)), as in
-        `tf.train.ExponentialMovingAverage`.
+        The decay is min(ema_decay, (1 + step) / (10 + step)), as in
+        `tf.train.ExponentialMovingAverage`, so that the initial weights are soon forgotten.
         """
         if not self.averages:
             return
@@ -91,16 +90,16 @@ class TrainState:
                 average.assign(decay * average + (1 - decay) * variable)
 
     def to_save(self) -> dict:
-        """What a checkpoint of the run holds, under names that depend on the network alone."""
+        """Returns the variables of a checkpoint, under names that depend on the network alone."""
         return {
             **self.weights_to_save(),
-            # Without the optimizer's own name, which Keras counts up in a process.
+            # Without the optimizer's name: Keras numbers optimizers within a process.
             "optimizer": {v.path.partition("/")[2]: v.value for v in self.optimizer.variables},
             "loss_scale": self.loss_scale.variables,
         }
 
     def weights_to_save(self) -> dict:
-        """The part of `to_save` that is needed to evaluate and export."""
+        """Returns the part of `to_save` needed to evaluate and export."""
         weights = {"model": by_path(self.model.variables)}
         return {**weights, "averages": self.averages} if self.averages else weights
 
@@ -108,17 +107,17 @@ class TrainState:
 def make_state(
     config: TrainConfig, network: keras.Model, optimizer: keras.optimizers.Optimizer
 ) -> TrainState:
-    """The state of a run, in the scope of its strategy.
+    """Makes the state of a run; call it in the scope of the strategy.
 
     Args:
-        config: of the run.
-        network: built.
+        config: configuration of the run.
+        network: a built model.
         optimizer: built for the network's trainable variables.
     """
-    # Replicas cannot exchange statistics from inside another function.
+    # Synchronized BN cannot exchange statistics inside a shared trace.
     return TrainState(network, optimizer, config.ema_decay, shares_traces=not config.sync_bn)
 
 
 def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
-    """The variables under their paths, such as `stem_conv/kernel`."""
+    """Returns the variables by path, such as `stem_conv/kernel`."""
     return {variable.path: variable.value for variable in variables}

@@ -1,8 +1,8 @@
-"""One training step: forward, backward, the exchange between replicas, the update."""
+"""One training step: forward pass, backward pass, all-reduce, update."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -15,7 +15,7 @@ from keras_preact.training.steps.train_state import TrainState
 
 SMALL_ELEMENTS = 2**14
 
-# What a step reports, in this order, as one float32 vector.
+# The metrics of a step: the elements of a float32 vector.
 REPORT = (
     "loss",
     "correct",
@@ -27,56 +27,16 @@ REPORT = (
 )
 
 
-def make_gradients(
-    state: TrainState, config: TrainConfig, info: DatasetInfo, plan: ComputePlan
-) -> Callable:
-    """One replica's forward and backward pass, a pure function: what XLA may compile.
-
-    Returns:
-        gradients(trainable, non_trainable, images, labels, weight, scale) ->
-        (gradients, non_trainable, loss, correct): variables as tensors, images uint8
-        (batch, height, width, channels), the weight of mixup and the loss scale as
-        float32 scalars; gradients of the scaled loss, loss and right answers summed
-        over the batch and divided by the global batch.
-    """
-    mixes = config.mixup_alpha > 0
-    model = state.model
-
-    def gradients(trainable, non_trainable, images, labels, weight, scale):
-        inputs = info.normalize(images)
-        if mixes:
-            inputs = mix(inputs, weight)
-        with tf.GradientTape() as tape:
-            tape.watch(trainable)
-            logits, changed = model.stateless_call(trainable, non_trainable, inputs, training=True)
-
-            def against(labels):
-                losses = cross_entropy(logits, labels, config.label_smoothing)
-                sums = tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct(logits, labels))])
-                return sums / config.global_batch_size
-
-            sums = against(labels)
-            if mixes:
-                sums = weight * sums + (1 - weight) * against(labels[::-1])
-            scaled = sums[0] * scale
-        return tape.gradient(scaled, trainable), changed, sums
-
-    if config.sync_bn and plan.replicas > 1:
-        # Replicas cannot exchange statistics from inside another function.
-        return gradients
-    return tf.function(gradients, jit_compile=plan.xla)
-
-
 @dataclasses.dataclass(eq=False)
 class TrainStep:
-    """Takes the steps of a run; `__call__` is compiled.
+    """Takes training steps.
 
     Args:
-        state: what the steps change.
-        config: of the run.
-        info: of its data.
-        plan: how it computes.
-        strategy: over which replicas a batch is spread.
+        state: variables that the steps change.
+        config: configuration of the run.
+        info: gives the normalization of images.
+        plan: compute plan.
+        strategy: gives the replicas.
     """
 
     state: TrainState
@@ -86,7 +46,10 @@ class TrainStep:
     strategy: tf.distribute.Strategy
 
     def __post_init__(self):
-        self._gradients = make_gradients(self.state, self.config, self.info, self.plan)
+        self._gradients = self._compute_gradients
+        # Synchronized BN cannot exchange statistics inside another function.
+        if not (self.config.sync_bn and self.plan.replicas > 1):
+            self._gradients = tf.function(self._gradients, jit_compile=self.plan.xla)
         self._one = tf.function(self._take_one)
         self._several = tf.function(self._take_several)
 
@@ -94,19 +57,19 @@ class TrainStep:
         """Takes steps.
 
         Args:
-            iterator: over batches (images, labels) of `Dataset.train`, distributed.
-            steps: how many, without coming back to Python in between.
-            stop: whether this process would like the run to end.
+            iterator: distributed, over batches (images, labels) of `Dataset.train`.
+            steps: number of steps, taken without returning to Python in between.
+            stop: whether this process asks the run to stop.
 
         Returns:
-            float32 (steps, len(REPORT)), the same on every replica: the mean
-            cross-entropy of the global batch (decay is in the update, not in this loss);
-            right answers over images, from before the update; the norm of the gradient;
-            whether it was applied; the loss scale; the number of processes that would
-            like to stop; seconds spent waiting for input, NaN in deterministic runs.
+            float32 (steps, len(REPORT)), the same on every replica: the mean cross-entropy
+            of the global batch before the update, without weight decay; its accuracy; the
+            norm of the gradient; whether the update was applied; the loss scale; the number
+            of processes that ask to stop; seconds spent waiting for input, NaN in
+            deterministic runs.
         """
         stop = tf.constant(float(stop))
-        # Always the same graph: another might round otherwise.
+        # A run always uses the same graph: another one may round otherwise.
         if steps == self.config.steps_per_loop == 1:
             return self._one(iterator, stop)[None]
         return self._several(iterator, stop, tf.constant(steps))
@@ -116,7 +79,7 @@ class TrainStep:
             return step + 1, reports.write(step, self._take_one(iterator, stop))
 
         reports = tf.TensorArray(tf.float32, steps, element_shape=[len(REPORT)])
-        # One after the other, so that waiting for input is told from computing.
+        # In turn, so that waiting for input is timed apart from computing.
         _, reports = tf.while_loop(
             lambda step, _: step < steps, body, (0, reports), parallel_iterations=1
         )
@@ -133,9 +96,9 @@ class TrainStep:
         return tf.concat([report, [wait_seconds]], axis=0)
 
     def _now(self, after):
-        """Seconds, once some tensors are there; NaN in deterministic runs."""
+        """Reads the clock in seconds once some tensors are computed; NaN in deterministic runs."""
         if self.config.deterministic:
-            # TensorFlow refuses to ask a clock.
+            # TensorFlow refuses to read a clock.
             return tf.constant(math.nan, tf.float64)
         with tf.control_dependencies(after):
             return tf.timestamp()
@@ -156,7 +119,7 @@ class TrainStep:
         applied = tf.cond(finite, update, lambda: tf.constant(0.0)) if self._scales else update()
         if self._scales:
             state.loss_scale.update(finite)
-        # The learning rate depends on the step, whether it was applied or not.
+        # Skipped steps count for the learning rate, too.
         state.optimizer.iterations.assign_add(1)
         loss, correct, stops = tf.unstack(sums)
         return tf.stack([loss, correct, norm, applied, scale, stops])
@@ -165,8 +128,48 @@ class TrainStep:
     def _scales(self):
         return self.plan.precision == "mixed_float16"
 
+    def _compute_gradients(self, trainable, non_trainable, images, labels, weight, scale):
+        """Computes one replica's forward and backward pass, a pure function for XLA to compile.
+
+        Args:
+            trainable, non_trainable: variables as tensors.
+            images: uint8 (batch, height, width, channels).
+            labels: int32 (batch,).
+            weight: of mixup, a float32 scalar.
+            scale: of the loss, a float32 scalar.
+
+        Returns:
+            gradients of the scaled loss; values of the other variables after the pass; loss and
+            number of correct answers. Gradients, loss and number are sums over the batch,
+            divided by the global batch size.
+        """
+        config = self.config
+        inputs = self.info.normalize(images)
+        if config.mixup_alpha:
+            inputs = mix(inputs, weight)
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            logits, changed = self.state.model.stateless_call(
+                trainable, non_trainable, inputs, training=True
+            )
+
+            def against(labels):
+                losses = cross_entropy(logits, labels, config.label_smoothing)
+                sums = tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct(logits, labels))])
+                return sums / config.global_batch_size
+
+            sums = against(labels)
+            if config.mixup_alpha:
+                sums = weight * sums + (1 - weight) * against(labels[::-1])
+            scaled = sums[0] * scale
+        return tape.gradient(scaled, trainable), changed, sums
+
     def _accumulate(self, images, labels, scale):
-        """Gradients, changed statistics and sums over the parts of this replica's batch."""
+        """Sums gradients, loss and correct answers over the parts of this replica's batch.
+
+        Returns:
+            gradients; values of the other variables after the last part; the sums.
+        """
         parts = self.config.gradient_accumulation_steps
         trainable = [tf.convert_to_tensor(v) for v in self.state.trainable]
         non_trainable = [tf.convert_to_tensor(v) for v in self.state.non_trainable]
@@ -174,7 +177,7 @@ class TrainStep:
         for part, piece in enumerate(
             zip(tf.split(images, parts), tf.split(labels, parts), strict=True)
         ):
-            # One part after the other: only then is there memory to save.
+            # In turn: parts computed at once would save no memory.
             after = [] if total is None else tf.nest.flatten(total)
             with tf.control_dependencies(after):
                 seed = self._seed(part)
@@ -188,7 +191,7 @@ class TrainStep:
         return total[0], non_trainable, total[1]
 
     def _seed(self, part):
-        """int32 (2,): a function of the run's seed, the step, the replica and the part."""
+        """Returns an int32 (2,) seed from the run's seed, step, replica and part."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         step = tf.cast(self.state.optimizer.iterations, tf.int32)
         pieces = self.plan.replicas * self.config.gradient_accumulation_steps
@@ -196,9 +199,9 @@ class TrainStep:
         return tf.stack([self.config.seed % 2**31, step * pieces + place])
 
     def _seeded(self, non_trainable, seed):
-        """The state of every random layer as a function of seed, for the rest as it is.
+        """Replaces the state of every random layer by a function of the seed.
 
-        What is random then neither has to be saved nor repeats itself on another replica.
+        Random states then need no saving, and differ between replicas.
         """
         values = []
         for index, (variable, value) in enumerate(
@@ -211,15 +214,15 @@ class TrainStep:
         return values
 
     def _exchange(self, gradients, sums):
-        """Sums over replicas, in one all-reduce of all gradients and sums in a row."""
+        """Sums gradients and sums over replicas, in one all-reduce."""
         if self.plan.replicas == 1:
             return gradients, sums
         *gradients, sums = all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
         return gradients, sums
 
     def _apply(self, gradients, statistics):
-        # Each replica writes its own copy. The optimizer's own apply() would sum the
-        # gradients once more.
+        # Each replica updates its own copy. The optimizer's apply() would sum the gradients
+        # over replicas once more.
         optimizer, state = self.state.optimizer, self.state
         rate = tf.cast(optimizer.learning_rate, tf.float32)
         for gradient, variable in zip(gradients, state.trainable, strict=True):
@@ -231,12 +234,12 @@ class TrainStep:
 
 
 def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The Euclidean norm of all gradients together, a float32 scalar."""
+    """Returns the Euclidean norm of all gradients together, a float32 scalar."""
 
     def is_small(gradient):
         return gradient.shape.num_elements() < SMALL_ELEMENTS
 
-    # Hundreds of kernels on a few numbers each would take longer than the copy.
+    # Copying small gradients into one row is faster than hundreds of kernels on a few numbers.
     rows = [tf.reshape(gradient, [-1]) for gradient in gradients if is_small(gradient)]
     large = [gradient for gradient in gradients if not is_small(gradient)]
     return tf.linalg.global_norm([*([tf.concat(rows, axis=0)] if rows else []), *large])

@@ -2,9 +2,9 @@ import inspect
 
 import numpy as np
 import pytest
-from fake_measurements import backward, decoded, overlapping
+from fake_measurements import backward, decoded, legend_texts, overlapping
 
-from keras_preact.support.plotting import COLORS, marked
+from keras_preact.support.plotting import COLORS
 from keras_preact.training.reporting import propagation_figure
 
 LONG_TITLE = "ResNetV2 of 164 layers in the run $x^^{$, " + "a word and another " * 10
@@ -46,10 +46,6 @@ def test_the_lines_are_the_norms_by_the_number_of_the_unit():
     assert lower.get_ylim()[0] < -1 and lower.get_ylim()[1] > 1
 
 
-def legend_texts(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
 def test_what_has_no_place_on_the_log_axis_is_left_out_and_counted_in_the_legend():
     shortcut = [0, 2, np.nan, np.inf, 0, -3]
     figure = drawn(only(shortcut_norm=shortcut, residual_norm=0.0))
@@ -60,16 +56,6 @@ def test_what_has_no_place_on_the_log_axis_is_left_out_and_counted_in_the_legend
     assert not total.endswith(")")
     assert first.endswith("alone (not finite in 2 units, 0 in 2 units, below 0 in 1 unit)")
     assert second.endswith("functions (0)")
-
-
-def test_every_fifth_of_90_units_and_each_value_without_neighbours_have_a_marker():
-    values = np.ones(90)
-    values[[40, 42]] = np.nan
-    for place in range(12):
-        with_marker = marked(values, place)
-        assert 41 in with_marker
-        apart = np.diff([n for n in with_marker if n != 41])
-        assert sorted(set(apart.tolist())) in ([5], [5, 10])
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-import inspect
-
 import numpy as np
 import pytest
 from fake_measurements import (
     backward,
     decoded,
+    drawn,
     forward,
     initialisation,
     lesions,
@@ -40,7 +39,7 @@ def by_step(count, broken, log):
     return np.array([0, 10, 20, 40]), names(count), cells, label, LONG_TITLE, log
 
 
-# Each picture's function and what it is given for a number of units.
+# The function that draws each picture, and its arguments for a number of units.
 PICTURES = {
     "signals": (signal_figures.draw_signals, lambda n, broken: (forward(n, broken), LONG_TITLE)),
     "sum_error": (
@@ -87,11 +86,6 @@ PICTURES = {
         lambda n, broken: by_step(n, broken, False),
     ),
 }
-
-
-def drawn(function, *args):
-    """The figure that the function makes a PNG of."""
-    return inspect.unwrap(function)(*args)
 
 
 @pytest.mark.parametrize("count", [1, 60])
