@@ -180,7 +180,7 @@ RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
         ([*EXPORT, "--output_dir=/proc/new"], ["output_dir must be a folder", "/proc/"]),
         ([*EXPORT, "--output_dir=HERE/thesis"], ["HERE/thesis holds something else"]),
         ([*EXPORT, "--output_dir=HERE/exports", "--version=1"], ["version must be", "beside [1]"]),
-        ([*EXPORT, "--output_dir=HERE/exports"], ["must be of one class_names", "--output_dir"]),
+        ([*EXPORT, "--output_dir=HERE/exports"], ["have the same class_names", "--output_dir"]),
         # How.
         ([*EXPORT, "--version=0"], ["version must be at least 1", "version=0"]),
         ([*EXPORT, "--tflite=int8,int4"], ["tflite must be", "'int4'", "Did you mean 'int8'"]),
