@@ -1,4 +1,4 @@
-"""Networks and runs analysed: pages, pictures and CSV files."""
+"""The analysis of networks and runs as pages, pictures and CSV files."""
 
 from keras_preact.support import extras
 

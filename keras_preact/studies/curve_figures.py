@@ -11,12 +11,11 @@ from keras_preact.studies.page import Figure
 from keras_preact.studies.wording import between, percent
 from keras_preact.support.plotting import (
     BLUE,
-    COLORS,
-    MARKERS,
     as_png,
     legend,
     marked,
     plain,
+    style,
     titled_figure,
 )
 
@@ -129,10 +128,9 @@ def draw_curves(runs: Sequence[RunCurves], title: str) -> bytes:
     picture = titled_figure(title, 9, 5)
     axes = picture.subplots()
     for place, run in enumerate(runs):
-        style = {"color": COLORS[place % len(COLORS)], "markersize": 5}
-        style |= {"marker": MARKERS[place % len(MARKERS)], "markevery": marked(run.eval_error, 0)}
-        axes.plot(run.steps, 100 * run.eval_error, label=plain(run.label), **style)
-        axes.plot(run.steps, 100 * run.train_error, linestyle="--", linewidth=1, **style)
+        look = {**style(place), "markersize": 5, "markevery": marked(run.eval_error, 0)}
+        axes.plot(run.steps, 100 * run.eval_error, label=plain(run.label), **look)
+        axes.plot(run.steps, 100 * run.train_error, linestyle="--", linewidth=1, **look)
     axes.set(xlabel="step", ylabel=_ERROR_LABEL, ylim=(0, None))
     axes.grid(alpha=0.3)
     legend(picture, [*axes.get_lines()[::2], *_splits()])
@@ -184,11 +182,10 @@ def _by_depth(runs, title):
     axes = picture.subplots()
     for place, (kind, of_kind) in enumerate(_kinds(runs).items()):
         depths = [run.depth for run in of_kind]
-        style = {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
         errors = [100 * run.eval_error[-1] for run in of_kind]
-        axes.plot(depths, errors, label=plain(kind), **style)
+        axes.plot(depths, errors, label=plain(kind), **style(place))
         errors = [100 * run.train_error[-1] for run in of_kind]
-        axes.plot(depths, errors, linestyle="--", linewidth=1, **style)
+        axes.plot(depths, errors, linestyle="--", linewidth=1, **style(place))
     axes.set(xlabel="depth (weighted layers)", ylabel=_ERROR_LABEL, ylim=(0, None))
     axes.grid(alpha=0.3)
     legend(picture, [*axes.get_lines()[::2], *_splits()])

@@ -14,8 +14,6 @@ from keras_preact.studies.page import Figure, Table
 from keras_preact.studies.wording import between
 from keras_preact.support.console import say
 from keras_preact.support.plotting import (
-    COLORS,
-    MARKERS,
     UNIT_LABEL,
     as_png,
     fit_log,
@@ -23,6 +21,7 @@ from keras_preact.support.plotting import (
     marked,
     plain,
     positive,
+    style,
     titled_figure,
     unit_axis,
 )
@@ -175,7 +174,7 @@ def draw(results: Sequence[Initialisation], title: str) -> bytes:
     _draw_units(through, deepest, "shortcut_norm")
     for place, result in enumerate(deepest):
         product = positive(result.shortcut_product)
-        through.plot(_numbers(result), product, color=_style(place)["color"], **_DASHES)
+        through.plot(_numbers(result), product, color=style(place)["color"], **_DASHES)
     shown = [np.ravel(result.shortcut_norm) for result in deepest]
     fit_log(through, np.concatenate([*shown, *(result.shortcut_product for result in deepest)]))
     whole.set_title("whole gradient", fontsize="medium")
@@ -197,11 +196,6 @@ def _by_label(results):
     return {result.label: groups[result.label] for result in results}
 
 
-def _style(place):
-    marker = MARKERS[place % len(MARKERS)]
-    return {"color": COLORS[place % len(COLORS)], "marker": marker, "markersize": 5}
-
-
 def _numbers(result):
     return np.arange(1, len(result.units) + 1)
 
@@ -210,16 +204,16 @@ def _draw_units(axes, results, name):
     """Draws the line and the band of each result and returns the lines, for the legend."""
     lines = []
     for place, result in enumerate(results):
-        norms, style = getattr(result, name), _style(place)
+        norms, look = getattr(result, name), {**style(place), "markersize": 5}
         low, high = norms.min(axis=0), norms.max(axis=0)
         # 0 has no place on a log scale: the band then goes down to the edge of the picture.
         low = np.where(low == 0, np.finfo("float64").tiny, positive(low))
-        band = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
+        band = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
         axes.fill_between(_numbers(result), low, positive(high), **band)
         median = positive(np.median(norms, axis=0))
         label = f"{plain(result.label)}, {result.depth} layers"
         lines += axes.plot(
-            _numbers(result), median, label=label, markevery=marked(median, place), **style
+            _numbers(result), median, label=label, markevery=marked(median, place), **look
         )
     fit_log(axes, np.concatenate([np.ravel(getattr(result, name)) for result in results]))
     unit_axis(axes, max(len(result.units) for result in results))
@@ -234,8 +228,8 @@ def _draw_depths(axes, groups):
         depths = [result.depth for result in group]
         norms = [np.median(result.gradient_norm[:, 0]) for result in group]
         products = [result.shortcut_product[0] for result in group]
-        axes.plot(depths, positive(norms), **_style(place))
-        axes.plot(depths, positive(products), color=_style(place)["color"], **_DASHES)
+        axes.plot(depths, positive(norms), **style(place), markersize=5)
+        axes.plot(depths, positive(products), color=style(place)["color"], **_DASHES)
         shown += [*norms, *products]
     fit_log(axes, np.array(shown))
     axes.set_title("at the first unit, whole gradient", fontsize="medium")

@@ -49,7 +49,7 @@ class Network:
 
         Raises:
             ValueError: if these images are too few and too small; see
-                `propagation_recorder.check_images`.
+                `backward_pass.check_images`.
         """
         info = self.data.info
         count = min(count or (64 if max(info.image_shape[:2]) <= 64 else 16), info.train_count)

@@ -123,6 +123,7 @@ def test_the_page_of_several_networks_names_each_in_title_alternative_and_file()
 
 @pytest.mark.parametrize("equations", [[], list(EQUATIONS.values())], ids=["none", "all"])
 def test_the_page_is_valid_html(equations):
+    # TensorBoard brings the parser along.
     html5lib = pytest.importorskip("tensorboard._vendor.bleach._vendor.html5lib")
     captions = ["<b> & $", with_formulas(r"$x_l$ is $3.2 \times 10^{-9}$, \$ & < \"")]
     shown = [
