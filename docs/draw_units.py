@@ -13,7 +13,7 @@ from matplotlib.patches import FancyBboxPatch
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from keras_preact.layers import ORDERS, ActivationOrder  # noqa: E402
+from keras_preact.layers import ORDERS, ActivationOrder, UnitKind  # noqa: E402
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 COLORS = {"conv": "#56B4E9", "bn": "#F0E442", "relu": "#E69F00"}
@@ -24,15 +24,14 @@ TOP = 0.0
 
 def draw_unit(axes, order: ActivationOrder, title: str) -> None:
     """One basic unit from top to bottom, its shortcut on the left."""
-    residual = [op for sequence in order.sequences(2) for op in sequence]
-    after = order.after_addition.split()
+    plan = UnitKind("basic", order).plan(input_channels=16, filters=16)
     y = TOP
     axes.text(0, y + 0.35, r"$x_l$", ha="center", va="bottom", fontsize=13)
     axes.plot([0, 0], [y + 0.3, y - STEP], color="black", linewidth=1.2, zorder=0)
     split = y
     y -= STEP
-    for operation in residual:
-        draw_operation(axes, operation, y)
+    for operation in plan.preactivation + plan.residual:
+        draw_operation(axes, operation.kind, y)
         y -= STEP
     addition = y
     axes.plot([0, 0], [split, addition], color="black", linewidth=1.2, zorder=0)
@@ -46,9 +45,9 @@ def draw_unit(axes, order: ActivationOrder, title: str) -> None:
     )
     axes.add_patch(circle(addition))
     axes.text(0, addition, "+", ha="center", va="center", fontsize=14)
-    for operation in after:
+    for operation in plan.after_addition:
         y -= STEP
-        draw_operation(axes, operation, y)
+        draw_operation(axes, operation.kind, y)
     end = y - STEP
     axes.annotate(
         "",
@@ -67,7 +66,7 @@ def circle(y):
     )
 
 
-def draw_operation(axes, operation: str, y: float) -> None:
+def draw_operation(axes, kind: str, y: float) -> None:
     """One box; convolutions, BN and ReLU differ in colour and in text."""
     axes.add_patch(
         FancyBboxPatch(
@@ -75,13 +74,13 @@ def draw_operation(axes, operation: str, y: float) -> None:
             2 * HALF_WIDTH,
             2 * HALF_HEIGHT,
             boxstyle="round,pad=0.02,rounding_size=0.12",
-            facecolor=COLORS[operation],
+            facecolor=COLORS[kind],
             edgecolor="black",
             linewidth=0.8,
             zorder=1,
         )
     )
-    axes.text(0, y, LABELS[operation], ha="center", va="center", fontsize=11)
+    axes.text(0, y, LABELS[kind], ha="center", va="center", fontsize=11)
 
 
 def main() -> None:

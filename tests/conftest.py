@@ -1,4 +1,4 @@
-"""What every test starts from."""
+"""The state that every test starts from."""
 
 import os
 

@@ -12,7 +12,7 @@ import pytest
 from keras_preact.__main__ import VERBS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# What a console script of pip holds.
+# The console script that pip writes.
 SCRIPT = "import sys\nfrom keras_preact.__main__ import main\nsys.exit(main())\n"
 
 

@@ -89,7 +89,7 @@ def digests(folder):
 
 
 def steps_of(folder):
-    """What a run has to lose: its newest and its best checkpoint, and its evaluations."""
+    """The possessions of a run: its newest and its best checkpoint, and its evaluations."""
     newest = [path.name for path in (folder / "checkpoints").glob("step-*")]
     best = [path.name for path in (folder / "checkpoints" / "best").glob("step-*")]
     try:

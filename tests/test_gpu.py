@@ -1,4 +1,4 @@
-"""What can only be seen on GPUs. Skipped where there are none."""
+"""Behaviour that only GPUs show; skipped where there are none."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a user can get wrong: exit code 2, one error that says what was wrong, nothing written."""
+"""Mistakes of a user: exit code 2, one error that names the mistake, nothing written."""
 
 import json
 import os
@@ -166,7 +166,7 @@ RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
         (["export.py", "--run_dir=HERE/thesis"], ["HERE/thesis/config.json"]),
         (["export.py", "--run_dir=HERE/file"], ["HERE/file/config.json"]),
         ([*EXPORT, "--checkpoint=last"], ["newest, best", "'last'"]),
-        # What is exported.
+        # Sources of an export.
         ([*EXPORT, "--model=HERE/seven.keras"], ["run_dir must be given", "or model"]),
         ([*EXPORT, "--dataset=digits"], ["for model alone", "dataset='digits'"]),
         (["export.py", "--model=HERE/seven.keras"], ["model needs dataset"]),
@@ -190,7 +190,7 @@ RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
         ([*EXPORT, "--float16_tolerance=nan"], ["float16_tolerance must be at least 0", "nan"]),
         ([*EXPORT, "--int8_loss_points=inf"], ["int8_loss_points must be", "finite", "inf"]),
         ([*EXPORT, "--model_name=a/b"], ["model_name must begin with", "'a/b'"]),
-        # What is analysed.
+        # Subjects of an analysis.
         (["analysis", "lesoin"], ["propagation, initialisation", "Did you mean 'lesion'?"]),
         ([*NEW_NETS, "propagation", "again"], ["Only flags may follow propagation", "again"]),
         ([*OF_RUN, "lesion", "HERE/run"], ["Only flags may follow lesion", "HERE/run"]),
@@ -351,7 +351,7 @@ NO_RECORDS = [
     (with_file("run/config.json", b"{}"), "config must be given"),
     (with_file("run/config.json", b"\xff"), "it must be UTF-8"),
 ]
-# Of tables: what --resume, and what an analysis says.
+# Damaged tables, with the errors of --resume and of an analysis.
 NO_METRICS = [
     (with_line("metrics.csv", b"2," + b"9" * 200_000), "metrics.csv", "field limit (131072)"),
     (with_line("metrics.csv", b"\x89PNG\xff"), "metrics.csv", "it must be UTF-8"),

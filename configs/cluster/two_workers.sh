@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two workers on this machine, to try it, from the repository's folder; further flags follow:
+# Runs two workers on this machine, from the repository's folder; flags follow:
 #   bash configs/cluster/two_workers.sh --flagfile=configs/digits_resnet20.flags \
 #       --run_dir=runs/two_workers --train_steps=100 --scale_schedule
 set -uo pipefail

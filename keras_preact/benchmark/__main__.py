@@ -10,12 +10,12 @@ from keras_preact.support import program
 from keras_preact.support.errors import RunError
 
 
-def main(given: dict) -> None:
+def main(given: dict, run=runner.run) -> None:
     # The GPUs' memory is for the processes that measure.
     tf.config.set_visible_devices([], "GPU")
     config = BenchmarkConfig(**given)
     output.check(config)
-    outcome = runner.run(config, say=lambda line: print(line, file=sys.stderr, flush=True))
+    outcome = run(config, say=lambda line: print(line, file=sys.stderr, flush=True))
     output.hand_over(outcome, config)
     if all(row.error for row in outcome.rows):
         raise RunError("not one measurement succeeded; the table says why.")

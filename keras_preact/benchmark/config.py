@@ -1,4 +1,4 @@
-"""What a benchmark is made of: every flag of it, checked in one place."""
+"""The flags of a benchmark, checked in one place."""
 
 import dataclasses
 import importlib.util
@@ -15,9 +15,9 @@ FRAMEWORKS = ("keras_preact", "keras", "torch")
 MODES = ("train", "inference", "serving")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
-# What two cores hold and finish in minutes.
+# Two cores finish these in minutes.
 BATCH_SIZES = {"cifar": 128, "imagenet": 16}
-# More would make no figure better.
+# More would not improve a figure.
 MOST_ROUNDS = 1_000
 MOST_STEPS = 100_000
 
@@ -27,7 +27,7 @@ class BenchmarkConfig:
     """One benchmark. The fields are its flags; `metadata["help"]` says what they mean.
 
     Raises:
-        ValueError: if a value is outside its rule, or what it needs is not installed.
+        ValueError: if a value is outside its rule, or needs a package that is not installed.
     """
 
     models: tuple[int, ...] = option("what", "depths of pre-activation nets", (164, 50))
@@ -93,9 +93,9 @@ class BenchmarkConfig:
 
 
 def _check_file(name, path, suffix):
-    """Now, as hours of measuring may lie before the file is written."""
+    # Before hours of measuring, not after them.
     expanded = usable(path, name, wildcards=True)
-    # access() knows nothing of buckets.
+    # os.access cannot ask buckets.
     writable = "://" in path or os.access(expanded.parent, os.W_OK)
     if expanded.suffix != suffix or expanded.is_dir() or not expanded.parent.is_dir():
         rule = f"a file that ends in {suffix}, in a folder that exists"

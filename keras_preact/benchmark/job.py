@@ -1,42 +1,29 @@
-"""What one process measures, as plain values that JSON can carry to any framework."""
+"""Jobs, one for each process that measures: plain values that JSON can carry to any framework."""
 
 import dataclasses
 
 from keras_preact.benchmark.config import BATCH_SIZES, BenchmarkConfig
-from keras_preact.layers import BLOCKS
+from keras_preact.layers import Operation, UnitPlan
 from keras_preact.models import architectures, describe
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
-    """A full-pre-activation residual unit, spelled out for frameworks that have none.
+class Net:
+    """The network that `ResNetV2(depth)` is, spelled out for other frameworks.
 
     Args:
-        name: as in our models, such as stage1_unit1.
-        convolutions: (filters, kernel size, strides) of each, first to last.
-        channels: of its output.
-        strides: of the whole unit.
-        match: how the shortcut meets the residual: "identity", "zero_pad" or "convolution".
-        shares_preactivation: whether the shortcut starts from the pre-activated input.
+        depth: weighted layers.
+        classes: of the logits.
+        stem: the operations before the first unit.
+        units: in order.
+        head: the operations between the last unit and the global pooling.
     """
 
-    name: str
-    convolutions: tuple[tuple[int, int, int], ...]
-    channels: int
-    strides: int
-    match: str
-    shares_preactivation: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Net:
-    """A network, spelled out likewise."""
-
     depth: int
-    stem: str
-    stem_filters: int
-    units: tuple[Unit, ...]
     classes: int
+    stem: tuple[Operation, ...]
+    units: tuple[UnitPlan, ...]
+    head: tuple[Operation, ...]
 
     @property
     def name(self) -> str:
@@ -45,7 +32,7 @@ class Net:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What one process measures.
+    """One measurement.
 
     Args:
         framework: one of `config.FRAMEWORKS`.
@@ -71,51 +58,42 @@ class Job:
 
     @property
     def operations_per_image(self) -> int:
-        """Two for each multiply-add of convolutions and logits; training does three times the
-        work of inference: outputs, and gradients of the inputs and of the weights."""
+        """Two for each multiply-add of convolutions and logits.
+
+        Training does three times the work of inference: outputs, and gradients of the inputs
+        and of the weights.
+        """
         described = describe(self.net.depth, input_shape=self.image_shape, print_fn=None)
         return 2 * described.multiply_adds * (3 if self.mode == "train" else 1)
 
 
 def make_net(depth: int) -> Net:
-    """The network that `ResNetV2(depth)` is, from the same table.
+    """The network that `ResNetV2(depth)` is, from the same plan.
 
     Raises:
         ValueError: as `architectures.resolve` does.
     """
-    plan = architectures.resolve(depth)
-    kernel_sizes, expansion = BLOCKS[plan.block]
-    units, channels = [], plan.stem_filters
-    for unit in plan.units():
-        filters = [unit.filters] * (len(kernel_sizes) - 1) + [unit.filters * expansion]
-        strides = [
-            unit.strides if number == plan.strided_convolution else 1
-            for number in range(1, len(kernel_sizes) + 1)
-        ]
-        changes = unit.strides > 1 or channels != filters[-1]
-        channels = filters[-1]
-        units.append(
-            Unit(
-                unit.name,
-                tuple(zip(filters, kernel_sizes, strides, strict=True)),
-                channels,
-                unit.strides,
-                plan.projection(None) if changes else "identity",
-                unit.first_in_network or changes,
-            )
-        )
-    return Net(depth, plan.stem, plan.stem_filters, tuple(units), plan.classes(None))
+    architecture = architectures.resolve(depth)
+    kind = architecture.unit_kind()
+    return Net(
+        depth,
+        architecture.classes(None),
+        stem=architecture.stem_operations(kind.order),
+        units=tuple(architecture.units(kind)),
+        head=architecture.head_operations(kind.order),
+    )
 
 
 def make_jobs(config: BenchmarkConfig) -> list[list[Job]]:
     """For each model, precision and mode, a job for each framework."""
     jobs = []
-    for net in map(make_net, config.models):
-        default_size = architectures.resolve(net.depth).default_input_shape[0]
-        sizes = (config.batch_size or BATCH_SIZES[net.stem], config.image_size or default_size)
+    for depth in config.models:
+        net, architecture = make_net(depth), architectures.resolve(depth)
+        batch_size = config.batch_size or BATCH_SIZES[architecture.stem]
+        image_size = config.image_size or architecture.default_input_shape[0]
         jobs += [
             [
-                Job(framework, mode, precision, net, *sizes, config.steps)
+                Job(framework, mode, precision, net, batch_size, image_size, config.steps)
                 for framework in config.chosen_frameworks
                 # PyTorch writes nothing that TensorFlow Serving could load.
                 if mode != "serving" or framework != "torch"

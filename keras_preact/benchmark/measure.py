@@ -1,7 +1,7 @@
-"""Measures one job in a process of its own: python -P measure.py JOB prints a line of JSON.
+"""Measures one job in a process of its own: python -P measure.py < JOB prints a line of JSON.
 
-Imports the standard library alone and is started by its path: through the package,
-TensorFlow would come into PyTorch's process and count as PyTorch's memory.
+Imports the standard library alone and is started by its path: importing the package
+would bring TensorFlow into PyTorch's process and count as PyTorch's memory.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import time
 import types
 from collections.abc import Callable
 
-# After the first: allocators and the choice of kernels settle.
+# Allocators and the choice of kernels settle in the steps after the first.
 WARM_UP_STEPS = 2
 
 MODULES = {
@@ -23,15 +23,18 @@ MODULES = {
 }
 
 
-def measure(job: types.SimpleNamespace) -> dict:
+def measure(framework: types.ModuleType, job: types.SimpleNamespace) -> dict:
     """Builds the job's network, takes its first step, some more, and then its timed steps.
+
+    Args:
+        framework: has prepare(job) and device(), as `pytorch` has.
+        job: a `job.Job`.
 
     Returns:
         images_per_second; first_step_seconds, from the start of building to the first
         result; device; peak_memory_mebibytes, of the whole process;
         device_memory_mebibytes, None without a GPU.
     """
-    framework = _load(job.framework)
     start = time.perf_counter()
     take = framework.prepare(job)
     take(1)
@@ -60,18 +63,19 @@ def peak_memory_mebibytes() -> float:
 
 
 def answer(function: Callable[[types.SimpleNamespace], dict]) -> None:
-    """Prints, as JSON, what a function makes of the JSON on the command line, or its error."""
-    argument = json.loads(sys.argv[1], object_hook=lambda fields: types.SimpleNamespace(**fields))
+    """Calls a function with the JSON of the standard input; prints its result or error as JSON."""
+    argument = json.load(sys.stdin, object_hook=lambda fields: types.SimpleNamespace(**fields))
     try:
         result = function(argument)
     except Exception as error:
-        # Of every kind, as each framework has its own for exhausted memory.
+        # Every kind: each framework has its own for exhausted memory.
         *_, last_line = ["", *str(error).strip().splitlines()]
         result = {"error": f"{type(error).__name__}: {last_line.strip()}"}
     print(f"\n{json.dumps(result)}")
 
 
-def _load(framework):
+def load(framework: str) -> types.ModuleType:
+    """Imports the module of a framework, and no other's."""
     if framework in MODULES:
         return importlib.import_module(MODULES[framework])
     path = pathlib.Path(__file__).with_name("pytorch.py")
@@ -82,4 +86,4 @@ def _load(framework):
 
 
 if __name__ == "__main__":
-    answer(measure)
+    answer(lambda job: measure(load(job.framework), job))

@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.benchmark import serving
-from keras_preact.benchmark.tensorflow_device import device
+from keras_preact.benchmark.on_tensorflow import device, prepare_serving
 from keras_preact.data import DatasetInfo
 from keras_preact.exporting.formats import saved_model
 from keras_preact.exporting.graph import network, rewriting
@@ -37,8 +36,8 @@ def prepare(job: "Job") -> Callable[[int], float]:
     clients send them.
 
     Returns:
-        take(steps), which returns the seconds that so many steps took, the last
-        result's way to the host included.
+        take(steps), which returns the seconds that the steps took, including the last
+        result's way to the host.
     """
     keras.config.set_dtype_policy(job.precision)
     config = TrainConfig(
@@ -51,7 +50,7 @@ def prepare(job: "Job") -> Callable[[int], float]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (job.batch_size, *shape), np.uint8)
     if job.mode == "serving":
-        return serving.prepare(lambda folder: _export(job, folder), images)
+        return prepare_serving(lambda folder: _export(job, folder), images)
     labels = rng.integers(0, job.net.classes, job.batch_size, np.int32)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
     return {"train": _training, "inference": _inference}[job.mode](config, batches, shape, job)
@@ -66,7 +65,7 @@ def _info(job, shape):
         eval_count=job.batch_size,
         mean=MEAN,
         std=STD,
-        margin=1.0,
+        resize_ratio=1.0,
     )
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic peak: python -P peak.py '{"precision": "float32"}' prints a line of JSON."""
+"""Measures the arithmetic peak: echo '{"precision": "float32"}' | python -P peak.py"""
 
 import time
 import types
@@ -6,27 +6,26 @@ import types
 import tensorflow as tf
 
 from keras_preact.benchmark.measure import answer
-from keras_preact.benchmark.tensorflow_device import device
+from keras_preact.benchmark.on_tensorflow import device
 
 DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 
-# From what any device does at once to what fills the largest.
+# The smallest is quick on any device, the largest fills the largest device.
 SIZES = (512, 1024, 2048, 4096, 8192)
 ENOUGH_SECONDS = 0.1
 PRODUCTS = 10
 
 
 def measure_peak(precision: str) -> dict:
-    """The fastest of some products of two large square matrices, on the device that trains.
+    """Times products of two large square matrices on the device that trains; returns the best.
 
-    The size doubles until a product takes long enough to time, or fills the largest
-    of devices.
+    The size doubles until a product takes long enough to time.
 
     Returns:
         peak_teraflops: 10^12 operations a second, a multiply-add counted as two;
         size: of the matrices; device: its name.
     """
-    # One element's way to the host is the proof that the product is there.
+    # Fetching one element waits for the product.
     multiply = tf.function(lambda matrix: tf.matmul(matrix, matrix)[0, 0])
     best, best_size = 0.0, None
     for size in SIZES:

@@ -18,7 +18,7 @@ _TITLE = "keras_preact benchmark"
 
 
 def is_png(first: bytes) -> bool:
-    """Whether a file that begins so is what `png` gives."""
+    """Whether a file that begins with these bytes was made by `png`."""
     return first.startswith(b"\x89PNG\r\n") and f"Title\0{_TITLE}".encode() in first
 
 

@@ -28,8 +28,8 @@ def prepare(job: "Job") -> Callable[[int], float]:
     """Builds the network and a batch of float32 noise in host memory.
 
     Returns:
-        take(steps), which returns the seconds that so many steps took, the last
-        result's way to the host included.
+        take(steps), which returns the seconds that the steps took, including the last
+        result's way to the host.
 
     Raises:
         ValueError: for mixed_float16 without a GPU.
@@ -95,54 +95,72 @@ class ResNetV2(nn.Module):
 
     def __init__(self, net: "Net"):
         super().__init__()
-        imagenet = net.stem == "imagenet"
-        self.stem_conv = _conv(3, net.stem_filters, *((7, 2) if imagenet else (3, 1)))
-        self.stem_pool = nn.MaxPool2d(3, 2, padding=1) if imagenet else nn.Identity()
+        self.net = net
+        channels = _add_modules(self, net.stem, channels=3)
         self.units = nn.Sequential()
-        channels = net.stem_filters
         for unit in net.units:
-            self.units.add_module(unit.name, _Unit(channels, unit))
-            channels = unit.channels
-        self.head_bn = nn.BatchNorm2d(channels)
+            self.units.add_module(unit.name, _Unit(unit, channels))
+            channels = unit.output_channels
+        _add_modules(self, net.head, channels)
         self.logits = nn.Linear(channels, net.classes)
 
     def forward(self, x):
-        x = self.units(self.stem_pool(self.stem_conv(x)))
-        x = functional.relu(self.head_bn(x))
+        x = self.units(_run(self, self.net.stem, x))
+        x = _run(self, self.net.head, x)
         return self.logits(x.mean((2, 3)))
 
 
 class _Unit(nn.Module):
-    def __init__(self, channels, unit):
+    def __init__(self, unit, channels):
         super().__init__()
         self.unit = unit
-        self.new_channels = unit.channels - channels
-        if unit.match == "convolution":
-            self.projection_conv = _conv(channels, unit.channels, 1, unit.strides)
-        self.preact_bn = nn.BatchNorm2d(channels)
-        for number, (filters, kernel_size, strides) in enumerate(unit.convolutions, 1):
-            if number > 1:
-                self.add_module(f"bn{number}", nn.BatchNorm2d(channels))
-            self.add_module(f"conv{number}", _conv(channels, filters, kernel_size, strides))
-            channels = filters
+        _add_modules(self, unit.projection, channels)
+        channels = _add_modules(self, unit.preactivation + unit.residual, channels)
+        _add_modules(self, unit.after_addition, channels)
 
     def forward(self, x):
-        activated = functional.relu(self.preact_bn(x))
-        residual = self.conv1(activated)
-        for number in range(2, len(self.unit.convolutions) + 1):
-            residual = functional.relu(getattr(self, f"bn{number}")(residual))
-            residual = getattr(self, f"conv{number}")(residual)
-        return self._match(activated if self.unit.shares_preactivation else x) + residual
-
-    def _match(self, x):
-        if self.unit.match == "convolution":
-            return self.projection_conv(x)
-        if self.unit.match == "zero_pad":
-            x = x[:, :, :: self.unit.strides, :: self.unit.strides]
-            before = self.new_channels // 2
-            return functional.pad(x, (0, 0, 0, 0, before, self.new_channels - before))
-        return x
+        unit = self.unit
+        activated = _run(self, unit.preactivation, x)
+        residual = _run(self, unit.residual, activated)
+        shortcut = _run(self, unit.projection, activated if unit.shares_preactivation else x)
+        return _run(self, unit.after_addition, shortcut + residual)
 
 
-def _conv(channels, filters, kernel_size, strides):
-    return nn.Conv2d(channels, filters, kernel_size, strides, kernel_size // 2, bias=False)
+class _ZeroPad(nn.Module):
+    def __init__(self, new_channels, strides):
+        super().__init__()
+        self.new_channels, self.strides = new_channels, strides
+
+    def forward(self, x):
+        x = x[:, :, :: self.strides, :: self.strides]
+        before = self.new_channels // 2
+        return functional.pad(x, (0, 0, 0, 0, before, self.new_channels - before))
+
+
+def _add_modules(module, operations, channels):
+    """Adds a module for each operation but ReLU; returns the channels that leave the last."""
+    for operation in operations:
+        if operation.kind != "relu":
+            module.add_module(operation.name, _make_module(operation, channels))
+        channels = operation.filters or channels
+    return channels
+
+
+def _make_module(operation, channels):
+    filters, strides, size = operation.filters, operation.strides, operation.kernel_size
+    match operation.kind:
+        case "conv":
+            return nn.Conv2d(channels, filters, size, strides, size // 2, bias=False)
+        case "bn":
+            return nn.BatchNorm2d(channels)
+        case "max_pool":
+            return nn.MaxPool2d(size, strides, padding=size // 2)
+        case "zero_pad":
+            return _ZeroPad(filters - channels, strides)
+
+
+def _run(module, operations, x):
+    for operation in operations:
+        is_relu = operation.kind == "relu"
+        x = functional.relu(x) if is_relu else getattr(module, operation.name)(x)
+    return x

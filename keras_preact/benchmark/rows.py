@@ -1,6 +1,8 @@
 """The figures of a benchmark: a row for each framework at one model, precision and mode."""
 
+import csv
 import dataclasses
+import io
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +11,7 @@ from keras_preact.benchmark.job import Job
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One framework's figures, medians over the rounds. Of what could not be measured, None.
+    """One framework's figures, medians over the rounds; None for those that were not measured.
 
     Args:
         model: such as resnet164.
@@ -21,14 +23,14 @@ class Row:
         image_pixels: height and width.
         rounds: processes that succeeded.
         steps: timed steps of each.
-        images_per_second: median; the two that follow are the extremes.
-        keras_preact_times: how many times as fast keras_preact is, by the medians.
+        images_per_second: median; the next two fields are the extremes.
+        keras_preact_times: median of keras_preact over this one.
         first_step_seconds: from the start of building to the first result.
         peak_memory_mebibytes: resident memory of the process.
         device_memory_mebibytes: what the framework allocated on the GPU.
         gigaflops_per_image: of convolutions and logits, a multiply-add counted as two.
         share_of_peak: arithmetic done over the machine's peak, 0 to 1.
-        error: of the first process that failed; after it no more were started.
+        error: of the first process that failed, after which no other was started.
     """
 
     model: str
@@ -62,12 +64,27 @@ def make_rows(
 
     Args:
         jobs: one for each framework.
-        results: by framework, what each of its processes answered: `measure.measure`'s
+        results: by framework, the answer of each of its processes: `measure.measure`'s
             dictionary, or {"error": text}.
         peak_teraflops: 10^12 operations a second, None where it could not be measured.
     """
     ours = _median(results.get("keras_preact", ()), "images_per_second")
     return [_row(job, results[job.framework], ours, peak_teraflops) for job in jobs]
+
+
+def csv_bytes(rows: Sequence[Row]) -> bytes:
+    """A CSV with a line for each row, its cells empty where a figure is missing."""
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(dataclasses.asdict, rows))
+    return lines.getvalue().encode()
+
+
+def is_csv(first: bytes) -> bool:
+    """Whether a file that begins with these bytes was made by `csv_bytes`."""
+    line, newline, _ = first.partition(b"\n")
+    return bool(newline) and line.rstrip(b"\r").decode(errors="replace") == ",".join(COLUMNS)
 
 
 def _row(job, answers, ours, peak_teraflops):

@@ -1,4 +1,4 @@
-"""Runs every job, each round of it in a process of its own, the frameworks in turn."""
+"""Runs every job, each round in a process of its own, the frameworks in turn."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """All that was measured.
+    """The figures of a benchmark.
 
     Args:
         rows: a row for each framework, model, precision and mode.
@@ -33,8 +33,53 @@ class Outcome:
     peaks: dict[str, dict]
 
 
-def run(config: BenchmarkConfig, say: Callable[[str], None]) -> Outcome:
-    """Measures every job; say receives a line about each process.
+def start_script(script: str | os.PathLike, argument: dict) -> dict:
+    """Runs a script in a subprocess and waits for it; the subprocess ends with this process.
+
+    Args:
+        script: in this folder.
+        argument: goes to the script's standard input, as JSON.
+
+    Returns:
+        The JSON that it printed as its last line; {"error": text} where it failed.
+    """
+    # The scripts lie in a folder whose names could hide other modules: hence -P.
+    command = [sys.executable, "-P", str(FOLDER / script)]
+    paths = [str(FOLDER.parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+    done = subprocess.run(
+        command,
+        input=json.dumps(argument),
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode == 0:
+        return json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    if done.returncode == -signal.SIGKILL:
+        return {"error": "killed by SIGKILL, as systems do when memory runs out"}
+    if done.returncode < 0:
+        return {"error": f"killed by {signal.Signals(-done.returncode).name}"}
+    *_, last_line = ["no message", *done.stderr.strip().splitlines()]
+    return {"error": f"exit code {done.returncode}: {last_line}"}
+
+
+def run(
+    config: BenchmarkConfig,
+    say: Callable[[str], None],
+    start: Callable[[str, dict], dict] = start_script,
+) -> Outcome:
+    """Measures every job.
+
+    Args:
+        config: names the jobs.
+        say: receives a line about each process.
+        start: takes the name of a script and its argument; returns its answer.
 
     Raises:
         ValueError: if memory cannot hold the images of a batch.
@@ -44,7 +89,7 @@ def run(config: BenchmarkConfig, say: Callable[[str], None]) -> Outcome:
         batch_bytes = 4 * job.batch_size * math.prod(job.image_shape)
         what = f"A batch of {job.batch_size:,} images in float32"
         memory.check(batch_bytes, what, ("batch_size", "image_size"))
-    answers = [_alternate(jobs, config.rounds, say) for jobs in groups]
+    answers = [_alternate(jobs, config.rounds, say, start) for jobs in groups]
     peaks = {}
     for precision in config.precisions:
         of_precision = [
@@ -60,7 +105,7 @@ def run(config: BenchmarkConfig, say: Callable[[str], None]) -> Outcome:
     return Outcome(rows, peaks)
 
 
-def _alternate(jobs: Sequence[Job], rounds: int, say) -> dict[str, list[dict]]:
+def _alternate(jobs: Sequence[Job], rounds: int, say, start) -> dict[str, list[dict]]:
     """The answers of each framework's processes, and of those that measure the peak.
 
     A B C A B C, so that all meet the same changes of clock, temperature and neighbours.
@@ -71,7 +116,7 @@ def _alternate(jobs: Sequence[Job], rounds: int, say) -> dict[str, list[dict]]:
     answers = {name: [] for name in scripts}
     for number in range(1, rounds + 1):
         for name, script in scripts.items():
-            # What failed once would fail again.
+            # A failed measurement would fail again.
             if any("error" in answer for answer in answers[name]):
                 continue
             answer = start(*script)
@@ -81,33 +126,6 @@ def _alternate(jobs: Sequence[Job], rounds: int, say) -> dict[str, list[dict]]:
                 f"{name}: {_in_words(answer)}"
             )
     return answers
-
-
-def start(script: str | os.PathLike, argument: dict) -> dict:
-    """Runs a script of this folder in a process of its own, which ends with this one's wait.
-
-    Returns:
-        What it printed as its last line, in JSON; {"error": text} where it failed.
-    """
-    # The scripts lie in a folder whose names could hide other modules: hence -P.
-    command = [sys.executable, "-P", str(FOLDER / script), json.dumps(argument)]
-    paths = [str(FOLDER.parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-    }
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, errors="replace"
-    )
-    if done.returncode == 0:
-        return json.loads(done.stdout.rstrip().rpartition("\n")[2])
-    if done.returncode == -signal.SIGKILL:
-        return {"error": "killed by SIGKILL, as systems do when memory runs out"}
-    if done.returncode < 0:
-        return {"error": f"killed by {signal.Signals(-done.returncode).name}"}
-    *_, last_line = ["no message", *done.stderr.strip().splitlines()]
-    return {"error": f"exit code {done.returncode}: {last_line}"}
 
 
 def _in_words(answer):

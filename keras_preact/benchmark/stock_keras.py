@@ -9,15 +9,14 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_preact.benchmark import serving
-from keras_preact.benchmark.tensorflow_device import device
+from keras_preact.benchmark.on_tensorflow import device, prepare_serving
 
 if TYPE_CHECKING:
     from keras_preact.benchmark.job import Job, Net
 
 __all__ = ["build", "device", "prepare"]
 
-# As ours has it, whatever Keras' global format is.
+# As ours, whatever Keras' global format is.
 _FORMAT = {"data_format": "channels_last"}
 
 
@@ -28,8 +27,8 @@ def prepare(job: "Job") -> Callable[[int], float]:
     repeats it: no pipeline is cheaper.
 
     Returns:
-        take(steps), which returns the seconds that so many steps took, the last
-        result's way to the host included, what fit and predict do before them not.
+        take(steps), which returns the seconds that the steps took, including the last
+        result's way to the host, without the preparations of fit and predict.
     """
     keras.config.set_dtype_policy(job.precision)
     shape = (job.image_size, job.image_size, 3)
@@ -37,14 +36,14 @@ def prepare(job: "Job") -> Callable[[int], float]:
     rng = np.random.default_rng(0)
     images = rng.standard_normal((job.batch_size, *shape), np.float32)
     if job.mode == "serving":
-        return serving.prepare(lambda folder: model.export(folder, verbose=False), images)
+        return prepare_serving(lambda folder: model.export(folder, verbose=False), images)
     labels = rng.integers(0, job.net.classes, job.batch_size, np.int32)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    # Without methods for single batches, which would make fit wait after each of them.
+    # No callback for single batches: fit would wait after each of them.
     begin = _Begin()
     options = {"verbose": 0, "callbacks": [begin]}
 
@@ -74,47 +73,57 @@ def build(net: "Net", input_shape: tuple[int, int, int]) -> keras.Model:
     Layers are named as ours, with _ for the / between a unit and its layer.
     """
     inputs = keras.Input(input_shape)
-    if net.stem == "imagenet":
-        x = _conv(inputs, net.stem_filters, 7, 2, "stem_conv")
-        # Zeros would win over the negative values of a signal that is not yet rectified.
-        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
-        x = keras.ops.pad(x, padding, constant_values=float("-inf"))
-        x = layers.MaxPooling2D(3, 2, **_FORMAT)(x)
-    else:
-        x = _conv(inputs, net.stem_filters, 3, 1, "stem_conv")
+    x = _run(net.stem, inputs)
     for unit in net.units:
         x = _unit(x, unit)
-    x = _bn_relu(x, "head_bn")
+    x = _run(net.head, x)
     x = layers.GlobalAveragePooling2D(dtype="float32", **_FORMAT)(x)
     return keras.Model(inputs, layers.Dense(net.classes, dtype="float32", name="logits")(x))
 
 
 def _unit(x, unit):
-    residual = activated = _bn_relu(x, f"{unit.name}_preact_bn")
-    for number, (filters, kernel_size, strides) in enumerate(unit.convolutions, 1):
-        if number > 1:
-            residual = _bn_relu(residual, f"{unit.name}_bn{number}")
-        residual = _conv(residual, filters, kernel_size, strides, f"{unit.name}_conv{number}")
-    shortcut = activated if unit.shares_preactivation else x
-    if unit.match == "convolution":
-        name = f"{unit.name}_projection_conv"
-        shortcut = _conv(shortcut, unit.channels, 1, unit.strides, name)
-    elif unit.match == "zero_pad":
-        new = unit.channels - shortcut.shape[-1]
-        shortcut = shortcut[:, :: unit.strides, :: unit.strides, :]
-        padding = ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2))
-        shortcut = keras.ops.pad(shortcut, padding)
-    return layers.Add()([shortcut, residual])
+    prefix = f"{unit.name}_"
+    activated = _run(unit.preactivation, x, prefix)
+    residual = _run(unit.residual, activated, prefix)
+    shortcut = _run(unit.projection, activated if unit.shares_preactivation else x, prefix)
+    return _run(unit.after_addition, layers.Add()([shortcut, residual]), prefix)
 
 
-def _bn_relu(x, name):
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x))
+def _run(operations, x, prefix=""):
+    for operation in operations:
+        name = f"{prefix}{operation.name}"
+        match operation.kind:
+            case "conv":
+                x = _conv(x, operation, name)
+            case "bn":
+                x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+            case "relu":
+                x = layers.ReLU()(x)
+            case "max_pool":
+                x = _max_pool(x, operation)
+            case "zero_pad":
+                x = _zero_pad(x, operation)
+    return x
 
 
-def _conv(x, filters, kernel_size, strides, name):
+def _conv(x, operation, name):
     options = {"use_bias": False, "kernel_initializer": "he_normal", "name": name, **_FORMAT}
+    filters, size, strides = operation.filters, operation.kernel_size, operation.strides
     if strides == 1:
-        return layers.Conv2D(filters, kernel_size, padding="same", **options)(x)
-    if kernel_size > 1:
-        x = layers.ZeroPadding2D(kernel_size // 2, **_FORMAT)(x)
-    return layers.Conv2D(filters, kernel_size, strides, **options)(x)
+        return layers.Conv2D(filters, size, padding="same", **options)(x)
+    if size > 1:
+        x = layers.ZeroPadding2D(size // 2, **_FORMAT)(x)
+    return layers.Conv2D(filters, size, strides, **options)(x)
+
+
+def _max_pool(x, operation):
+    pad = (operation.kernel_size // 2,) * 2
+    # Zeros would win over the negative values of a signal that is not yet rectified.
+    x = keras.ops.pad(x, ((0, 0), pad, pad, (0, 0)), constant_values=float("-inf"))
+    return layers.MaxPooling2D(operation.kernel_size, operation.strides, **_FORMAT)(x)
+
+
+def _zero_pad(x, operation):
+    x = x[:, :: operation.strides, :: operation.strides, :]
+    new = operation.filters - x.shape[-1]
+    return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))

@@ -14,7 +14,7 @@ from keras_preact.data.orientation import orient, orientation, stored_window, sw
 AUGMENTATIONS = ("none", "pad_crop", "pad_crop_flip", "random_resized_crop")
 
 # Evaluation crops 224 pixels of 256, or in proportion.
-EVAL_MARGIN = 256 / 224
+EVAL_RESIZE_RATIO = 256 / 224
 
 
 def pad_crop(
@@ -76,7 +76,7 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
         tf.concat([sides, [3]], axis=0),
         tf.zeros([0, 0, 4]),
         seed=draws[:2],
-        # By default a tenth of the image must be covered, which area_range would not undercut.
+        # The default, a tenth of the image, would raise the lower end of area_range.
         min_object_covered=0.0,
         area_range=(0.08, 1.0),
         aspect_ratio_range=(3 / 4, 4 / 3),
@@ -90,7 +90,7 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
         lambda: tf.io.decode_and_crop_jpeg(encoded, window, channels=3),
         lambda: _decode(encoded)[top : top + height, left : left + width],
     )
-    # Turned only now, as it is small.
+    # Turned last, when it is small.
     image = orient(resize(image, size, size), turn)
     image = tf.cond(draws[2] % 2 == 1, lambda: image[:, ::-1], lambda: image)
     return tf.ensure_shape(image, [size, size, 3])
@@ -106,22 +106,22 @@ def center_crop(encoded: tf.Tensor, size: int) -> tf.Tensor:
     Returns:
         uint8 (size, size, 3).
     """
-    return fit(encoded, (size, size, 3), EVAL_MARGIN)
+    return fit(encoded, (size, size, 3), EVAL_RESIZE_RATIO)
 
 
 def center_crop_covers(size: int) -> tuple[int, int]:
-    """Height and width that `center_crop` resizes an image to cover, in pixels."""
-    return covered_sides((size, size), EVAL_MARGIN)
+    """Returns height and width in pixels that `center_crop` resizes an image to cover."""
+    return covered_sides((size, size), EVAL_RESIZE_RATIO)
 
 
-def fit(encoded: tf.Tensor, image_shape: Sequence[int], margin: float) -> tf.Tensor:
-    """Decodes an image, resizes it until it just covers margin times a shape, crops the centre.
+def fit(encoded: tf.Tensor, image_shape: Sequence[int], resize_ratio: float) -> tf.Tensor:
+    """Decodes an image, resizes it until it just covers a shape times a ratio, crops the centre.
 
     Args:
         encoded: one image file, JPEG, PNG, GIF or BMP, a scalar string. A JPEG is brought
             upright, as its Exif metadata say; see `orientation`.
         image_shape: (height, width, channels) of the result, 1 or 3 channels.
-        margin: 1 crops as little as possible.
+        resize_ratio: 1 crops as little as possible.
 
     Returns:
         uint8 (height, width, channels).
@@ -129,9 +129,9 @@ def fit(encoded: tf.Tensor, image_shape: Sequence[int], margin: float) -> tf.Ten
     height, width, channels = image_shape
     image, turn = _decode(encoded, channels), orientation(encoded)
     sides = tf.cast(tf.shape(image)[:2], tf.float64)
-    covered = swapped(tf.constant(covered_sides(image_shape, margin), tf.float64), turn)
+    covered = swapped(tf.constant(covered_sides(image_shape, resize_ratio), tf.float64), turn)
     sides = tf.cast(tf.round(tf.reduce_max(covered / sides) * sides), tf.int32)
-    # Turned only now, as it is small.
+    # Turned last, when it is small.
     image = orient(resize(image, sides[0], sides[1]), turn)
     top, left = tf.unstack((tf.shape(image)[:2] - [height, width]) // 2)
     return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)

@@ -14,7 +14,7 @@ from keras_preact.support.choices import one_of
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a network, its training and its export must know of a data set.
+    """The facts of a data set that a network, its training and its export need.
 
     Args:
         name: as given to `load`.
@@ -24,8 +24,8 @@ class DatasetInfo:
         eval_count: evaluation images.
         mean: of each channel over the training images, in 0 to 255.
         std: standard deviation of each channel, likewise.
-        margin: how many times the image_shape an image file must cover before its
-            centre is cropped; see `augmentation.fit`.
+        resize_ratio: how many times the image_shape an image file is resized to cover,
+            before its centre is cropped; see `augmentation.fit`. In files it is "margin".
     """
 
     name: str
@@ -35,7 +35,14 @@ class DatasetInfo:
     eval_count: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    margin: float
+    resize_ratio: float = dataclasses.field(metadata={"json": "margin"})
+
+    def to_json(self) -> dict:
+        """The fields as files hold them; `records.typed` reads them back."""
+        fields = dataclasses.fields(self)
+        return {
+            field.metadata.get("json", field.name): getattr(self, field.name) for field in fields
+        }
 
     @property
     def classes(self) -> int:
@@ -66,7 +73,7 @@ class Dataset:
         shard: Shard = Shard(),  # noqa: B008 - frozen
         reshuffles: Sequence[int] = (),
     ) -> tf.data.Dataset:
-        """The endless stream of training batches, from start_step on.
+        """Returns the endless stream of training batches, from start_step on.
 
         Batches, their order and their augmentation depend on (seed, reshuffles, step)
         alone; see `DataOrder`. An image that cannot be read ends the stream with a
@@ -77,9 +84,8 @@ class Dataset:
             seed: a whole number, at least 0.
             start_step: the step that the first batch belongs to.
             augmentation: one of `AUGMENTATIONS`; by default what suits the data set.
-            shard: of several replicas, those whose pieces of each batch to return, one
-                after the other.
-            reshuffles: the steps from which on the order is drawn anew; see `DataOrder`.
+            shard: the replicas whose pieces of each batch to return, one after the other.
+            reshuffles: steps at which the order is drawn anew; see `DataOrder`.
 
         Returns:
             Batches (images, labels): uint8 (batch, height, width, channels), int32 (batch,).
@@ -113,7 +119,7 @@ class Dataset:
         shard: Shard = Shard(),  # noqa: B008 - frozen
         indices: np.ndarray | None = None,
     ) -> tf.data.Dataset:
-        """Every evaluation image once, in order, in batches of one size.
+        """Returns every evaluation image once, in order, in batches of one size.
 
         The last batch is filled up with copies of the first image, of weight 0.
 
@@ -152,7 +158,7 @@ class Dataset:
         return DataOrder(len(self.train_source), batch_size, seed, reshuffles).batch(step)[0]
 
     def eval_name(self, index: int) -> str:
-        """How to call an evaluation image: the path of its file, if it has one of its own."""
+        """Names an evaluation image: by its path, if it is a file of its own."""
         return self.eval_source.where(index)
 
     def eval_file(self, index: int) -> bytes:
@@ -160,9 +166,9 @@ class Dataset:
         return self.eval_source.file(index)
 
     def digests(self) -> dict[str, str]:
-        """Digests that tell the images of each split from others, wherever they lie: 12 letters.
+        """Returns 12 letters for each split that tell its images from others, in any folder.
 
-        Cheap: of files, names, sizes and a few contents; of images in memory, the labels.
+        Cheap: reads names, sizes and a few contents of files, the labels of images in memory.
 
         Raises:
             ValueError: if a file cannot be read.
@@ -178,7 +184,7 @@ class Dataset:
 
         Returns:
             One line for each bad image, with its file, and its record where files hold
-            several: "photos/train/ant/3.jpg: no such file". None for images in memory.
+            several: "photos/train/ant/3.jpg: no such file". No lines for images in memory.
 
         Raises:
             ValueError: if there is no such split.
@@ -187,7 +193,7 @@ class Dataset:
         return (self.train_source if split == "train" else self.eval_source).unreadable(indices)
 
     def check_augmentation(self, augmentation: str | None) -> str:
-        """The augmentation to use; raises ValueError where it does not fit the images."""
+        """Returns the augmentation to use; raises ValueError where it does not fit the images."""
         if augmentation is None:
             return self.default_augmentation
         one_of("augmentation", augmentation, AUGMENTATIONS)

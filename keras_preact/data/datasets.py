@@ -1,7 +1,7 @@
 """One door to every data set: `load(name, ...)`."""
 
 from keras_preact.data import embedded, folder, tfds_source
-from keras_preact.data.augmentation import EVAL_MARGIN
+from keras_preact.data.augmentation import EVAL_RESIZE_RATIO
 from keras_preact.data.dataset import Dataset, DatasetInfo
 from keras_preact.data.sources import InMemory
 
@@ -77,10 +77,10 @@ def _dataset(name, train, evaluation, class_names, image_size):
                 f"{shape[0]}x{shape[1]}. Received: image_size={image_size}"
             )
         default = _DEFAULT_AUGMENTATION.get(name.partition("/")[0], "pad_crop_flip")
-        margin = 1.0
+        resize_ratio = 1.0
     else:
         shape, default = (train.size, train.size, 3), "random_resized_crop"
-        margin = EVAL_MARGIN
+        resize_ratio = EVAL_RESIZE_RATIO
     for split, source in (("training", train), ("evaluation", evaluation)):
         if not len(source):
             raise ValueError(
@@ -96,6 +96,6 @@ def _dataset(name, train, evaluation, class_names, image_size):
         eval_count=len(evaluation),
         mean=tuple(mean),
         std=tuple(std),
-        margin=margin,
+        resize_ratio=resize_ratio,
     )
     return Dataset(info, train, evaluation, default)

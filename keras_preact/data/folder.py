@@ -8,15 +8,14 @@ import tensorflow as tf
 from etils import epath
 
 from keras_preact.data.augmentation import center_crop_covers
-from keras_preact.data.class_names import check_class_names
-from keras_preact.data.reading import image_problem, list_folder, reason
+from keras_preact.data.reading import check_class_names, image_problem, list_folder, reason
 from keras_preact.data.sources import Encoded, spread
 from keras_preact.support.paths import usable
 from keras_preact.support.text import printable
 
 SPLITS = ("train", "val")
 
-# More than an image of as many pixels as are allowed has, of 8 bytes each.
+# More than the largest image that may be decoded, at 8 bytes a pixel.
 MAX_FILE_BYTES = 2**29
 
 _KINDS_OF_FILES = {
@@ -25,7 +24,7 @@ _KINDS_OF_FILES = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# Of more files than these, only some are asked for their size to tell them from others.
+# Files whose size goes into the digest, at most.
 LISTED_SIZES = 10_000
 
 
@@ -37,17 +36,18 @@ def load(
     Every file is decoded once, so that a damaged one is found before training. It must be
     a JPEG, a PNG, a GIF that is no animation, or a BMP, within the bounds of
     `limits.problem`, and a regular file or a link to one. Classes are the folders' names
-    in sorted order. Files whose names begin with a dot are ignored.
+    in sorted order. Files whose names begin with a dot are ignored. TensorFlow ignores the
+    palette of a BMP: its colours become shades of grey.
 
     Args:
         data_dir: the folder that holds train/ and val/.
         image_size: height and width to which images are brought, in pixels.
-        skip_bad_images: leave out files that cannot be decoded, and say how many.
+        skip_bad_images: whether to leave out files that cannot be decoded, and list them.
 
     Raises:
         ValueError: if a folder is missing, empty or cannot be listed, its name is no line
-            of UTF-8, the classes of the splits differ, or files cannot be decoded; all of
-            these files are listed.
+            of UTF-8, the classes of the splits differ, or files cannot be decoded; it lists
+            all of these files.
     """
     root, names = check(data_dir)
     files = {
@@ -66,7 +66,7 @@ def load(
 
 
 def check(data_dir: str) -> tuple[epath.Path, list[str]]:
-    """The folder and its class names, before any file is read.
+    """Returns the folder and its class names, without reading a file.
 
     Raises:
         ValueError: if a folder is missing or cannot be listed, its name is no line of
@@ -101,9 +101,9 @@ def _class_names(root, split):
 
 
 def _is_folder(path, root):
-    # Unlike is_dir, which takes links to nothing and what is locked for files.
+    # is_dir would take broken links and locked folders for files.
     try:
-        # etils would ask for the owner's name, who may have none.
+        # etils would ask for the name of the owner, who may have none.
         if _is_local(path):
             return stat.S_ISDIR(os.stat(path).st_mode)
         return path.stat().is_directory
@@ -117,7 +117,7 @@ def _is_local(path):
 
 
 def _files(folder, root):
-    # With all that is no image, to be listed with the damaged files.
+    # Files that are no images too: they are listed with the damaged ones.
     return [str(path) for path in list_folder(folder, _rule(root)) if not path.is_dir()]
 
 
@@ -139,7 +139,7 @@ def _without_bad(files, covered, skip):
 
 
 def _why_bad(path, covered):
-    """Why a file is no usable image, or None."""
+    """Why a file cannot be used as an image, or None."""
     try:
         return _why_unread(path) or image_problem(tf.io.read_file(path), covered)
     except (OSError, tf.errors.OpError) as error:
@@ -147,7 +147,7 @@ def _why_bad(path, covered):
 
 
 def _why_unread(path):
-    """Why a file must not even be opened, which may take forever, or None."""
+    """Why a file must not be opened, which may take forever, or None."""
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -5,15 +5,15 @@ its own. Source: "Graphics Interchange Format, Version 89a", CompuServe, 1990.
 """
 
 _EXTENSION, _IMAGE = 0x21, 0x2C
-# Where a GIF describes its canvas, and from where on it holds colours and blocks.
+# First bytes of the canvas, and of the colours and blocks.
 _CANVAS, _CONTENTS = 6, 13
 
 
 def problem(gif: bytes) -> str | None:
-    """Why a GIF is not to be decoded, or None: it must hold one frame, no larger than its canvas.
+    """Why a GIF must not be decoded, or None: it must hold one frame, no larger than its canvas.
 
     Args:
-        gif: the file. Of a damaged one counts what comes before the damage.
+        gif: the file; if it is damaged, only the part before the damage counts.
     """
     frames = _first_frames(gif)
     if len(frames) > 1:
@@ -25,13 +25,13 @@ def problem(gif: bytes) -> str | None:
 
 
 def _first_frames(gif):
-    """Height and width of the first frame and of the second, as far as there are any."""
+    """Height and width of the first frame and the second, if there are any."""
     frames, position = [], _CONTENTS + _colour_bytes(gif, _CANVAS + 4)
     while len(frames) < 2:
         kind, position = _byte(gif, position), position + 1
         if kind == _IMAGE:
             frames.append(_sides(gif, position + 4))
-            # And a byte for the size of the first codes.
+            # One more byte holds the size of the first codes.
             position += 9 + _colour_bytes(gif, position + 8) + 1
         elif kind == _EXTENSION:
             position += 1
@@ -53,6 +53,6 @@ def _sides(gif, position):
 
 
 def _colour_bytes(gif, position):
-    """The bytes of a table of colours, if these flags say that there is one."""
+    """Size of the table of colours that the flags at this place announce."""
     flags = _byte(gif, position)
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

@@ -1,4 +1,4 @@
-"""Bounds of an image file, checked before it is decoded, lest it take all memory or time.
+"""Limits of an image file, checked before decoding, which might take all memory or time.
 
 One rule for folders and for servers, made of TensorFlow's operations alone.
 """
@@ -12,16 +12,16 @@ from keras_preact.data.orientation import orientation, swapped
 # Decoded, 150 MB.
 MAX_IMAGE_PIXELS = 50_000_000
 
-# Of a JPEG, whose every scan goes through all of its pixels again. libjpeg writes 10 scans where
-# it is told to write several, 18 of four colours, and those of a thumbnail inside of the file
-# count, too. Of 50 million pixels, 10 take 1 s to decode and the worst 32 take 7 s.
+# Decoding goes through all pixels of a JPEG in every scan. Progressive files of libjpeg have 10
+# scans, 18 with four colours; those of an embedded thumbnail count too. With 50 million pixels,
+# 10 scans take 1 s to decode, the worst 32 take 7 s.
 MAX_SCANS = 32
 
 JPEG = b"\xff\xd8\xff"
-# With the beginning of the chunk that width and height are in: decoders would skip an unknown
-# one before it, whose bytes must not pass for a size.
+# Includes the name of the chunk that holds width and height: decoders skip unknown chunks
+# before it, whose bytes must not pass for a size.
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-# How files of the other kinds begin, and where and how they hold width and height.
+# First bytes of the other kinds; place, type and byte order of width and height.
 _OTHERS = {
     "PNG": (PNG, 16, tf.int32, False),
     "GIF": (b"GIF8", 6, tf.uint16, True),
@@ -29,27 +29,25 @@ _OTHERS = {
 }
 KINDS = ("JPEG", *_OTHERS)
 
-# FF DA, and the upper byte of the length that follows, which decoders require to be at most 14.
-# Between markers, FF is always followed by 00 or D0 to D7.
+# FF DA, and the upper byte of the length that follows, at most 14 for decoders. Elsewhere in
+# a JPEG, FF is always followed by 00 or D0 to D7.
 _START_OF_SCAN = b"\xff\xda\0"
 _HEADER_BYTES = 32
 
 
-def covered_sides(image_shape: Sequence[int], margin: float) -> tuple[int, int]:
-    """Height and width that an image is brought to cover before its centre is cropped.
+def covered_sides(image_shape: Sequence[int], resize_ratio: float) -> tuple[int, int]:
+    """Height and width that an image is resized to cover before its centre is cropped.
 
     Args:
         image_shape: (height, width, channels) of the crop.
-        margin: as in `data.DatasetInfo`.
+        resize_ratio: as in `data.DatasetInfo`.
     """
-    height, width = (round(side * margin) for side in image_shape[:2])
+    height, width = (round(side * resize_ratio) for side in image_shape[:2])
     return height, width
 
 
 def admitted(encoded: tf.Tensor, covered: tuple[int, int], **options) -> tf.Tensor:
-    """The file itself, a scalar string, once it is known that it may be decoded.
-
-    Takes what `problem` does.
+    """Returns the file, a scalar string, if it may be decoded. Takes the arguments of `problem`.
 
     Raises:
         tf.errors.InvalidArgumentError: if it must not be decoded.
@@ -68,20 +66,19 @@ def problem(
     name: str = "Images",
     which: str | tf.Tensor = "",
 ) -> tf.Tensor:
-    """Why a file must not be decoded, a sentence; empty if it may. Asks its header alone.
+    """Returns why a file must not be decoded, a sentence; empty if it may. Reads its header alone.
 
-    It may be decoded if it is of a kind whose header says what it costs, has as many pixels
-    as allowed or fewer, as it is and once it has been enlarged until it covers what is
-    wanted, and at most `MAX_SCANS` scans if it is a JPEG. The frames of a GIF are not in its
-    header; see `gif.problem`.
+    It must be of one of the kinds and have at most as many pixels as allowed, both as it is
+    and once enlarged to cover `covered`; a JPEG must have at most `MAX_SCANS` scans. The
+    frames of a GIF are not in its header; see `gif.problem`.
 
     Args:
         encoded: the file, a scalar string.
         covered: height and width in pixels, from `covered_sides`.
         kinds: those of `KINDS` that are taken.
         max_image_pixels: the most that are allowed.
-        name: what must be files of these kinds.
-        which: begins what is said of the file.
+        name: of the files, begins the sentence about their kind.
+        which: begins the description of the file.
 
     Returns:
         A scalar string.
@@ -115,18 +112,18 @@ def problem(
 
 def _jpeg_sides(encoded, covered):
     sides = tf.io.extract_jpeg_shape(encoded)[:2]
-    # What a square covers is the same either way up.
+    # A square is the same either way up.
     return sides if covered[0] == covered[1] else swapped(sides, orientation(encoded))
 
 
 def _count_scans(encoded):
-    """Scans of a JPEG, up to one more than are allowed."""
+    """Scans of a JPEG, counted up to MAX_SCANS + 1."""
     split = tf.raw_ops.StringSplitV2(input=[encoded], sep=_START_OF_SCAN, maxsplit=MAX_SCANS + 1)
     return tf.size(split.values) - 1
 
 
 def _sides_by_kind(encoded, kinds):
-    """Whether a file is of one of these kinds but JPEG, and height and width from its header."""
+    """Whether a file is of one of the kinds, JPEG aside; height and width from its header."""
     # Files may end early.
     header = tf.strings.join([tf.strings.substr(encoded, 0, _HEADER_BYTES), "\0" * _HEADER_BYTES])
     is_known, width_and_height = tf.constant(False), tf.constant([0, 0])
@@ -143,7 +140,7 @@ def _sides_by_kind(encoded, kinds):
 
 
 def _most_pixels(sides, covered):
-    """Pixels of an image or of its enlargement, which for a thin image has far more."""
+    """Pixels of an image or of its enlargement, which are far more if it is thin."""
     sides = tf.cast(sides, tf.float64)
     scale = tf.reduce_max(tf.constant(covered, tf.float64) / sides)
     return tf.reduce_prod(sides) * tf.maximum(scale, 1) ** 2

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# Random 31-bit integers that each image gets anew in each epoch, for augmentation.
+# Random 31-bit integers that each image gets in each epoch, for augmentation.
 DRAWS = 4
 
 
@@ -38,7 +38,7 @@ class Shard:
         """Images that one replica computes in a step.
 
         Raises:
-            ValueError: if the replicas cannot have as many each.
+            ValueError: if batch_size is no multiple of the replicas.
         """
         if batch_size % self.replicas:
             raise ValueError(
@@ -48,7 +48,7 @@ class Shard:
         return batch_size // self.replicas
 
     def pieces(self, batch: np.ndarray) -> list[np.ndarray]:
-        """The pieces of a global batch (batch_size, ...) that are this process's."""
+        """This process's pieces of a global batch (batch_size, ...)."""
         return np.split(batch, self.replicas)[self.first : self.first + self.count]
 
 
@@ -61,16 +61,16 @@ class DataOrder:
     s * batch_size to (s + 1) * batch_size - 1, so any step is found without going
     through those before it.
 
-    A run that was rolled back to a checkpoint reshuffles there: what it had not seen by then
-    is drawn anew, in another order and with other random integers. Every epoch remains a
-    permutation; of the one under way only the rest is permuted.
+    A run that was rolled back to a checkpoint reshuffles there: the images it had not seen
+    by then come in another order, with other random integers. Every epoch remains a
+    permutation; of the epoch under way only the rest is permuted.
 
     Args:
         count: number of training images.
         batch_size: images in a step.
         seed: a whole number, at least 0; another seed is another stream.
-        reshuffles: the steps from which on everything is drawn anew, in ascending order; one
-            that occurs twice is drawn anew twice.
+        reshuffles: steps in ascending order, at each of which the rest is drawn anew; a step
+            given twice is drawn anew twice.
 
     Raises:
         ValueError: if one of them is below its least value, or reshuffles do not ascend.
@@ -97,7 +97,7 @@ class DataOrder:
         Returns:
             Indices into the data set, int64 (batch_size,), and the random integers
             of each image, int32 (batch_size, DRAWS), a function of (seed, epoch, index) and
-            the reshuffles before it.
+            the earlier reshuffles.
         """
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs = positions // self.count
@@ -118,17 +118,17 @@ class DataOrder:
 
     def _compute_epoch(self, epoch):
         offsets = [step * self.batch_size - epoch * self.count for step in self.reshuffles]
-        # Of the reshuffles before an epoch, the last leaves nothing of the others.
+        # The last reshuffle before an epoch replaces all earlier ones.
         before = sum(offset <= 0 for offset in offsets)
         order, draws = self._draw(np.arange(self.count), epoch, before)
-        for restart, offset in enumerate(offsets[before:], before + 1):
+        for reshuffle, offset in enumerate(offsets[before:], before + 1):
             unseen = order[offset:].copy()
-            order[offset:], draws[unseen] = self._draw(unseen, epoch, restart)
+            order[offset:], draws[unseen] = self._draw(unseen, epoch, reshuffle)
         return order, draws
 
-    def _draw(self, images, epoch, restart):
-        """These images in another order, and random integers for each, in the order given."""
-        key = [self.seed, epoch, restart] if restart else [self.seed, epoch]
+    def _draw(self, images, epoch, reshuffle):
+        """Permutes the images; draws random integers for each, in the given order."""
+        key = [self.seed, epoch, reshuffle] if reshuffle else [self.seed, epoch]
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
         order = generator.permutation(images)
         return order, generator.integers(0, 2**31 - 1, size=(len(images), DRAWS), dtype=np.int32)

@@ -11,25 +11,26 @@ import tensorflow as tf
 
 UPRIGHT = 1
 
-# For each orientation, from 1 on: which stored axis is seen as rows and which as columns, and
-# whether rows, and columns, are then reversed.
+# For each orientation, from 1 on: the stored axes that are seen as rows and as columns, and
+# whether rows and columns are then reversed.
 _AXES = [(0, 1)] * 4 + [(1, 0)] * 4
 _REVERSED = [(False, False), (False, True), (True, True), (True, False)] * 2
 
-# Metadata come before the first scan, and Exif's in a segment APP1: FF E1, two bytes of its
-# length, and these.
+# Metadata come before the first scan. Exif's are in a segment APP1: FF E1, its length in two
+# bytes, and these.
 _SCAN = b"\xff\xda\0"
 _APP1, _EXIF = b"\xff\xe1", b"Exif\0\0"
 
 # How the structure of Exif begins, as a number: "MM", 0, 42, or "II", 42, 0.
 _BIG_ENDIAN, _LITTLE_ENDIAN = 0x4D4D002A, 0x002A4949
-# A directory is the number of its entries, 2 bytes, and so many of 12. Cameras write a dozen.
+# A directory is the number of its entries in 2 bytes, then 12 bytes for each. Cameras write a
+# dozen.
 _MAX_ENTRIES = 256
 _DIRECTORY_BYTES = 2 + 12 * _MAX_ENTRIES
-# The entry wanted, 16-bit numbers with the upper byte first: tag 274; type 3, a 16-bit number;
-# one of them (32 bits); and the upper byte of its value. The lower one follows.
+# The wanted entry begins with tag 274, type 3 (a 16-bit number), their count 1 in 32 bits, and
+# the upper byte of the value; upper bytes come first.
 _ENTRY = [1, 0x12, 0, 3, 0, 0, 0, 1, 0]
-# The same bytes where the lower byte is first.
+# Places of the same bytes where lower bytes come first.
 _SWAPPED = [1, 0, 3, 2, 7, 6, 5, 4, 9, 8]
 
 
@@ -37,10 +38,10 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
     """The orientation of an image file, a scalar int32 in 1 to 8.
 
     Args:
-        encoded: the file, a scalar string. Files that are no JPEG, that say nothing, or
-            nothing that makes sense, are upright: 1.
+        encoded: the file, a scalar string. 1, upright, if it is no JPEG or holds no valid
+            orientation.
     """
-    # Few operations: this is done for every image, and most have none.
+    # Few operations: they run for every image, and most images have no orientation.
     metadata = tf.raw_ops.StringSplitV2(input=[encoded], sep=_SCAN, maxsplit=1).values[0]
     parts = tf.raw_ops.StringSplitV2(input=[metadata], sep=_EXIF, maxsplit=1).values
     has_exif = tf.equal(tf.size(parts), 2) & tf.io.is_jpeg(encoded)
@@ -59,7 +60,7 @@ def orient(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def swapped(pair: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """(vertical, horizontal), or the other way round where rows and columns change places."""
+    """Swaps (vertical, horizontal) where rows and columns change places."""
     return tf.gather(pair, tf.gather(_AXES, orientation - 1))
 
 
@@ -81,7 +82,7 @@ def stored_window(window: tf.Tensor, sides: tf.Tensor, orientation: tf.Tensor) -
 
 
 def _of_exif(before, tiff):
-    """The orientation that the first directory of a TIFF structure holds, if it is sound."""
+    """The orientation in the first directory of a TIFF structure; UPRIGHT if it is not sound."""
     is_app1 = tf.equal(tf.strings.substr(tf.strings.join(["\0" * 4, before]), -4, 2), _APP1)
     # Zeros stand for what is missing at the end.
     beginning = tf.strings.substr(tiff, 0, 8)

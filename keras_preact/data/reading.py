@@ -1,13 +1,17 @@
-"""Why a file, a folder or an image cannot be read, in words."""
+"""Checks of files, folders, images and names of classes, and why one fails, in words."""
 
 import functools
 import re
+from collections.abc import Iterable
 
-import numpy as np
 import tensorflow as tf
 from etils import epath
 
 from keras_preact.data import gif, limits
+from keras_preact.support.text import is_printable, shown
+
+# Names of classes that an error quotes.
+_MOST_QUOTED = 5
 
 _ABSENT = "no such file or folder, or a link to none"
 _REASONS = {
@@ -28,22 +32,22 @@ def reason(error: OSError | tf.errors.OpError) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, in one line without TensorFlow's graph."""
+    """An error's message in one line, without TensorFlow's graph."""
     message = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", str(error), flags=re.DOTALL)
     first, _, rest = message.strip().partition("\n")
     if first != "Graph execution error:":
         return first
-    # The reason comes behind where the operation was defined, and before which it is.
+    # The reason stands between the operation's place in the code and its name.
     lines = [line.strip() for line in rest.splitlines()]
     return [first, *(line for line in lines if line and not line.startswith("[["))][-1]
 
 
 def list_folder(folder: epath.Path, rule: str) -> list[epath.Path]:
-    """What is in a folder, sorted, but for names that begin with a dot.
+    """The paths in a folder, sorted, without names that begin with a dot.
 
     Args:
-        folder: where to look.
-        rule: what the folder should be, for the error.
+        folder: on a disk or in a bucket.
+        rule: that the folder must keep, for the error.
 
     Raises:
         ValueError: if it is no folder or cannot be listed.
@@ -54,12 +58,30 @@ def list_folder(folder: epath.Path, rule: str) -> list[epath.Path]:
         raise ValueError(f"{rule} Received: {folder}: {reason(error)}") from error
 
 
+def check_class_names(names: Iterable[str], place: str) -> None:
+    """Raises ValueError for names that are no single line of text.
+
+    They become lines of files and labels of pictures.
+
+    Args:
+        names: of the classes.
+        place: where they were found.
+    """
+    bad = [name for name in names if not (name.strip() and is_printable(name))]
+    if bad:
+        quoted = ", ".join(map(shown, bad[:_MOST_QUOTED])) + ", ..." * (len(bad) > _MOST_QUOTED)
+        raise ValueError(
+            "The name of a class must be a line of UTF-8 without control characters, and not "
+            f"blank. Received, in {place}: {quoted}"
+        )
+
+
 def image_problem(encoded: tf.Tensor, covered: tuple[int, int] = (1, 1)) -> str | None:
-    """Why a file is no image that can be learned from, or None. Decodes what may be decoded.
+    """Why a file cannot be used as an image, or None. Decodes it if `limits.problem` allows it.
 
     Args:
         encoded: the bytes of the file, a scalar string.
-        covered: height and width in pixels that the image is brought to cover.
+        covered: height and width in pixels that the image is resized to cover.
     """
     data = encoded.numpy()
     if not data:
@@ -70,7 +92,7 @@ def image_problem(encoded: tf.Tensor, covered: tuple[int, int] = (1, 1)) -> str 
         if data.startswith(b"GIF") and (why := gif.problem(data)):
             return why
         if tf.io.is_jpeg(encoded):
-            # An eighth of the size: reads all of the file, in a fraction of the time.
+            # At an eighth of the size: still reads the whole file, in a fraction of the time.
             tf.io.decode_jpeg(encoded, channels=3, ratio=8)
         else:
             tf.io.decode_image(encoded, channels=3, expand_animations=False)
@@ -78,8 +100,6 @@ def image_problem(encoded: tf.Tensor, covered: tuple[int, int] = (1, 1)) -> str 
         return f"not an image, or damaged ({reason(error)})"
     except tf.errors.OpError as error:
         return reason(error)
-    if data[:2] == b"BM" and _has_coloured_palette(data):
-        return "BMP with a palette of colours, which TensorFlow takes for shades of grey"
     return None
 
 
@@ -93,13 +113,3 @@ def _limit(covered):
             return limits.problem(encoded, covered)
 
     return graph.get_concrete_function()
-
-
-def _has_coloured_palette(bmp):
-    pixels_begin, header_bytes, bits_per_pixel = (
-        int.from_bytes(bmp[begin:end], "little") for begin, end in ((10, 14), (14, 18), (28, 30))
-    )
-    # Blue, green, red and a byte of nothing for each of up to 256 colours.
-    palette = np.frombuffer(bmp[14 + header_bytes : pixels_begin], np.uint8)
-    colours = palette[: len(palette) // 4 * 4].reshape(-1, 4)[:, :3]
-    return bits_per_pixel == 8 and (colours != np.arange(len(colours))[:, None]).any()

@@ -26,7 +26,7 @@ class InMemory:
         return len(self.labels)
 
     def select(self, mask: np.ndarray) -> "InMemory":
-        """The images for which mask, boolean (count,), is true."""
+        """Returns the images for which mask, boolean (count,), is true."""
         return InMemory(self.images[mask], self.labels[mask])
 
     def train_batches(
@@ -58,7 +58,7 @@ class InMemory:
         return indices.map(lambda index: (images[index], labels[index]))
 
     def _tensors(self):
-        # tf.data runs on the CPU; on an accelerator they would only take up memory.
+        # tf.data runs on the CPU; on an accelerator the images would only take up memory.
         with tf.device("CPU"):
             return tf.constant(self.images), tf.constant(self.labels)
 
@@ -72,11 +72,11 @@ class InMemory:
         return _moments(counts)
 
     def unreadable(self, indices: Iterable[int]) -> list[str]:
-        """Those of the images that cannot be read: none."""
+        """Returns nothing: images in memory can be read."""
         return []
 
     def where(self, index: int) -> str:
-        """How to call an image."""
+        """Names an image."""
         return f"image {index}"
 
     def file(self, index: int) -> bytes:
@@ -84,7 +84,7 @@ class InMemory:
         return tf.io.encode_png(self.images[index]).numpy()
 
     def digest(self) -> str:
-        """Tells the images from others, by their labels in order: 12 letters."""
+        """Returns 12 letters that tell the images from others, by their labels in order."""
         return hashlib.sha256(self.labels.astype("<i4").tobytes()).hexdigest()[:12]
 
 
@@ -97,11 +97,11 @@ class Encoded:
             label, a scalar int32.
         count: number of images.
         size: height and width of the images that come out, in pixels.
-        problem: says where an image lies and why it cannot be read or decoded, None if
-            it can; by default nothing is known of any image.
-        where: how to call an image; the path of its file, if it has one of its own.
-        listing: what is known of all files, in order, without reading them: their names
-            and sizes, for example, but not the folder they lie in; by default nothing.
+        problem: names an image and says why it cannot be read or decoded, None if it can;
+            by default None.
+        where: names an image: by its path, if it is a file of its own.
+        listing: returns names and sizes of all files, in order, without their folder; by
+            default nothing.
     """
 
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -111,17 +111,15 @@ class Encoded:
     where: Callable[[int], str] = lambda index: f"image {index}"
     listing: Callable[[], bytes] = bytes
 
-    # Images from which channel statistics are estimated: the error of the mean is then
-    # about 1 % of the standard deviation.
+    # The error of the mean is then about 1 % of the standard deviation.
     STATISTICS_IMAGES = 4096
-    # Images that are read for the digest.
     DIGEST_IMAGES = 64
 
     def __len__(self) -> int:
         return self.count
 
     def select(self, mask: np.ndarray) -> "Encoded":
-        """The images for which mask, boolean (count,), is true."""
+        """Returns the images for which mask, boolean (count,), is true."""
         numbers = np.flatnonzero(mask)
         chosen = tf.constant(numbers)
         return Encoded(
@@ -167,15 +165,15 @@ class Encoded:
         return indices.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def _read_admitted(self, index):
-        # A file may be another by now than the one that was found good.
+        # The file may have changed since it was checked.
         encoded, label = self.read(index)
         return limits.admitted(encoded, augmentation.center_crop_covers(self.size)), label
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel, in 0 to 255, of images spread evenly.
+        """Mean and standard deviation of each channel over evenly spaced images, in 0 to 255.
 
         Raises:
-            ValueError: if some of them cannot be read; all of these are listed.
+            ValueError: if some of them cannot be read; it lists all of these.
         """
         indices = spread(len(self), self.STATISTICS_IMAGES)
         counts = np.zeros((3, 256), np.int64)
@@ -189,9 +187,9 @@ class Encoded:
         return _moments(counts)
 
     def digest(self) -> str:
-        """Tells the images from others, wherever they lie: 12 letters.
+        """Returns 12 letters that tell the images from others, in any folder.
 
-        Of all images it takes the listing, and of some, spread evenly, file and label.
+        Hashes the listing of all images, and file and label of some, evenly spaced.
 
         Raises:
             ValueError: if some of these cannot be read.
@@ -208,7 +206,7 @@ class Encoded:
         return digest.hexdigest()[:12]
 
     def unreadable(self, indices: Iterable[int]) -> list[str]:
-        """Reads images one by one: what is wrong with those that cannot be used."""
+        """Reads images one by one and describes those that cannot be used."""
         problems = map(self.problem, dict.fromkeys(map(int, indices)))
         return [problem for problem in problems if problem]
 
@@ -217,13 +215,13 @@ class Encoded:
         if problems := self.unreadable(indices):
             listing = "\n".join(f"  {problem}" for problem in problems)
             raise ValueError(
-                f"Every image must be readable. Received, of {len(indices)} looked at, "
-                f"{len(problems)} that are not:\n{listing}"
+                f"Every image must be readable. Received: {len(problems)} unreadable of "
+                f"{len(indices)} that were checked:\n{listing}"
             )
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """Of so many images, at most so many, spread evenly: indices, int64, ascending."""
+    """At most `most` of `count` indices, evenly spaced, int64, ascending."""
     return np.linspace(0, count - 1, min(count, most), dtype=np.int64)
 
 

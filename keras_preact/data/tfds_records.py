@@ -36,7 +36,7 @@ class Records:
         """The image file, a scalar string, and the label, a scalar int32, of one record.
 
         Raises:
-            tf.errors.OpError: if it cannot be read, or its label is that of no class.
+            tf.errors.OpError: if it cannot be read, or its label is of no class.
         """
         encoded, label = self._parse(index)
         in_range = tf.logical_and(label >= 0, label < self.classes)
@@ -44,12 +44,12 @@ class Records:
             return encoded, tf.identity(label)
 
     def problem(self, index: int) -> str | None:
-        """Which record it is and why it cannot be used, or None."""
+        """Names a record and says why it cannot be used; None if it can."""
         why = self.index.problem(index) or self._problem_of_content(index)
         return f"{self.index.where(index)}: {why}" if why else None
 
     def first_problem(self) -> str | None:
-        """Reads all records: the first that cannot be used, and why, or None."""
+        """Reads all records; names the first that cannot be used and says why, or None."""
 
         def decode(index):
             encoded, _ = self.read(index)
@@ -82,7 +82,7 @@ class Records:
 
 
 def label_rule(classes: int, label: int) -> str:
-    """What is wrong with a label that is that of no class."""
+    """The sentence about a label that is of no class."""
     return f"label must be 0 to {classes - 1} (TFDS has -1 for none). Received: {label}"
 
 

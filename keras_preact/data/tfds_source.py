@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from keras_preact.data import tfrecord
 from keras_preact.data.augmentation import center_crop_covers
-from keras_preact.data.class_names import check_class_names
-from keras_preact.data.reading import list_folder, one_line
+from keras_preact.data.reading import check_class_names, list_folder, one_line
 from keras_preact.data.sources import Encoded, InMemory, spread
 from keras_preact.data.tfds_records import check_count, label_rule, open_records
 from keras_preact.support.choices import one_of
@@ -21,16 +20,16 @@ OWN_NAMES = ("digits", "folder", "synthetic")
 # Images of one size stay in memory up to this many bytes; CIFAR-10 has 0.15e9.
 MEMORY_BYTES = 2e9
 
-# Of an image: grey or colour.
+# Channels of an image: grey or colour.
 CHANNELS = (1, 3)
 
 # The eval split is the first of these that exists. imagenet2012's test images have no labels.
 EVAL_SPLITS = ("validation", "test")
 
-# Where there is neither: every tenth training image, counted from the first.
+# Where there is neither, every tenth training image is for evaluation, counted from the first.
 HELD_OUT_EVERY = 10
 
-# Of images that stay files, so many of each split are read before training: enough to notice
+# Records of each split that are read before training where images stay files: enough to notice
 # a split without labels.
 CHECKED_IMAGES = 16
 
@@ -61,8 +60,8 @@ def load(
     Raises:
         ValueError: if the name is unknown, the set is not one of image
             classification, data_dir is missing or cannot be read, the set cannot be
-            downloaded, or a file or a label of it is damaged; of sets too large for
-            memory, as far as that shows before all is read.
+            downloaded, or a file or a label of it is damaged. Sets too large for memory are
+            not read in full, so damage in them may show only in training.
     """
     check(name, data_dir)
     builder = _builder(name, data_dir)
@@ -73,7 +72,7 @@ def load(
     if "train" not in splits:
         raise ValueError(f"{name} must have a split train. Received: {', '.join(splits)}")
     chosen = ["train", *[split for split in EVAL_SPLITS if split in splits][:1]]
-    # One decision for all splits: their images must come out alike.
+    # Decided for all splits at once: their images must come out alike.
     in_memory = _fits_in_memory(builder, chosen, keys[0])
     try:
         sources = [
@@ -130,7 +129,7 @@ def _prepared_versions(name, root):
         return [root]
     parent = root if root.name == name.rpartition("/")[2] else root / name
     folders = list_folder(parent, _RULE) if parent.exists() else []
-    # Beside them TFDS leaves folders of what it could not complete.
+    # TFDS leaves folders of incomplete downloads beside them.
     versions = [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
     complete = [
         version
@@ -146,7 +145,7 @@ def _builder(name, data_dir):
     root = _root(data_dir)
     versions = _prepared_versions(name, root)
     if versions:
-        # Of many kinds: each file has its own parser.
+        # Errors of many kinds: each file has its own parser.
         try:
             builder = tfds.builder_from_directory(versions[-1])
         except Exception as error:
@@ -161,7 +160,7 @@ def _builder(name, data_dir):
         return builder
     missing = f"{name} is not prepared in {root} (no {_expected(name, root)})"
     print(f"{missing}: downloading it there.", flush=True)
-    # Of many kinds: connections, checksums, or assertions that say what to fetch by hand.
+    # Errors of many kinds: connections, checksums, or assertions that ask for manual downloads.
     try:
         builder.download_and_prepare()
     except Exception as error:

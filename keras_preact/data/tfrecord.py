@@ -20,7 +20,7 @@ _CUT_OFF = "the file ends before the record does"
 
 @dataclasses.dataclass(frozen=True)
 class TFRecordIndex:
-    """Where every record of a list of files begins and how long it is.
+    """Begin and length of every record of a list of files.
 
     Args:
         paths: the files.
@@ -60,7 +60,7 @@ class TFRecordIndex:
 
     @functools.cached_property
     def _tensors(self):
-        # Outside of the graph that asks for them: as constants they would be copied into it.
+        # Made outside of the calling graph, which would copy them as constants.
         with tf.init_scope(), tf.device("CPU"):
             return tuple(map(tf.constant, (self.paths, self.files, self.offsets, self.lengths)))
 
@@ -77,13 +77,13 @@ class TFRecordIndex:
         return None
 
     def listing(self) -> bytes:
-        """The names of the files, and where in them each record lies."""
+        """The names of the files, and the place of each record in them, as bytes."""
         names = "".join(f"{epath.Path(path).name}\n" for path in self.paths)
         lies = (self.files.astype("<i4"), self.offsets.astype("<i8"), self.lengths.astype("<i8"))
         return names.encode(errors="surrogateescape") + b"".join(part.tobytes() for part in lies)
 
     def where(self, index: int) -> str:
-        """The file of a record, and its number in it, counted from 0."""
+        """Names a record: its file, and its number in it, counted from 0."""
         file = self.files[index]
         return f"{self.paths[file]}, record {index - np.searchsorted(self.files, file)}"
 

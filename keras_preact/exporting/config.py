@@ -21,8 +21,8 @@ class ExportConfig:
 
     run_dir: str | None = option("export", "folder of the run to export")
     checkpoint: str = option("export", "which of its checkpoints", "newest", CHECKPOINTS)
-    model: str | None = option("export", "a .keras file to export in place of a run")
-    dataset: str | None = option("export", "with --model: what it was trained on, as in train.py")
+    model: str | None = option("export", "a .keras file to export instead of a run")
+    dataset: str | None = option("export", "with --model: the data set it was trained on")
     data_dir: str | None = option("export", "folder of the images; default: as in training")
     image_size: int | None = option("export", "with --model: as in train.py")
     output_dir: str | None = option(
@@ -38,7 +38,7 @@ class ExportConfig:
         "files", "store the SavedModel's weights as constants, not as variables", False
     )
     max_image_pixels: int = option(
-        "files", "largest image that serving_bytes decodes", MAX_IMAGE_PIXELS
+        "files", "most pixels of an image for serving_bytes", MAX_IMAGE_PIXELS
     )
     model_name: str | None = option("files", "name on the server; default: such as resnet20")
 
@@ -46,7 +46,7 @@ class ExportConfig:
         "verification", "evaluation images to compare on, spread evenly; default: all"
     )
     float32_tolerance: float = option(
-        "verification", "largest difference of a probability, SavedModel and float32", 1e-4
+        "verification", "largest difference of a probability: SavedModel, float32", 1e-4
     )
     float16_tolerance: float = option("verification", "the same for float16", 1e-2)
     int8_loss_points: float = option(

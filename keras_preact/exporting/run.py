@@ -94,7 +94,7 @@ def _facts(exported, folder, config, model_name):
         "version": folder.version,
         "flags": dataclasses.asdict(config),
         "model": {"name": model.name, "parameters": model.count_params()},
-        "data": dataclasses.asdict(info),
+        "data": info.to_json(),
         "evaluation": {
             "images": min(config.eval_images or info.eval_count, info.eval_count),
             "available": info.eval_count,

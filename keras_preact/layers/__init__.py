@@ -2,10 +2,9 @@
 
 from keras_preact.layers.activation_order import ORDERS, ActivationOrder
 from keras_preact.layers.batch_norm import BatchNormalization
-from keras_preact.layers.convolution import Conv2D
-from keras_preact.layers.residual_unit import BLOCKS, ResidualUnit
-from keras_preact.layers.shortcut_choice import SHORTCUTS
+from keras_preact.layers.residual_unit import ResidualUnit
 from keras_preact.layers.shortcuts import (
+    SHORTCUTS,
     ConstantScaling,
     Convolution,
     Dropout,
@@ -15,8 +14,9 @@ from keras_preact.layers.shortcuts import (
     Shortcut,
     ShortcutOnlyGating,
 )
+from keras_preact.layers.spatial import Conv2D, SymmetricMaxPooling2D, ZeroPad
 from keras_preact.layers.taps import Factor, Taps
-from keras_preact.layers.zero_pad import PROJECTIONS, ZeroPad
+from keras_preact.layers.unit_plan import BLOCKS, PROJECTIONS, Operation, UnitKind, UnitPlan
 
 __all__ = [
     "BLOCKS",
@@ -33,9 +33,13 @@ __all__ = [
     "Factor",
     "Identity",
     "NoShortcut",
+    "Operation",
     "ResidualUnit",
     "Shortcut",
     "ShortcutOnlyGating",
+    "SymmetricMaxPooling2D",
     "Taps",
+    "UnitKind",
+    "UnitPlan",
     "ZeroPad",
 ]

@@ -1,4 +1,4 @@
-"""The published arrangements of BN and ReLU around the convolutions of a unit, as a table."""
+"""The published orders of BN and ReLU around the convolutions of a unit, as a table."""
 
 import dataclasses
 
@@ -12,12 +12,11 @@ OPERATIONS = ("conv", "bn", "relu")
 @keras.saving.register_keras_serializable(package="keras_preact")
 @dataclasses.dataclass(frozen=True)
 class ActivationOrder:
-    """Where BN and ReLU stand: a row of `ORDERS`, or an arrangement of your own.
+    """Where BN and ReLU stand: a row of `ORDERS`, or an order of your own.
 
     Each field is a sequence of "conv", "bn" and "relu", separated by blanks. A basic
-    unit uses `first` and `last`, a bottleneck unit all three; in a one-layer unit the
-    convolution is the first and the last: what `first` has before its convolution
-    stands before, what `last` has after it stands after.
+    unit uses `first` and `last`, a bottleneck unit all three. A one-layer unit takes from
+    `first` what stands before the convolution, from `last` what stands after it.
 
     Source: "Identity Mappings in Deep Residual Networks", figure 4.
 
@@ -55,17 +54,17 @@ class ActivationOrder:
 
     @property
     def preactivation(self) -> list[str]:
-        """What stands before the first convolution; once more before the global pooling."""
+        """The operations before the first convolution, and again before the global pooling."""
         return self.first.partition("conv")[0].split()
 
     @property
     def stem_completion(self) -> list[str]:
-        """What stands after the first convolution, and so after the stem's."""
+        """The operations after the first convolution, and so after the stem's."""
         return self._after(self.first)
 
     @property
     def projection(self) -> list[str]:
-        """A projection ends as the residual does: with BN where the last convolution has BN.
+        """The operations of a projection: BN follows it where BN follows the last convolution.
 
         As in the authors' code: Torch's original net normalizes its projections, the
         pre-activation net does not.

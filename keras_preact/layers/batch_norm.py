@@ -12,10 +12,10 @@ FUSED_DTYPES = ("float32", "bfloat16", "float16")
 class BatchNormalization(keras.layers.Layer):
     """Normalizes each channel of (batch, height, width, channels) images.
 
-    Computes what `keras.layers.BatchNormalization` computes on the channel axis,
-    through `FusedBatchNormV3`, which Keras 3 never calls. Parameters, statistics
-    and arithmetic are float32 whatever the precision of the images. Images in
-    float64 take the unfused path, for which no kernel exists, and stay float64.
+    Equals `keras.layers.BatchNormalization` on the channel axis, but calls
+    `FusedBatchNormV3`, which Keras 3 never does. Parameters, statistics and arithmetic
+    are float32 whatever the precision of the images. Images in float64, for which the
+    kernel does not exist, are normalized by plain operations and stay float64.
 
     Args:
         momentum: weight of the old moving statistics at each update. The paper's
@@ -25,9 +25,8 @@ class BatchNormalization(keras.layers.Layer):
             images of all replicas of a `tf.distribute` strategy, exchanged in one
             all-reduce forward and one backward; the moving statistics are then the
             same on every replica. May also be set as an attribute. The replica
-            function must call the layer itself, neither inside of another
-            `tf.function` nor of control flow: TensorFlow cannot exchange anything
-            between replicas from there.
+            function must call the layer outside of any inner `tf.function` or control
+            flow, from where TensorFlow cannot exchange anything between replicas.
 
     Input and output shape: (batch, height, width, channels).
 
@@ -59,7 +58,7 @@ class BatchNormalization(keras.layers.Layer):
             )
         options = {
             "shape": (input_shape[-1],),
-            # The kernel wants float32 here in every precision but float64, which it lacks.
+            # The kernel takes float32 here in every precision; float64 has no kernel.
             "dtype": "float64" if self.compute_dtype == "float64" else "float32",
             "autocast": False,
         }

@@ -9,25 +9,37 @@ signal.
 Source: "Identity Mappings in Deep Residual Networks", section 3, figure 2, table 1.
 """
 
+import inspect
+from collections.abc import Iterable
+
 import keras
 
 from keras_preact.layers.batch_norm import BatchNormalization
-from keras_preact.layers.convolution import Conv2D
+from keras_preact.layers.spatial import Conv2D
 from keras_preact.layers.taps import Factor
+from keras_preact.support.choices import one_of
+from keras_preact.support.text import shown
 
 
 class Shortcut(keras.layers.Layer):
     """Base class: `call(x, residual)` returns the sum that leaves the addition.
 
-    For a shortcut of your own, subclass it and define `parts`, or `call` alone. Input
-    shapes: x and residual, both (batch, height, width, channels). Output shape: that of
-    residual.
+    For a shortcut of your own, subclass it and define `parts`, or `call` alone. Where it
+    changes dimensions itself, set `matches_dimensions = True`: the unit then puts no
+    projection before it, and gives its strides to the constructor.
+
+    Args:
+        strides: pixels between outputs.
+
+    Input shapes: x and residual, both (batch, height, width, channels). Output shape:
+    that of residual.
     """
 
-    # True where the shortcut changes dimensions itself, by `strides` pixels between
-    # outputs, which the unit sets: no projection is then put before it.
     matches_dimensions = False
-    strides = 1
+
+    def __init__(self, *, strides: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.strides = strides
 
     def build(self, x_shape, residual_shape):
         """Creates the variables; does nothing where a shortcut has none."""
@@ -189,9 +201,9 @@ class Convolution(Shortcut):
         return x, residual
 
     def factor(self, x, training=None):
-        """The singular values of the convolution, and BN's; their root mean square.
+        """The singular values of convolution and BN, and their root mean square.
 
-        By it the norm of a gradient shrinks or grows in the mean over all directions.
+        By it the norm of a gradient changes, averaged over all directions.
         """
         kernel = keras.ops.cast(self.conv.kernel, "float32")[0, 0]
         if self.bn is not None:
@@ -244,3 +256,79 @@ class Dropout(Shortcut):
 
 def _constant(value):
     return Factor(value, [value])
+
+
+SHORTCUTS = {
+    "identity": Identity,
+    "constant_scaling": ConstantScaling,
+    "exclusive_gating": ExclusiveGating,
+    "shortcut_only_gating": ShortcutOnlyGating,
+    "convolution": Convolution,
+    "dropout": Dropout,
+    "none": NoShortcut,
+}
+
+_OF_ANY_SHORTCUT = {
+    name
+    for layer_class in (keras.layers.Layer, Shortcut)
+    for name in inspect.signature(layer_class.__init__).parameters
+}
+
+
+def get(identifier: str | Shortcut | dict, *, strides: int = 1, **arguments) -> Shortcut:
+    """The shortcut that a name, a template or a saved configuration stands for.
+
+    Always a new layer: units that share a template own their variables.
+
+    Args:
+        identifier: a key of `SHORTCUTS`, a `Shortcut`, or what
+            `keras.saving.serialize_keras_object` made of one.
+        strides: of the unit, for a shortcut that changes dimensions itself.
+        **arguments: constructor arguments that replace the template's.
+
+    Raises:
+        ValueError: if the name is unknown or an argument is not the shortcut's.
+        TypeError: if identifier is none of the three.
+    """
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(identifier, str):
+        shortcut_class, template = SHORTCUTS[one_of("shortcut", identifier, SHORTCUTS)], None
+        _check(shortcut_class, arguments, [*_own(shortcut_class), *_OF_ANY_SHORTCUT])
+    elif isinstance(identifier, Shortcut):
+        shortcut_class, template = type(identifier), identifier
+    else:
+        raise TypeError(
+            f"shortcut must be one of {', '.join(SHORTCUTS)} or a keras_preact.layers.Shortcut. "
+            f"Received: {identifier!r}"
+        )
+    if (template or shortcut_class).matches_dimensions:
+        arguments["strides"] = strides
+    if template is None:
+        return shortcut_class(**arguments)
+    return shortcut_class.from_config({**template.get_config(), **arguments})
+
+
+def check_own_arguments(name: str, arguments: Iterable[str]) -> None:
+    """Raises ValueError where an argument is not the shortcut's own.
+
+    Args:
+        name: a key of `SHORTCUTS`.
+        arguments: their names.
+    """
+    shortcut_class = SHORTCUTS[one_of("shortcut", name, SHORTCUTS)]
+    _check(shortcut_class, arguments, _own(shortcut_class))
+
+
+def _own(shortcut_class):
+    parameters = inspect.signature(shortcut_class.__init__).parameters
+    return [name for name in parameters if name not in _OF_ANY_SHORTCUT]
+
+
+def _check(shortcut_class, arguments, allowed):
+    unknown = [name for name in arguments if name not in allowed]
+    if unknown:
+        takes = " and ".join(_own(shortcut_class)) or "no arguments"
+        raise ValueError(
+            f"{shortcut_class.__name__} takes {takes}. Received: {shown(', '.join(unknown))[1:-1]}"
+        )

@@ -55,7 +55,7 @@ def check_rate(rate: float, shortcut: Shortcut | None = None) -> float:
 
     Args:
         rate: received as `stochastic_depth_rate`.
-        shortcut: what is left where the residual is dropped.
+        shortcut: of the unit.
     """
     if not 0 <= rate < 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Batch normalization over the images of all replicas: the arithmetic between them."""
+"""Batch normalization with the statistics of the images of all replicas."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def replicas() -> int:
-    """How many replicas run the code that asks; 1 outside of a replica context."""
+    """The number of replicas that run the calling code; 1 outside of a replica context."""
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync
 
@@ -16,9 +16,9 @@ def normalize(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalizes with the statistics of the global batch.
 
-    One all-reduce forward and one backward. Replicas may have different numbers of
-    images. The gradient of x is that of the sum of all replicas' losses; those of
-    gamma and beta are of the replica's own images, to be summed over replicas as any
+    Takes one all-reduce forward and one backward. Replicas may have different numbers of
+    images. The gradient of x is that of the sum of all replicas' losses. Those of gamma
+    and beta are of the replica's own images, to be summed over replicas like any
     weight's. No gradient flows through the returned statistics.
 
     Args:
@@ -30,12 +30,11 @@ def normalize(
         epsilon: added to the variance.
 
     Returns:
-        y like x, mean and biased variance (channels,), these the same to the bit on
-        every replica.
+        y like x; mean and biased variance (channels,), bit-identical on all replicas.
 
     Raises:
         RuntimeError: by TensorFlow, if called inside of a `tf.function` or of control
-            flow that the replica function itself contains.
+            flow within the replica function.
 
     Source: the gradient of "Batch Normalization" (Ioffe and Szegedy, 2015), section 3,
     with its sums over the global batch.

@@ -1,10 +1,12 @@
-"""Depth is a table: how many units of which width a network of a given depth has."""
+"""Units and filters of each stage, by depth."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Iterator
 
-from keras_preact.layers import BLOCKS, PROJECTIONS
+from keras_preact.layers import BLOCKS, PROJECTIONS, ActivationOrder, Operation, UnitKind, UnitPlan
+from keras_preact.layers.unit_plan import named
 from keras_preact.support.choices import one_of
 
 # Units per stage. Source: "Deep Residual Learning for Image Recognition", table 1; 200
@@ -24,27 +26,65 @@ CIFAR_BLOCKS = {
     **dict.fromkeys((164, 1001), "bottleneck"),
 }
 
-STEMS = ("cifar", "imagenet")
-
-# TensorFlow counts what a tensor has along an axis in 32 bits at many a place.
-MOST_CHANNELS = 2**31 - 1
-# Calls that may lie around a builder, and those around each layer's.
-_OTHER_CALLS = 100
-
 
 @dataclasses.dataclass(frozen=True)
-class UnitPlan:
-    """What one residual unit of an architecture needs to know. Stages and units count from 1."""
+class StemPlan:
+    """The layers before the first unit, and the images that they are made for.
 
-    stage: int
-    number: int
-    filters: int
+    Args:
+        kernel_size: of the convolution, in pixels.
+        strides: of the convolution.
+        filters: of the convolution and of the first stage, at width 1.
+        strided_bottleneck_convolution: which convolution of a bottleneck unit has the
+            stride: the 3x3 of ImageNet's, the first 1x1 of CIFAR's, as in the authors' code.
+        image_pixels: height and width of an image by default.
+        classes: by default.
+        pooling: the max-pooling that follows, if any.
+    """
+
+    kernel_size: int
     strides: int
-    first_in_network: bool
+    filters: int
+    strided_bottleneck_convolution: int
+    image_pixels: int
+    classes: int
+    pooling: tuple[Operation, ...] = ()
 
-    @property
-    def name(self) -> str:
-        return f"stage{self.stage}_unit{self.number}"
+    def operations(self, filters: int, order: ActivationOrder) -> tuple[Operation, ...]:
+        """All that stands before the first unit.
+
+        Args:
+            filters: of the convolution.
+            order: of the units; what follows their first convolution follows this one.
+        """
+        conv = Operation("conv", "stem_conv", filters, self.kernel_size, self.strides)
+        return (conv, *named("stem", order.stem_completion), *self.pooling)
+
+
+STEMS = {
+    "cifar": StemPlan(
+        kernel_size=3,
+        strides=1,
+        filters=16,
+        strided_bottleneck_convolution=1,
+        image_pixels=32,
+        classes=10,
+    ),
+    "imagenet": StemPlan(
+        kernel_size=7,
+        strides=2,
+        filters=64,
+        strided_bottleneck_convolution=2,
+        image_pixels=224,
+        classes=1000,
+        pooling=(Operation("max_pool", "stem_pool", kernel_size=3, strides=2),),
+    ),
+}
+
+# TensorFlow holds the length of an axis in 32 bits in many places.
+MOST_CHANNELS = 2**31 - 1
+# Python calls left for the caller of a builder and for Keras around each layer.
+_OTHER_CALLS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +93,7 @@ class Architecture:
 
     Args:
         depth: number of weighted layers on the longest path, projections not counted.
-        stem: "cifar" (3x3 convolution) or "imagenet" (7x7 at stride 2, then max-pooling).
+        stem: a key of `STEMS`.
         block: a key of `keras_preact.layers.BLOCKS`.
         stage_units: residual units in each stage.
         stage_filters: filters of the inner convolutions in each stage.
@@ -67,27 +107,59 @@ class Architecture:
     stage_filters: tuple[int, ...]
     stem_filters: int
 
-    def units(self) -> Iterator[UnitPlan]:
-        """The units in order; the first of every stage but the first halves the image."""
+    def unit_kind(self, projection: str | None = None, **choices) -> UnitKind:
+        """The kind of unit of this network, with the stride where the authors have it.
+
+        Args:
+            projection: a name, or None for the papers' choice.
+            **choices: `order` and `matches_dimensions` of `UnitKind`.
+
+        Raises:
+            ValueError: if the projection is unknown.
+        """
+        is_bottleneck = self.block == "bottleneck"
+        strided = STEMS[self.stem].strided_bottleneck_convolution if is_bottleneck else 1
+        return UnitKind(
+            self.block,
+            projection=self.projection(projection),
+            strided_convolution=strided,
+            **choices,
+        )
+
+    def units(self, kind: UnitKind) -> Iterator[UnitPlan]:
+        """The units in order; the first of every stage but the first halves the image.
+
+        They are named stage1_unit1 and so on.
+        """
+        channels = self.stem_filters
         stages = zip(self.stage_units, self.stage_filters, strict=True)
         for stage, (count, filters) in enumerate(stages, 1):
             for number in range(1, count + 1):
                 strides = 2 if stage > 1 and number == 1 else 1
-                yield UnitPlan(stage, number, filters, strides, stage == number == 1)
+                is_first = stage == number == 1
+                name = f"stage{stage}_unit{number}"
+                plan = kind.plan(channels, filters, strides, is_first, name)
+                channels = plan.output_channels
+                yield plan
 
-    @property
-    def strided_convolution(self) -> int:
-        """The 3x3 of ImageNet's bottlenecks, the first 1x1 of CIFAR's, as in the authors' code."""
-        return 2 if self.stem == "imagenet" and self.block == "bottleneck" else 1
+    def stem_operations(self, order: ActivationOrder) -> tuple[Operation, ...]:
+        """All that stands before the first unit."""
+        return STEMS[self.stem].operations(self.stem_filters, order)
+
+    def head_operations(self, order: ActivationOrder) -> tuple[Operation, ...]:
+        """The activation between the last unit and the global pooling."""
+        return named("head", order.preactivation)
 
     @property
     def default_input_shape(self) -> tuple[int, int, int]:
-        return (32, 32, 3) if self.stem == "cifar" else (224, 224, 3)
+        pixels = STEMS[self.stem].image_pixels
+        return (pixels, pixels, 3)
 
     def last_size(self, size: int) -> int:
         """Pixels of the height or width of an image that the last stage sees."""
-        halvings = len(self.stage_units) - 1 + (2 if self.stem == "imagenet" else 0)
-        return -(-size // 2**halvings)
+        stem = STEMS[self.stem]
+        strides = stem.strides * math.prod(operation.strides for operation in stem.pooling)
+        return -(-size // (strides * 2 ** (len(self.stage_units) - 1)))
 
     def classes(self, asked: int | None) -> int:
         """The number of classes asked for, or the data set's that the stem is made for.
@@ -96,7 +168,7 @@ class Architecture:
             ValueError: if it is not above 0.
         """
         if asked is None:
-            return 10 if self.stem == "cifar" else 1000
+            return STEMS[self.stem].classes
         if not (isinstance(asked, int) and asked > 0):
             raise ValueError(f"classes must be a whole number above 0. Received: classes={asked!r}")
         return asked
@@ -146,7 +218,7 @@ def resolve(
     find = _imagenet_units if stem == "imagenet" else _cifar_units
     block, units = find(depth, block)
     _check_units(depth, block, units)
-    first = 64 if stem == "imagenet" else 16
+    first = STEMS[stem].filters
     widths = [first * 2**stage for stage in range(len(units))]
     largest = MOST_CHANNELS / (widths[-1] * BLOCKS[block][1])
     if width_multiplier > largest:
@@ -164,8 +236,8 @@ def _check_units(depth, block, units):
     most = sys.getrecursionlimit() - _OTHER_CALLS
     if sum(units) > most:
         raise ValueError(
-            f"depth must be of at most {most} units: Keras follows them by calls inside of calls, "
-            f"of which Python allows sys.getrecursionlimit(), {sys.getrecursionlimit()}. "
+            f"depth must be of at most {most} units: Keras follows them recursively, and "
+            f"sys.getrecursionlimit() is {sys.getrecursionlimit()}. "
             f"Received: depth={depth}, of {sum(units)} {block} units"
         )
 

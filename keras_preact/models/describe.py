@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 
 from keras_preact.layers import (
-    BLOCKS,
     SHORTCUTS,
     ActivationOrder,
     Convolution,
@@ -14,10 +13,11 @@ from keras_preact.layers import (
     NoShortcut,
     Shortcut,
     ShortcutOnlyGating,
-    shortcut_choice,
+    activation_order,
+    shortcuts,
 )
-from keras_preact.layers import activation_order as activation_orders
 from keras_preact.models import architectures
+from keras_preact.support.text import aligned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +68,15 @@ class Description:
         """Values of one image that a training step keeps for the backward pass, at least.
 
         The gradients of convolutions and of BN need their inputs, that of ReLU its output.
-        Each tensor is counted once; what is on shortcuts, and what a kernel keeps beside,
-        is left out.
+        Each tensor is counted once. Tensors on shortcuts, and those that a kernel keeps in
+        addition, are left out.
         """
         return sum(row.activations for row in self.rows)
 
     def __str__(self) -> str:
-        header = ("layer", "output shape", "parameters", "statistics", "multiply-adds")
+        head = ("layer", "output shape", "parameters", "statistics", "multiply-adds")
         total = Row("total", (), self.parameters, self.moving_statistics, self.multiply_adds)
-        lines = [header] + [
+        lines = [
             (
                 row.name,
                 " x ".join(map(str, row.output_shape)),
@@ -84,14 +84,7 @@ class Description:
             )
             for row in (*self.rows, total)
         ]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in lines
-        )
+        return aligned(head, lines, numbers_from=2, indent="")
 
 
 def describe(
@@ -119,27 +112,31 @@ def describe(
         ValueError: as the builders do; or if input_shape leaves a size open, unit is
             a factory, or shortcut a class of your own, for which no formula is known.
     """
-    plan = architectures.resolve(depth, stem, block, width_multiplier)
+    architecture = architectures.resolve(depth, stem, block, width_multiplier)
     if callable(unit) and not isinstance(unit, ActivationOrder):
         raise ValueError("describe knows no formula for a unit factory; build the model instead.")
-    order = activation_orders.get(unit)
-    shape = tuple(input_shape or plan.default_input_shape)
+    order = activation_order.get(unit)
+    shape = tuple(input_shape or architecture.default_input_shape)
     if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(
             "input_shape must be (height, width, channels), each a whole number above 0. "
             f"Received: input_shape={shape}"
         )
+    template = shortcuts.get(shortcut)
+    kind = architecture.unit_kind(
+        projection, order=order, matches_dimensions=template.matches_dimensions
+    )
     tally = _Tally(shape)
-    rows = [_stem(tally, plan, order)]
-    template = shortcut_choice.get(shortcut)
-    projection = plan.projection(projection)
-    for unit_plan in plan.units():
-        rows.append(_unit(tally, unit_plan, plan, order, template, projection))
-    if order.preactivation:
-        tally.operations(order.preactivation)
+    tally.run(architecture.stem_operations(order))
+    rows = [tally.row("stem")]
+    for plan in architecture.units(kind):
+        _unit(tally, plan, template)
+        rows.append(tally.row(plan.name))
+    if head := architecture.head_operations(order):
+        tally.run(head)
         rows.append(tally.row("head"))
     if include_top:
-        classes, channels = plan.classes(classes), tally.shape[-1]
+        classes, channels = architecture.classes(classes), tally.shape[-1]
         rows.append(Row("logits", (classes,), (channels + 1) * classes, 0, channels * classes))
     description = Description(tuple(rows))
     if print_fn is not None:
@@ -148,7 +145,7 @@ def describe(
 
 
 class _Tally:
-    """Counts while an image's shape passes through operations."""
+    """Counts while the shape of an image passes through operations."""
 
     def __init__(self, shape):
         self._start()
@@ -158,11 +155,11 @@ class _Tally:
         self.parameters = self.moving_statistics = self.multiply_adds = self.activations = 0
 
     def new(self, shape):
-        """Goes on with another tensor, of this shape."""
+        """Continues with another tensor, of this shape."""
         self.shape, self._kept = shape, False
 
     def keep(self):
-        """Counts this tensor, which the backward pass needs, unless that has been done."""
+        """Counts this tensor as needed by the backward pass, once."""
         if not self._kept:
             self.activations += math.prod(self.shape)
             self._kept = True
@@ -176,23 +173,38 @@ class _Tally:
         self.parameters += weights + bias
         self.multiply_adds += weights * height * width
 
-    def operations(self, operations, **conv):
+    def pool(self, strides):
+        self.keep()
+        height, width, channels = self.shape
+        self.new((-(-height // strides), -(-width // strides), channels))
+
+    def batch_norm(self):
+        self.keep()
+        self.new(self.shape)
+        self.parameters += 2 * self.shape[-1]
+        self.moving_statistics += 2 * self.shape[-1]
+
+    def relu(self):
+        # Takes the place of what it rectifies, unless that has been kept.
+        self.new(self.shape)
+        self.keep()
+
+    def run(self, operations):
+        """Counts operations of a plan. Zero padding, which only shortcuts have, costs nothing."""
         for operation in operations:
-            if operation == "conv":
-                self.conv(**conv)
-            elif operation == "bn":
-                self.keep()
-                self.new(self.shape)
-                self.parameters += 2 * self.shape[-1]
-                self.moving_statistics += 2 * self.shape[-1]
-            else:
-                # Takes the place of what it rectifies, unless that has been kept.
-                self.new(self.shape)
-                self.keep()
+            match operation.kind:
+                case "conv":
+                    self.conv(operation.filters, operation.kernel_size, operation.strides)
+                case "max_pool":
+                    self.pool(operation.strides)
+                case "bn":
+                    self.batch_norm()
+                case "relu":
+                    self.relu()
 
     @contextlib.contextmanager
     def beside(self, shape):
-        """A context for what is computed beside, from this shape on, and keeps nothing."""
+        """A context for operations on the shortcut: they start from this shape and keep nothing."""
         here = self.shape, self._kept, self.activations
         self.new(shape)
         yield
@@ -204,47 +216,24 @@ class _Tally:
         return Row(name, self.shape, *counts)
 
 
-def _stem(tally, plan, order):
-    kernel_size, strides = (7, 2) if plan.stem == "imagenet" else (3, 1)
-    tally.conv(plan.stem_filters, kernel_size, strides)
-    tally.operations(order.stem_completion)
-    if plan.stem == "imagenet":
-        tally.keep()
-        height, width, channels = tally.shape
-        tally.new((-(-height // 2), -(-width // 2), channels))
-    return tally.row("stem")
-
-
-def _unit(tally, unit_plan, plan, order, shortcut, projection):
-    kernel_sizes, expansion = BLOCKS[plan.block]
+def _unit(tally, plan, shortcut):
     input_shape = tally.shape
-    channels = unit_plan.filters * expansion
-    for number, sequence in enumerate(order.sequences(len(kernel_sizes)), 1):
-        tally.operations(
-            sequence,
-            filters=channels if number == len(kernel_sizes) else unit_plan.filters,
-            kernel_size=kernel_sizes[number - 1],
-            strides=unit_plan.strides if number == plan.strided_convolution else 1,
-        )
+    tally.run(plan.preactivation + plan.residual)
     if not isinstance(shortcut, NoShortcut):
         tally.new(tally.shape)  # the sum
-    tally.operations(order.after_addition.split())
-
-    changes = unit_plan.strides > 1 or input_shape[-1] != channels
-    if changes and not shortcut.matches_dimensions and projection == "convolution":
-        with tally.beside(input_shape):
-            tally.operations(
-                order.projection, filters=channels, kernel_size=1, strides=unit_plan.strides
-            )
-    _shortcut(tally, shortcut, input_shape, unit_plan.strides, channels)
-    return tally.row(unit_plan.name)
+    tally.run(plan.after_addition)
+    with tally.beside(input_shape):
+        tally.run(plan.projection)
+    _shortcut(tally, plan, shortcut, input_shape)
 
 
-def _shortcut(tally, shortcut, input_shape, strides, channels):
+def _shortcut(tally, plan, shortcut, input_shape):
+    channels = plan.output_channels
     if isinstance(shortcut, Convolution):
-        operations = ["conv", "bn"] if shortcut.batch_norm else ["conv"]
         with tally.beside(input_shape):
-            tally.operations(operations, filters=channels, kernel_size=1, strides=strides)
+            tally.conv(channels, 1, plan.strides)
+            if shortcut.batch_norm:
+                tally.batch_norm()
     elif isinstance(shortcut, ExclusiveGating | ShortcutOnlyGating):
         with tally.beside(tally.shape):
             tally.conv(channels, 1, bias=channels)

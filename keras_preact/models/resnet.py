@@ -1,6 +1,5 @@
 """Builders of residual networks as functional Keras models."""
 
-import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -12,10 +11,10 @@ from keras_preact.layers import (
     Conv2D,
     ResidualUnit,
     Shortcut,
-    shortcut_choice,
+    SymmetricMaxPooling2D,
+    activation_order,
+    shortcuts,
 )
-from keras_preact.layers import activation_order as activation_orders
-from keras_preact.layers.max_pooling import SymmetricMaxPooling2D
 from keras_preact.layers.stochastic_depth import check_rate
 from keras_preact.models import architectures
 from keras_preact.support.choices import one_of
@@ -95,20 +94,25 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
 
     Source: "Identity Mappings in Deep Residual Networks", figures 1, 2, 4, appendix.
     """
-    plan = architectures.resolve(depth, stem, block, width_multiplier)
-    classes = plan.classes(classes)
+    architecture = architectures.resolve(depth, stem, block, width_multiplier)
+    classes = architecture.classes(classes)
     _check_weights(weights)
     if pooling is not None:
         one_of("pooling", pooling, POOLING)
-    units, order = _make_units(plan, unit, shortcut, projection, stochastic_depth_rate)
+    if isinstance(unit, str | ActivationOrder):
+        order = activation_order.get(unit)
+        units = _residual_units(architecture, order, shortcut, projection, stochastic_depth_rate)
+    else:
+        units = _units_of_factory(architecture, unit, shortcut, projection, stochastic_depth_rate)
+        order = activation_order.get(getattr(units[0], "order", "full_preactivation"))
 
-    inputs = _inputs(input_tensor, input_shape or plan.default_input_shape)
-    x = _stem(inputs, plan, order)
+    inputs = _inputs(input_tensor, input_shape or architecture.default_input_shape)
+    x = _run(architecture.stem_operations(order), inputs)
     _check_formats(units)
     for layer in units:
         x = layer(x)
     _check_formats(units)  # of layers that units make when they are built
-    x = _run(order.preactivation, "head", x)
+    x = _run(architecture.head_operations(order), x)
     if include_top:
         x = _classify(x, classes, classifier_activation)
     elif pooling:
@@ -142,45 +146,49 @@ def PlainNet(depth: int, **arguments) -> keras.Model:  # noqa: N802
     return ResNet(depth, shortcut="none", **arguments)
 
 
-def _make_units(plan, unit, shortcut, projection, rate):
-    """The layers of all units, and the order that stem and head follow."""
-    if isinstance(unit, str | ActivationOrder):
-        # Each unit checks its own rate; an error should name the network's.
-        check_rate(rate, shortcut_choice.get(shortcut))
-        make = functools.partial(
-            ResidualUnit,
-            block=plan.block,
-            order=unit,
+def _residual_units(architecture, order, shortcut, projection, rate):
+    # Each unit checks its own rate; an error should name the network's.
+    check_rate(rate, shortcuts.get(shortcut))
+    kind = architecture.unit_kind(projection, order=order)
+    plans = list(architecture.units(kind))
+    return [
+        ResidualUnit(
+            plan.filters,
+            plan.strides,
+            block=kind.block,
+            order=order,
             shortcut=shortcut,
-            projection=plan.projection(projection),
-            strided_convolution=plan.strided_convolution,
+            projection=kind.projection,
+            first_in_network=plan.first_in_network,
+            strided_convolution=kind.strided_convolution,
+            stochastic_depth_rate=rate * (number / len(plans)),
+            name=plan.name,
         )
-    elif not callable(unit):
+        for number, plan in enumerate(plans, 1)
+    ]
+
+
+def _units_of_factory(architecture, factory, shortcut, projection, rate):
+    if not callable(factory):
         raise ValueError(
             f"unit must be one of {', '.join(ORDERS)}, an ActivationOrder, or a function that "
-            f"returns a layer. Received: unit={unit!r}"
+            f"returns a layer. Received: unit={factory!r}"
         )
-    elif projection is not None or shortcut != "identity" or rate:
+    if projection is not None or shortcut != "identity" or rate:
         raise ValueError(
             "A unit factory decides on its shortcut, projection and stochastic depth itself. "
             f"Received: shortcut={shortcut!r}, projection={projection!r}, "
             f"stochastic_depth_rate={rate}"
         )
-    else:
-        make = unit
-    unit_plans = list(plan.units())
-    units = [
-        make(
-            filters=unit_plan.filters,
-            strides=unit_plan.strides,
-            first_in_network=unit_plan.first_in_network,
-            name=unit_plan.name,
-            # Factories need not know of it.
-            **({"stochastic_depth_rate": rate * (number / len(unit_plans))} if rate else {}),
+    return [
+        factory(
+            filters=plan.filters,
+            strides=plan.strides,
+            first_in_network=plan.first_in_network,
+            name=plan.name,
         )
-        for number, unit_plan in enumerate(unit_plans, 1)
+        for plan in architecture.units(architecture.unit_kind())
     ]
-    return units, activation_orders.get(getattr(units[0], "order", "full_preactivation"))
 
 
 def _check_formats(units):
@@ -212,17 +220,19 @@ def _inputs(input_tensor, input_shape):
     return keras.Input(tuple(input_shape), name="images")
 
 
-def _stem(x, plan, order):
-    kernel_size, strides = (7, 2) if plan.stem == "imagenet" else (3, 1)
-    x = Conv2D(plan.stem_filters, kernel_size, strides, name="stem_conv")(x)
-    x = _run(order.stem_completion, "stem", x)
-    return SymmetricMaxPooling2D(name="stem_pool")(x) if plan.stem == "imagenet" else x
-
-
-def _run(operations, prefix, x):
+def _run(operations, x):
     for operation in operations:
-        layer_class = {"bn": BatchNormalization, "relu": keras.layers.ReLU}[operation]
-        x = layer_class(name=f"{prefix}_{operation}")(x)
+        name, strides = operation.name, operation.strides
+        match operation.kind:
+            case "conv":
+                layer = Conv2D(operation.filters, operation.kernel_size, strides, name=name)
+            case "max_pool":
+                layer = SymmetricMaxPooling2D(operation.kernel_size, strides, name=name)
+            case "bn":
+                layer = BatchNormalization(name=name)
+            case "relu":
+                layer = keras.layers.ReLU(name=name)
+        x = layer(x)
     return x
 
 

@@ -12,20 +12,20 @@ def share_traces(model: keras.Model) -> keras.Model:
     """A model of the same layers and variables, in which equal units share one traced function.
 
     A unit is a pure function of its input and its variables, so TensorFlow needs to trace
-    each shape of unit but once: 6 times in place of 333 in a net of 1001 layers. Layers
+    each shape of unit only once: 6 times instead of 333 in a net of 1001 layers. Layers
     other than `ResidualUnit` are called as they are.
 
     Args:
         model: functional and built.
 
     Returns:
-        A model to train with, whose variables are those of the model. To save or export,
-        use the model that it was made of.
+        A model to train, with the variables of the given model. Save and export the given
+        model.
     """
     functions = {}
 
     def share(layer):
-        # Only of this very class is it known that the configuration says all.
+        # A subclass may compute what its configuration does not say.
         if type(layer) is not ResidualUnit:
             return layer
         key = signature(layer)
@@ -67,7 +67,7 @@ def _make_function(unit):
 
 
 def signature(unit: ResidualUnit) -> str:
-    """What units share that compute the same function of input and variables."""
+    """A key that is the same for units that compute the same function of input and variables."""
     config = {**unit.get_config(), "name": None}
     variables = [
         (v.path.partition("/")[2], tuple(v.shape), v.dtype, v.trainable) for v in unit.variables

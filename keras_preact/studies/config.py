@@ -64,8 +64,8 @@ class AnalysisConfig:
         "number of images; default 64 training images, or 16 of more than 64x64 pixels; for "
         "lesions all evaluation images",
     )
-    seed: int = option("data", "of the initial weights and the choice of images", 0)
-    draws: int = option("data", "of the initial weights, for the initialisation study", 5)
+    seed: int = option("data", "decides the initial weights and the choice of images", 0)
+    draws: int = option("data", "of the initial weights in the initialisation study", 5)
 
     output_dir: str | None = option(
         "output", "folder of the page; default RUN_DIR/analysis/STUDY, or analysis/STUDY"

@@ -27,6 +27,7 @@ EQUATIONS = {
         2: r"x_{l+1} = f(y_l)",
         4: f"x_L = x_l + {_F_SUM}",
         5: f"{_GRADIENT} = {_GRADIENT_AT_END} \\left(1 + {_BY_X} {_F_SUM}\\right)",
+        6: r"x_{l+1} = \lambda_l x_l + \mathcal{F}(x_l, W_l)",
         8: rf"{_GRADIENT} = {_GRADIENT_AT_END} \left(\prod_{{i=l}}^{{L-1}} \lambda_i + {_BY_X} "
         r"\sum_{i=l}^{L-1} \hat{\mathcal{F}}(x_i, W_i)\right)",
     }.items()

@@ -1,4 +1,4 @@
-"""The gradient in each unit as figures: equations (5) and (8)."""
+"""The gradient in each unit as figures: equations (5), (6) and (8)."""
 
 import textwrap
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def figures(backward: Backward, label: str) -> list[Figure]:
             factors_caption(backward),
             None if is_level else draw_factors(backward, f"Shortcut factors: {label}"),
             "Histogram of the factor of each unit's shortcut",
-            [EQUATIONS[8]],
+            [EQUATIONS[6]],
         ),
     ]
 

@@ -26,7 +26,7 @@ class Report:
         facts: the images, the runs and the like, by title.
         figures: in order.
         tables: below them.
-        csv: every figure.
+        csv: every number, as a CSV file.
         summary: lines for the terminal.
     """
 

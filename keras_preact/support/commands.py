@@ -33,21 +33,15 @@ def door() -> str:
 def program(verb: str) -> str:
     """How the user's shell calls a program: "python export.py", or "keras-preact export".
 
-    The first in a clone, unless the user came through the door.
+    The first in a clone, unless the user came through the door. Its path then begins as that of
+    the running script: "../export.py" after "../train.py".
     """
-    has_script = os.path.exists(_ROOT / f"{verb}.py") and startup.PROGRAM not in startup.DOORS
-    return script(f"{verb}.py") if has_script else f"{door()} {verb}"
-
-
-def script(name: str) -> str:
-    """How the user's shell calls a script beside train.py: "python export.py".
-
-    Its path begins as that of the running script: "../export.py" after "../train.py".
-    """
+    name = f"{verb}.py"
+    if startup.PROGRAM in startup.DOORS or not os.path.exists(_ROOT / name):
+        return f"{door()} {verb}"
     beside = os.path.join(os.path.dirname(sys.argv[0]), name)
     path = beside if _is_same(beside, _ROOT / name) else _near(str(_ROOT / name))
-    # Without a clone there is no such script.
-    return f"{this_python()} {shlex.quote(path if os.path.exists(path) else name)}"
+    return f"{this_python()} {shlex.quote(path)}"
 
 
 def module(name: str) -> str:

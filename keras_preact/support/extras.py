@@ -14,11 +14,11 @@ INSTALL = 'pip install "keras_preact[train]"'
 
 
 def check() -> None:
-    """Refuses to go on where a package is missing that training needs.
+    """Refuses to go on without a package that training, data or exports need.
 
     Raises:
-        ModuleNotFoundError: naming what is missing and how to install it; a program ends with
-            the message alone.
+        ModuleNotFoundError: if one is missing; it names the install. A program ends with the
+            message alone.
     """
     missing = [name for name in MODULES if not _is_installed(name)]
     if missing:

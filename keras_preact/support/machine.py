@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
-# Of x86 and of ARM.
+# Flags of x86 and of ARM.
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 # Device files of a GPU that this process may use, on Linux and under WSL.
 _NVIDIA_GPU = (pathlib.Path("/dev/nvidia0"), pathlib.Path("/usr/lib/wsl/lib/libcuda.so.1"))
@@ -58,7 +58,7 @@ def gpu_advice(sees_gpu: bool, devices: Sequence[pathlib.Path] = _NVIDIA_GPU) ->
 
 
 def _of_cpu(cpuinfo, wanted):
-    """What a file says of the first core under a name; "" where it does not."""
+    """The entry of the first core under a name; "" where there is none."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

@@ -14,7 +14,7 @@ _ERROR = "# Error in the paper: "
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a recipe trains.
+    """A recipe: its network, its data and the error that it should reach.
 
     Args:
         name: of its file, without ".flags".
@@ -30,7 +30,7 @@ class Recipe:
 
 
 def folder() -> pathlib.Path:
-    """Where the recipes lie: in an installed package, or beside the package in a clone."""
+    """The folder of the recipes: in an installed package, or beside the package in a clone."""
     installed = _PACKAGE / "configs"
     return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
@@ -39,12 +39,12 @@ def find(name: str) -> str:
     """The path of a recipe, or of a file that recipes share.
 
     Raises:
-        ValueError: if there is none of that name; it lists the recipes.
+        ValueError: if there is none of that name; the error lists the recipes.
     """
-    path = folder() / f"{name}.flags"
-    if path.parent != folder() or not path.exists():
+    paths = {path.stem: path for path in folder().glob("*.flags")}
+    if name not in paths:
         one_of("recipe", name, [recipe.name for recipe in listed()])
-    return str(path)
+    return str(paths[name])
 
 
 def listed() -> list[Recipe]:

@@ -143,16 +143,17 @@ def typed(value: Any, kind: type[T], where: str = "", exact: bool = False) -> T:
 
 def _instance(values, kind, where, exact):
     hints = _hints(kind)
-    if unknown := sorted(values.keys() - hints.keys()) if exact else ():
+    fields = {field.metadata.get("json", field.name): field for field in dataclasses.fields(kind)}
+    if unknown := sorted(values.keys() - fields.keys()) if exact else ():
         raise ValueError(
-            f"{where or 'it'} must have no other fields than {', '.join(hints)}. "
+            f"{where or 'it'} must have no other fields than {', '.join(fields)}. "
             f"Received: {', '.join(map(short, unknown[:3]))}"
         )
     found = {}
-    for field in dataclasses.fields(kind):
-        place = _at(where, field.name)
-        if field.name in values:
-            found[field.name] = typed(values[field.name], hints[field.name], place, exact)
+    for name, field in fields.items():
+        place = _at(where, name)
+        if name in values:
+            found[field.name] = typed(values[name], hints[field.name], place, exact)
         elif dataclasses.MISSING is field.default is field.default_factory:
             raise ValueError(f"{place} must be given. Received: nothing")
     return kind(**found)

@@ -16,7 +16,10 @@ def standard_actions(run: Run) -> tuple[list[Action], list[Action]]:
     config = run.config
     before: list[Action] = [Log(run)]
     if config.log_propagation_steps:
-        before.append(RecordPropagation(run))
+        recorder = None
+        if run.devices.writes:
+            recorder = PropagationRecorder(run.state.network, run.data, config)
+        before.append(RecordPropagation(run, recorder))
     before.append(Evaluate(run))
     after: list[Action] = [Save(run)]
     if config.profile_steps:
@@ -57,16 +60,13 @@ class Log(Action):
 class RecordPropagation(Action):
     """Records signal and gradient in each unit, also before the first step and after the last.
 
-    One process measures. All check for divergence first.
-
-    Raises:
-        ValueError, UnreadableError: as `PropagationRecorder` does.
+    Args:
+        run: in progress; all its processes check for divergence before a record.
+        recorder: measures; None in processes that write nothing.
     """
 
-    def __init__(self, run: Run):
-        self._run, self._recorder = run, None
-        if run.devices.writes:
-            self._recorder = PropagationRecorder(run.state.network, run.data, run.config)
+    def __init__(self, run: Run, recorder: PropagationRecorder | None):
+        self._run, self._recorder = run, recorder
 
     def begin(self, run: Run) -> None:
         if self.next_due(run.done - 1) == run.done:

@@ -7,7 +7,7 @@ import reprlib
 from typing import Any
 
 from keras_preact.data.augmentation import AUGMENTATIONS
-from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcut_choice
+from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcuts
 from keras_preact.models import architectures
 from keras_preact.support import options, records
 from keras_preact.support.options import LARGEST, option
@@ -196,8 +196,8 @@ class TrainConfig:
                     f"or False. Received: shortcut_arguments={shown(self.shortcut_arguments)}"
                 )
             arguments[name.strip()] = value
-        shortcut_choice.check_own_arguments(self.shortcut, arguments)
-        return shortcut_choice.get(self.shortcut, **arguments)
+        shortcuts.check_own_arguments(self.shortcut, arguments)
+        return shortcuts.get(self.shortcut, **arguments)
 
     def require(self, *names: str) -> None:
         """Raises ValueError if one of the fields is None."""

@@ -14,11 +14,11 @@ import numpy as np
 from etils import epath
 
 from keras_preact.data import DatasetInfo
-from keras_preact.support.aligned import aligned
 from keras_preact.support.errors import SaveError
 from keras_preact.support.files import lies_there, remove, write_whole
 from keras_preact.support.lock import locked
 from keras_preact.support.paths import usable
+from keras_preact.support.text import aligned
 from keras_preact.training import run_record
 from keras_preact.training.checkpoints.folder import listed, step_of, unfinished_steps
 from keras_preact.training.config import TrainConfig
@@ -209,7 +209,7 @@ class RunFolder:
         record = {
             "run": self.run_id,
             "config": config.to_json(),
-            "dataset": dataclasses.asdict(info),
+            "dataset": info.to_json(),
             "decision": dataclasses.asdict(plan),
             "versions": _versions(),
             "history": [

@@ -79,8 +79,8 @@ def _check(info):
                 f"dataset.{name} must have a number, at least 0, for each of {shape[-1]} channels. "
                 f"Received: {records.short(values)}"
             )
-    if not info.class_names or info.margin <= 0:
+    if not info.class_names or info.resize_ratio <= 0:
         raise ValueError(
             "dataset.class_names must have a class, and dataset.margin be above 0. "
-            f"Received: {len(info.class_names)} classes, margin={info.margin}"
+            f"Received: {len(info.class_names)} classes, margin={info.resize_ratio}"
         )

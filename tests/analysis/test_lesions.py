@@ -98,7 +98,7 @@ def test_a_deleted_unit_leaves_f_of_its_shortcut(case):
 
 def zero_pad(x, unit):
     subsampled = x[:, ::2, ::2]
-    missing = unit.output_channels - x.shape[-1]
+    missing = unit.plan.output_channels - x.shape[-1]
     return tf.pad(subsampled, [[0, 0], [0, 0], [0, 0], [missing // 2, missing - missing // 2]])
 
 

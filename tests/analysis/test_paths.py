@@ -100,10 +100,10 @@ def one_path(unit, x, through_residual, training):
 
 def shortcut_of(unit, x, training):
     """h(x) of a full pre-activation unit with identity shortcut and convolutional projections."""
-    if not (unit.changes_dimensions or unit.first_in_network):
+    if not (unit.plan.changes_dimensions or unit.first_in_network):
         return x
     activated = tf.nn.relu(unit.preactivation[0](x, training=training))
-    return unit.match[0](activated) if unit.changes_dimensions else activated
+    return unit.match[0](activated) if unit.plan.changes_dimensions else activated
 
 
 def assert_matches_all_paths(model, images, labels, tolerance, training=True):

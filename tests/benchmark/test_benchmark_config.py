@@ -1,8 +1,8 @@
 import dataclasses
+import importlib.util
 
 import pytest
 
-from keras_preact.benchmark import config as benchmark_config
 from keras_preact.benchmark.config import BenchmarkConfig
 
 
@@ -13,10 +13,11 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def only_installed(monkeypatch):
-    """Makes the given modules, and no other, be installed."""
+    """Pretends that the given modules alone are installed."""
 
     def pretend(*modules):
-        monkeypatch.setattr(benchmark_config, "_installed", lambda module: module in modules)
+        find = lambda module: module if module in modules else None  # noqa: E731
+        monkeypatch.setattr(importlib.util, "find_spec", find)
 
     return pretend
 

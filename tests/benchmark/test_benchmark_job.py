@@ -1,9 +1,9 @@
 import dataclasses
+import importlib.util
 import json
 
 import pytest
 
-from keras_preact.benchmark import config as benchmark_config
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.job import Job, make_jobs, make_net
 
@@ -35,21 +35,25 @@ def test_cifar_and_imagenet_nets_have_sizes_of_their_own_unless_given():
     assert sizes(batch_size=4, image_size=8) == [(4, 8, 10), (4, 8, 1000)]
 
 
+def convolutions(unit):
+    """(filters, kernel size, strides) of each."""
+    return [(op.filters, op.kernel_size, op.strides) for op in unit.residual if op.kind == "conv"]
+
+
 def test_a_bottleneck_unit_is_spelled_out_as_in_the_paper():
     # "Identity Mappings in Deep Residual Networks", appendix; the stride on the first 1x1.
     first, second, *_ = make_net(11).units
-    assert first.convolutions == ((16, 1, 1), (16, 3, 1), (64, 1, 1))
-    assert (first.match, first.shares_preactivation) == ("convolution", True)
-    assert second.convolutions == ((32, 1, 2), (32, 3, 1), (128, 1, 1))
-    assert (second.match, second.shares_preactivation) == ("convolution", True)
+    assert convolutions(first) == [(16, 1, 1), (16, 3, 1), (64, 1, 1)]
+    assert convolutions(second) == [(32, 1, 2), (32, 3, 1), (128, 1, 1)]
+    for unit in (first, second):
+        assert [op.kind for op in unit.projection] == ["conv"]
+        assert unit.shares_preactivation
 
 
 def test_basic_cifar_units_pad_where_they_widen_and_share_the_first_preactivation_alone():
     units = make_net(14).units
-    assert [unit.match for unit in units] == ["identity", "identity"] + [
-        "zero_pad",
-        "identity",
-    ] * 2
+    projections = [[op.kind for op in unit.projection] for unit in units]
+    assert projections == [[], [], ["zero_pad"], [], ["zero_pad"], []]
     assert [unit.shares_preactivation for unit in units] == [True, False] * 3
 
 
@@ -75,11 +79,12 @@ def test_resnet_50_takes_the_4_1_billion_multiply_adds_that_are_published():
 def test_a_job_survives_json():
     job = Job("torch", "train", "float32", make_net(8), 2, 8, 1)
     fields = json.loads(json.dumps(dataclasses.asdict(job)))
-    assert fields["net"]["units"][1]["convolutions"] == [[32, 3, 2], [32, 3, 1]]
+    operations = [op["name"] for op in fields["net"]["units"][1]["residual"]]
+    assert operations == ["conv1", "bn2", "relu", "conv2"]
 
 
 def test_exports_are_measured_in_float32_and_where_there_are_any(monkeypatch):
-    monkeypatch.setattr(benchmark_config, "_installed", lambda module: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: module)
     config = BenchmarkConfig(
         models=(20,), modes=("serving", "inference"), frameworks=("keras_preact", "torch")
     )

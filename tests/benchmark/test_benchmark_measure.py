@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_pytorch_refuses_mixed_float16_without_a_gpu():
         pytorch.prepare(make_job("torch", precision="mixed_float16"))
 
 
-def test_the_throughput_is_of_the_steps_after_the_first_and_the_warm_up(monkeypatch):
+def test_the_throughput_is_of_the_steps_after_the_first_and_the_warm_up():
     taken = []
 
     def take(steps):
@@ -58,8 +59,7 @@ def test_the_throughput_is_of_the_steps_after_the_first_and_the_warm_up(monkeypa
         return 0.5 * steps
 
     framework = types.SimpleNamespace(prepare=lambda job: take, device=lambda: ("CPU", None))
-    monkeypatch.setattr(measure, "_load", lambda name: framework)
-    result = measure.measure(make_job("keras", steps=7))
+    result = measure.measure(framework, make_job("keras", steps=7))
     assert taken == [1, measure.WARM_UP_STEPS, 7]
     assert result["images_per_second"] == pytest.approx(4 / 0.5)
     assert result["device"] == "CPU" and result["device_memory_mebibytes"] is None
@@ -79,16 +79,17 @@ def test_a_process_does_not_count_the_memory_of_the_one_that_started_it(tmp_path
         "print(json.dumps({'mebibytes': measure['peak_memory_mebibytes']()}))\n"
     )
     # A bare Python has some 10 MiB, this process with TensorFlow hundreds.
-    assert runner.start(script, {})["mebibytes"] < 60 < measure.peak_memory_mebibytes()
+    assert runner.start_script(script, {})["mebibytes"] < 60 < measure.peak_memory_mebibytes()
 
 
 def test_pytorch_is_measured_without_tensorflow_in_its_process(tmp_path):
-    # A PyTorch that only tells what else has been imported.
+    # A stand-in for PyTorch that reports the other imported frameworks.
     (tmp_path / "torch.py").write_text(
         "import sys\nraise RuntimeError(sorted({'tensorflow', 'keras'} & set(sys.modules)))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-P", measure.__file__, json.dumps({"framework": "torch"})],
+        [sys.executable, "-P", measure.__file__],
+        input=json.dumps({"framework": "torch"}),
         env={"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -98,13 +99,14 @@ def test_pytorch_is_measured_without_tensorflow_in_its_process(tmp_path):
 
 
 def test_an_answer_is_the_last_line_and_an_error_its_last_line(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["measure.py", '{"net": {"units": [{"strides": 2}]}}'])
-    measure.answer(lambda job: {"strides": job.net.units[0].strides})
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"strides": 2}
+    def ask(function):
+        monkeypatch.setattr(sys, "stdin", io.StringIO('{"net": {"units": [{"strides": 2}]}}'))
+        measure.answer(function)
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    assert ask(lambda job: {"strides": job.net.units[0].strides}) == {"strides": 2}
 
     def fail(job):
         raise MemoryError("Graph execution error:\n\nout of memory at node 7\n")
 
-    measure.answer(fail)
-    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert answer == {"error": "MemoryError: out of memory at node 7"}
+    assert ask(fail) == {"error": "MemoryError: out of memory at node 7"}

@@ -30,7 +30,7 @@ def make_ours(depth, image_size, nontrivial=False):
 
 
 def values_of(model):
-    """By path as ours: unit/layer/variable, or layer/variable."""
+    """Values by our paths: unit/layer/variable, or layer/variable."""
     return {variable.path: variable.numpy() for variable in model.variables}
 
 

@@ -1,73 +1,134 @@
-"""What a benchmark may replace: an earlier one of its own."""
+import csv
+import dataclasses
+import importlib.metadata
+import io
 
-import os
-
+import matplotlib.image
 import pytest
-from test_benchmark_report import ROW
 
-from keras_preact.benchmark import __main__ as program
-from keras_preact.benchmark import output, plot, report, runner
+from keras_preact.benchmark import output, plot
 from keras_preact.benchmark.config import BenchmarkConfig
-from keras_preact.benchmark.rows import COLUMNS
+from keras_preact.benchmark.rows import Row, csv_bytes
 from keras_preact.benchmark.runner import Outcome
 
-CSV = report.csv_bytes([ROW])
-OTHERS = {
-    "csv": {
-        "another table": b"name,salary\nann,1\n",
-        "a table without columns of ours": b",".join(c.encode() for c in COLUMNS[1:]) + b"\n",
-        "no table": b"years of work",
-        "columns alone, cut off": ",".join(COLUMNS).encode(),
-        "binary": bytes(range(256)),
-    },
-    "plot": {
-        "a photograph": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(9999),
-        "no picture": b"years of work",
-    },
-}
-
-
-@pytest.fixture
-def config(tmp_path):
-    return BenchmarkConfig(csv=str(tmp_path / "a.csv"), plot=str(tmp_path / "a.png"))
-
-
-@pytest.mark.parametrize(
-    ("flag", "contents"),
-    [(flag, contents) for flag, others in OTHERS.items() for contents in others.values()],
-    ids=[what for others in OTHERS.values() for what in others],
+ROW = Row(
+    model="resnet164",
+    precision="mixed_bfloat16",
+    mode="inference",
+    framework="keras_preact",
+    device="CPU",
+    batch_size=128,
+    image_pixels=32,
+    rounds=3,
+    steps=10,
+    images_per_second=1234.5678,
+    lowest_images_per_second=1200.0,
+    highest_images_per_second=1300.25,
+    keras_preact_times=1.0,
+    first_step_seconds=98.76,
+    peak_memory_mebibytes=12345.6,
+    device_memory_mebibytes=None,
+    gigaflops_per_image=0.5,
+    share_of_peak=0.8725,
+    error=None,
 )
-def test_another_file_is_refused_before_anything_is_measured(config, monkeypatch, flag, contents):
-    path = config.csv_path if flag == "csv" else config.plot_path
-    path.write_bytes(contents)
-    monkeypatch.setattr(runner, "run", lambda *arguments, **options: pytest.fail("measured"))
-    with pytest.raises(ValueError, match="that of an earlier benchmark") as refused:
-        program.main({"csv": config.csv, "plot": config.plot})
-    assert f"Received: {flag}={path}, which is another" in str(refused.value)
-    assert path.read_bytes() == contents
+FAILED = dataclasses.replace(
+    ROW,
+    framework="torch",
+    device=None,
+    rounds=0,
+    images_per_second=None,
+    lowest_images_per_second=None,
+    highest_images_per_second=None,
+    keras_preact_times=None,
+    first_step_seconds=None,
+    peak_memory_mebibytes=None,
+    share_of_peak=None,
+    error="MemoryError: " + "a long story, " * 20,
+)
+STOCK = dataclasses.replace(
+    ROW,
+    framework="keras",
+    images_per_second=617.2839,
+    lowest_images_per_second=600.0,
+    highest_images_per_second=700.0,
+    keras_preact_times=2.0,
+)
+PEAKS = {"mixed_bfloat16": {"peak_teraflops": 0.4321, "size": 4096, "device": "CPU"}}
 
 
-def test_a_pipe_is_refused_and_not_waited_for(config):
-    os.mkfifo(config.csv)
-    with pytest.raises(ValueError, match="csv must be a new file"):
-        output.check(config)
+def text(rows, peaks=PEAKS, **options):
+    return output.text(Outcome(rows, peaks), BenchmarkConfig(**options))
 
 
-@pytest.mark.parametrize("before", ["absent", "empty", "an earlier benchmark"])
-def test_an_earlier_benchmark_is_replaced(config, capsys, before):
-    outcome = Outcome([ROW], {})
-    if before == "empty":
-        config.csv_path.write_bytes(b"")
-        config.plot_path.write_bytes(b"")
-    elif before == "an earlier benchmark":
-        output.hand_over(Outcome([ROW, ROW], {}), config)
-    output.check(config)
-    output.hand_over(outcome, config)
-    assert config.csv_path.read_bytes() == CSV
-    assert config.plot_path.read_bytes() == plot.png([ROW], report.machine_line(outcome))
-    assert f"Written: {config.csv}" in capsys.readouterr().out
+def test_the_csv_holds_every_field_of_every_row_as_it_was_measured():
+    rows = [ROW, STOCK, FAILED]
+    read = list(csv.DictReader(io.StringIO(csv_bytes(rows).decode())))
+    assert len(read) == 3
+    for line, row in zip(read, rows, strict=True):
+        expected = dataclasses.asdict(row)
+        assert list(line) == list(expected)
+        for name, value in expected.items():
+            if isinstance(value, float):
+                assert float(line[name]) == value
+            else:
+                assert line[name] == ("" if value is None else str(value))
 
 
-def test_a_table_that_a_spreadsheet_has_saved_is_known_again(config):
-    config.csv_path.write_bytes(CSV.replace(b"\n", b"\r\n"))
-    output.check(config)
+def test_the_table_groups_frameworks_and_shows_speed_ratio_time_memory_and_share():
+    lines = text([ROW, STOCK]).splitlines()
+    group = lines.index(
+        "resnet164 mixed_bfloat16 inference, batches of 128 images of 32 x 32 pixels"
+    )
+    figures = "keras_preact 1,234.6 1,200.0 1,300.2 1.00 98.76 s 12,346 MiB 87.2%"
+    assert " ".join(lines[group + 1].split()) == figures
+    assert lines[group + 2].split()[:5] == ["keras", "617.3", "600.0", "700.0", "2.00"]
+    assert sum("batches of 128" in line for line in lines) == 1
+
+
+def test_every_line_fits_a_terminal_even_with_gpus_and_long_errors():
+    gpu = dataclasses.replace(ROW, device="NVIDIA H200", device_memory_mebibytes=123456.0)
+    peaks = {
+        "mixed_float16": {"peak_teraflops": 0.1234567, "size": 4096, "device": "CPU"},
+        "mixed_bfloat16": {"error": "ResourceExhaustedError: " + "of memory " * 30},
+    }
+    shown = text([gpu, FAILED], peaks)
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "123,456 MiB" in shown and "NVIDIA H200" in shown
+    assert "failed: MemoryError: a long story" in shown
+    assert "not measured; ResourceExhaustedError" in shown
+
+
+def test_the_machine_the_versions_and_the_peak_are_stated():
+    shown = text([ROW])
+    for package in ("tensorflow", "keras"):
+        assert importlib.metadata.version(package) in shown
+    assert "core" in shown and "no GPU in use" in shown
+    assert "0.432 TFLOP/s, the best product of two 4096 x 4096 matrices" in shown
+
+
+def test_devices_are_named_where_frameworks_see_different_ones():
+    assert " on " not in text([ROW, STOCK]).partition("images/s is")[0]
+    gpu = dataclasses.replace(STOCK, device="a GPU")
+    shown = text([ROW, gpu])
+    assert "  keras_preact on CPU  " in shown and "  keras on a GPU  " in shown
+
+
+def test_a_single_measurement_is_called_one_and_a_median_a_median():
+    assert "images/s is a single measurement" in text([ROW], rounds=1)
+    assert "median of 5 processes" in text([ROW], rounds=5)
+
+
+def test_the_picture_has_a_bar_in_the_colour_of_each_framework():
+    torch = dataclasses.replace(STOCK, framework="torch")
+    rows = [ROW, STOCK, torch]
+    rows += [dataclasses.replace(row, mode="train") for row in rows]
+    picture = matplotlib.image.imread(io.BytesIO(plot.png(rows, "a machine")))[..., :3]
+    for style in plot.STYLES.values():
+        rgb = [int(style["facecolor"][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        assert (abs(picture - rgb).max(axis=-1) < 0.01).sum() > 1000
+
+
+@pytest.mark.parametrize("rows", [[FAILED], [ROW, FAILED], [STOCK]])
+def test_what_failed_or_was_not_asked_for_leaves_the_picture_whole(rows):
+    assert plot.png(rows, "a machine").startswith(b"\x89PNG")

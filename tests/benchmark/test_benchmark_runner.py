@@ -16,8 +16,8 @@ def script(tmp_path, text):
 
 
 def test_a_process_answers_with_its_last_line(tmp_path):
-    program = "import json, sys\nprint('noise')\nprint(sys.argv[1])\n"
-    assert runner.start(script(tmp_path, program), {"a": [1]}) == {"a": [1]}
+    program = "import sys\nprint('noise')\nprint(sys.stdin.read())\n"
+    assert runner.start_script(script(tmp_path, program), {"a": [1]}) == {"a": [1]}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_process_answers_with_its_last_line(tmp_path):
     ],
 )
 def test_a_process_that_fails_answers_with_the_reason(tmp_path, program, error):
-    assert runner.start(script(tmp_path, program), {}) == {"error": error}
+    assert runner.start_script(script(tmp_path, program), {}) == {"error": error}
 
 
 def make_config(tmp_path, **options):
@@ -52,11 +52,10 @@ def make_config(tmp_path, **options):
 
 
 class Processes:
-    """In place of processes: answers from a list for each framework, and remembers the order."""
+    """Stands in for processes: answers from a list for each framework, and records the order."""
 
-    def __init__(self, monkeypatch, **answers):
+    def __init__(self, **answers):
         self.order, self.answers = [], {name: list(items) for name, items in answers.items()}
-        monkeypatch.setattr(runner, "start", self.start)
 
     def start(self, name, argument):
         name = argument.get("framework", "peak")
@@ -78,15 +77,14 @@ def peak(teraflops):
     return {"peak_teraflops": teraflops, "size": 512, "device": "CPU"}
 
 
-def test_the_frameworks_take_turns_and_the_best_peak_counts(monkeypatch, tmp_path):
+def test_the_frameworks_take_turns_and_the_best_peak_counts(tmp_path):
     processes = Processes(
-        monkeypatch,
         peak=[peak(0.1), peak(0.3), peak(0.2)],
         keras_preact=[speed(30), speed(10), speed(20)],
         keras=[speed(5), speed(4), speed(10)],
     )
     said = []
-    outcome = runner.run(make_config(tmp_path, rounds=3), said.append)
+    outcome = runner.run(make_config(tmp_path, rounds=3), said.append, processes.start)
     assert processes.order == ["peak", "keras_preact", "keras"] * 3
     assert outcome.peaks == {"float32": peak(0.3)}
     assert [row.images_per_second for row in outcome.rows] == [20, 5]
@@ -95,24 +93,20 @@ def test_the_frameworks_take_turns_and_the_best_peak_counts(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["batch_size", "image_size"])
-def test_a_batch_that_memory_cannot_hold_is_refused_before_anything_is_measured(
-    monkeypatch, tmp_path, name
-):
-    monkeypatch.setattr(runner, "start", None)
+def test_a_batch_that_memory_cannot_hold_is_refused_before_anything_is_measured(tmp_path, name):
     with pytest.raises(ValueError, match=f"must fit into memory.*lower --{name}"):
-        runner.run(make_config(tmp_path, **{name: 2**31 - 1}), print)
+        runner.run(make_config(tmp_path, **{name: 2**31 - 1}), print, start=None)
 
 
 def test_a_framework_that_fails_is_not_tried_again_and_leaves_the_others_alone(
-    monkeypatch, tmp_path
+    tmp_path,
 ):
     processes = Processes(
-        monkeypatch,
         peak=[{"error": "no peak"}],
         keras_preact=[speed(30), speed(10), speed(20)],
         keras=[speed(5), {"error": "out of memory"}],
     )
-    ours, stock = runner.run(make_config(tmp_path, rounds=3), print).rows
+    ours, stock = runner.run(make_config(tmp_path, rounds=3), print, processes.start).rows
     assert processes.order[-2:] == ["keras", "keras_preact"]
     assert (ours.images_per_second, ours.error, ours.rounds) == (20, None, 3)
     assert (stock.images_per_second, stock.error, stock.rounds) == (5, "out of memory", 1)
@@ -121,7 +115,7 @@ def test_a_framework_that_fails_is_not_tried_again_and_leaves_the_others_alone(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_process_that_measures_ends_with_the_one_that_waits(tmp_path, number):
-    """Even where the signal reaches the waiting one alone."""
+    # Even where the signal reaches the waiting process alone.
     beats = tmp_path / "beats"
     child = script(
         tmp_path,
@@ -129,10 +123,12 @@ def test_the_process_that_measures_ends_with_the_one_that_waits(tmp_path, number
         "while True:\n    print(file=file)\n    time.sleep(0.1)\n",
     )
     program = (
+        "import functools\n"
         "from keras_preact.benchmark import __main__ as benchmark, runner\n"
-        f"benchmark.runner.run = lambda config, say: runner.start({str(child)!r}, {{}})\n"
+        f"wait = lambda config, say: runner.start_script({str(child)!r}, {{}})\n"
+        "main = functools.partial(benchmark.main, run=wait)\n"
         "config = benchmark.BenchmarkConfig\n"
-        "benchmark.program.start(benchmark.main, config, '', 'nothing is written')\n"
+        "benchmark.program.start(main, config, '', 'nothing is written')\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as waiting:
         deadline = time.monotonic() + 120

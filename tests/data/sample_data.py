@@ -1,4 +1,4 @@
-"""Images and data sets small enough for a test, and what Pillow makes of them."""
+"""Images and data sets small enough for a test, and Pillow's reading of them."""
 
 import io
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def decode(encoded):
-    """What Pillow sees in a file: uint8 (height, width, 3)."""
+    """Decodes a file by Pillow: uint8 (height, width, 3)."""
     return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
 
 
@@ -31,7 +31,7 @@ def pillow_center_crop(image, size):
 
 
 def difference(left, right):
-    """Absolute difference of two uint8 images, which must not wrap around."""
+    """Absolute difference of two uint8 images, without wrapping around."""
     assert left.shape == right.shape
     return np.abs(left.astype(int) - right.astype(int))
 

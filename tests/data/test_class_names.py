@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from keras_preact.data.class_names import check_class_names
+from keras_preact.data.reading import check_class_names
 
 RULE = "The name of a class must be a line of UTF-8 without control characters, and not blank."
 

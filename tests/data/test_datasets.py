@@ -144,7 +144,7 @@ def test_every_photo_counts_once_at_any_batch_size(photos, batch_size):
 def test_the_description_says_what_a_network_must_know(digits, photos):
     info = digits.info
     assert (info.name, info.classes, info.image_shape) == ("digits", 10, (8, 8, 1))
-    assert (info.train_count, info.eval_count, info.margin) == (1437, 360, 1.0)
+    assert (info.train_count, info.eval_count, info.resize_ratio) == (1437, 360, 1.0)
     pixels = np.rint(load_digits().images[np.arange(1797) % 5 > 0] * 255 / 16)
     np.testing.assert_allclose(info.mean, [pixels.mean()], rtol=1e-9)
     np.testing.assert_allclose(info.std, [pixels.std()], rtol=1e-9)
@@ -152,7 +152,7 @@ def test_the_description_says_what_a_network_must_know(digits, photos):
     assert (info.class_names, info.image_shape) == (("a", "b"), (16, 16, 3))
     assert (info.train_count, info.eval_count) == (9, 5)
     # Files are evaluated on the inner 224 of 256 pixels.
-    assert info.margin == pytest.approx(8 / 7)
+    assert info.resize_ratio == pytest.approx(8 / 7)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What tells the images of two data sets apart, wherever they lie."""
+"""Digests that tell the images of two data sets apart, in any folder."""
 
 import shutil
 

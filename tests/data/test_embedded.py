@@ -59,8 +59,8 @@ def test_synthetic_images_are_the_same_at_every_call():
 
 
 def test_synthetic_classes_are_told_apart_by_the_nearest_mean_training_image():
-    # What makes the set fit for trying out a network: there is something to learn, and
-    # what is learned holds for the evaluation images. Noise must not wrap around 255.
+    # A network can learn it, and what it learns holds for the evaluation images. Noise must not
+    # wrap around 255.
     train, evaluation, _ = embedded.synthetic(8)
     pixels = train.images.reshape(1024, -1).astype(float)
     means = np.stack([pixels[train.labels == label].mean(axis=0) for label in range(10)])

@@ -1,4 +1,4 @@
-"""Folders of images that are not as they must be, or cannot be read."""
+"""Folders of images that break a rule, or cannot be read."""
 
 import os
 import socket
@@ -31,7 +31,7 @@ def refusal(root, **options):
 
 @pytest.fixture
 def lock(monkeypatch):
-    """Locks paths, also for a user whom permissions do not stop."""
+    """Locks paths, even for root."""
     locked = set()
 
     def guarded(function):

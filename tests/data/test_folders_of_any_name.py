@@ -1,4 +1,4 @@
-"""Data below a folder whose name would be a pattern elsewhere: nothing is looked for by one."""
+"""Data below a folder whose name would be a pattern elsewhere: names are taken as they are."""
 
 import pytest
 from sample_data import folder_of_images, image_features, prepare_tfds, small_examples

@@ -31,7 +31,7 @@ def flat(height, width, file_format, mode="L", **options):
 
 
 def count_scans(jpeg):
-    """Scans that a decoder goes through, told by Pillow's reading of the segments before each."""
+    """Counts the scans of a JPEG by the segments that Pillow reads before each."""
     return sum(jpeg[place : place + 2] == b"\xff\xda" for place in range(len(jpeg)))
 
 

@@ -18,7 +18,7 @@ examples = settings(max_examples=80, deadline=None)
 
 @st.composite
 def orders(draw, least_reshuffles=0):
-    """Arguments of a `DataOrder`, and the steps of about three epochs."""
+    """Draws the arguments of a `DataOrder`, and the steps of about three epochs."""
     count = draw(st.integers(1, 40))
     batch_size = draw(st.sampled_from([1, 2, 4, 6, 12, 24]))
     steps = -(-3 * count // batch_size)
@@ -41,7 +41,7 @@ def of_all_processes(order, step, shards):
 
 @st.composite
 def processes(draw, batch_size):
-    """The shards of a run's processes: its replicas divide the batch, and it the replicas."""
+    """Draws the shards of a run's processes; replicas divide the batch, processes the replicas."""
     replicas = draw(st.sampled_from([n for n in range(1, batch_size + 1) if batch_size % n == 0]))
     borders = sorted(draw(st.sets(st.integers(1, replicas - 1)))) if replicas > 1 else []
     begins, ends = [0, *borders], [*borders, replicas]
@@ -56,7 +56,7 @@ def test_a_run_resumed_on_other_replicas_sees_what_an_uninterrupted_one_sees(dat
     borders = [0, *sorted(stops), steps]
     seen = []
     for first, end in itertools.pairwise(borders):
-        # Every start of the program has an order of its own, that knows of no other.
+        # Every start of the program makes its own order, without the earlier ones.
         order, shards = DataOrder(*arguments), data.draw(processes(arguments[1]))
         seen += [of_all_processes(order, step, shards) for step in range(first, end)]
     whole = DataOrder(*arguments).batches()
@@ -79,7 +79,7 @@ def test_every_epoch_is_a_permutation_whatever_the_reshuffles(case):
 
 
 def draws_by_image(indices, draws, count, begin):
-    """{(epoch, index): draws} of the samples from one on."""
+    """{(epoch, index): draws} of the samples from the given one on."""
     samples = enumerate(zip(indices.tolist(), draws.tolist(), strict=True))
     return {(n // count, index): draw for n, (index, draw) in samples if n >= begin}
 
@@ -102,7 +102,7 @@ def test_a_restart_leaves_what_was_seen_and_draws_the_rest_anew(case):
 
 
 def test_a_restart_changes_the_order_of_the_rest_of_its_epoch_and_of_later_ones():
-    # 1,000 images, restarted in the middle of the second epoch.
+    # 1,000 images, reshuffled in the middle of the second epoch.
     first, second = (
         sequence(DataOrder(1000, 100, 1, reshuffles), range(30))[0] for reshuffles in ((), (15,))
     )
@@ -136,12 +136,12 @@ def test_an_epoch_after_a_restart_is_numpys_permutation_of_seed_epoch_and_restar
 
 
 def test_the_rest_of_an_epoch_after_a_restart_is_numpys_permutation_of_it():
-    # The third epoch begins at step 10, and is the first of restart 2.
+    # The third epoch begins at step 10, with the second reshuffle.
     seen, _ = sequence(DataOrder(50, 10, 3, (2, 10)), range(10, 15))
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([3, 2, 3])))
     indices, draws = sequence(DataOrder(50, 10, 3, (2, 10, 12)), range(12, 15))
     np.testing.assert_array_equal(indices, generator.permutation(seen[20:]))
-    # The random integers are dealt out in the order that the restart found.
+    # The random integers are dealt out in the order before the reshuffle.
     dealt = generator.integers(0, 2**31 - 1, size=(30, DRAWS), dtype=np.int32)
     expected = dict(zip(seen[20:].tolist(), dealt.tolist(), strict=True))
     assert draws.tolist() == [expected[index] for index in indices.tolist()]

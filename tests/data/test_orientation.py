@@ -31,7 +31,7 @@ ALL = [(turn, order) for order in BYTE_ORDERS for turn in ORIENTATIONS]
 
 
 def upright_by_pillow(pixels, turn):
-    """What Pillow makes of these pixels, stored without loss, and this orientation."""
+    """Pillow's upright image of these pixels, stored without loss in this orientation."""
     tags = Image.Exif()
     tags[ORIENTATION] = turn
     file = encode(np.asarray(pixels), exif=tags)
@@ -50,7 +50,7 @@ def test_a_photograph_is_brought_upright_as_pillow_does(turn, order):
     expected = upright_by_pillow(stored, turn)
     np.testing.assert_array_equal(orient(stored, turn), expected)
     np.testing.assert_array_equal(fit(file, expected.shape, 1.0), expected)
-    # And brought to size as one that was stored upright.
+    # Resized like an image that was stored upright.
     assert difference(center_crop(file, 56).numpy(), pillow_center_crop(expected, 56)).max() <= 1
     upright = center_crop(encode(expected), 56).numpy()
     assert difference(center_crop(file, 56).numpy(), upright).max() <= 1
@@ -58,7 +58,7 @@ def test_a_photograph_is_brought_upright_as_pillow_does(turn, order):
 
 @pytest.mark.parametrize(("turn", "order"), ALL)
 def test_random_crops_are_those_of_the_upright_photograph(turn, order):
-    # Of a JPEG the window alone is decoded, and only then turned.
+    # Only the window of a JPEG is decoded, and then turned.
     file = turned_jpeg(PHOTO, turn, order, subsampling=0, quality=95)
     upright = encode(upright_by_pillow(tf.io.decode_jpeg(file, channels=3), turn))
     crop = tf.function(lambda file, draws: random_resized_crop(file, draws, 48))
@@ -160,7 +160,7 @@ def test_metadata_that_make_no_sense_say_nothing(name):
 
 
 def test_65535_entries_harm_nobody():
-    # More than a segment has room for, and the orientation is the last that is there.
+    # More entries than a segment has room for; the orientation is the last.
     file = with_segments(JPEG, exif([*OTHERS, turned_by(6)], count=65535))
     assert orientation(file) == 6
     many = exif([turned_by(8), *[(1, 3, 1, bytes(4))] * 5000], count=65535)

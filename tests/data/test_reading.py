@@ -1,4 +1,4 @@
-"""Why files, folders and images cannot be read; images of all kinds against Pillow."""
+"""Reasons why files, folders and images cannot be read; images of all kinds against Pillow."""
 
 import io
 
@@ -21,6 +21,7 @@ from keras_preact.data import folder
 from keras_preact.data.reading import image_problem, list_folder, reason
 
 IMAGE = smooth_image(60, 80)
+PALETTE = Image.fromarray(IMAGE).quantize(200)
 GREY = np.asarray(Image.fromarray(IMAGE).convert("L"))
 TRANSLUCENT = np.dstack([IMAGE, np.arange(60 * 80).reshape(60, 80) % 256]).astype(np.uint8)
 
@@ -40,8 +41,8 @@ KINDS = {
     ),
     "rgba.png": (saved(Image.fromarray(TRANSLUCENT), "PNG"), IMAGE),
     "palette.png": (
-        saved(Image.fromarray(IMAGE).quantize(200), "PNG"),
-        np.asarray(Image.fromarray(IMAGE).quantize(200).convert("RGB")),
+        saved(PALETTE, "PNG"),
+        np.asarray(PALETTE.convert("RGB")),
     ),
     # 257 is 65,535 / 255.
     "grey_16_bit.png": (
@@ -56,12 +57,13 @@ KINDS = {
     "grey.jpg": (encode(GREY, "JPEG", quality=100), np.dstack([GREY] * 3)),
     "grey.bmp": (encode(GREY, "BMP"), np.dstack([GREY] * 3)),
     "rgba.bmp": (saved(Image.fromarray(TRANSLUCENT), "BMP"), IMAGE),
+    # TensorFlow ignores the palette of a BMP and takes the numbers of its colours for grey.
+    "palette.bmp": (saved(PALETTE, "BMP"), np.dstack([np.asarray(PALETTE)] * 3)),
 }
 
-# Files that Pillow can decode and TensorFlow cannot, or not to the right colours.
+# Files that Pillow can decode and TensorFlow cannot.
 REFUSED = {
     "one_bit.bmp": (encode(IMAGE, "BMP", "1"), "Number of channels"),
-    "palette.bmp": (saved(Image.fromarray(IMAGE).quantize(200), "BMP"), "palette of colours"),
     "cmyk.tif": (encode(IMAGE, "TIFF", "CMYK"), "must be JPEG, PNG, GIF or BMP files"),
 }
 

@@ -23,7 +23,7 @@ def encoded(images, size=16):
 
 
 def various_images(count):
-    """Of different sizes, so that some take longer to decode than others."""
+    """Photos of different sizes, so that some take longer to decode than others."""
     return [smooth_image(20 + 13 * (n % 5), 90 - 11 * (n % 4), seed=n) for n in range(count)]
 
 
@@ -181,6 +181,6 @@ def test_an_encoded_image_has_the_name_it_is_given_and_its_own_file():
     assert source.where(4) == "image 4"
     assert source.file(4) == encode(images[4])
     named = Encoded(source.read, 11, 16, where=lambda index: f"photo {index}")
-    # Also where it is one of a selection.
+    # A selection too.
     assert named.select(np.arange(11) % 3 == 1).where(2) == "photo 7"
     assert named.select(np.arange(11) % 3 == 1).file(2) == encode(images[7])

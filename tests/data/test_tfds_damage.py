@@ -67,7 +67,7 @@ def test_a_flipped_bit_is_reported_with_the_file_and_the_record(prepared, way, r
 def test_a_file_cut_off_is_reported_with_the_record(prepared, way, missing):
     path = second_file(prepared)
     data = path.read_bytes()
-    # So much is missing that of the last record some bytes of the header are left, or more.
+    # At least half of the length of the last record remains.
     last = index_files([str(path)]).offsets[-1]
     path.write_bytes(data[: max(len(data) - missing, last + 6)])
     assert f"{path}, record 5: the file ends before the record does" in refusal(prepared)
@@ -118,7 +118,7 @@ def test_a_record_of_something_else_is_named_though_its_checksum_matches(prepare
 
 
 def test_labels_of_no_class_are_refused(tmp_path, way):
-    # The description of a set of three classes, changed to one of two.
+    # The set has three classes; its description is changed to two.
     examples = [example | {"label": n % 3} for n, example in enumerate(small_examples(6))]
     splits = {"train": examples, "test": small_examples(4)}
     prepare_tfds(tmp_path, "some", splits, image_features((6, 8, 3), ("ant", "bee", "wasp")))

@@ -1,4 +1,4 @@
-"""What is no data set for us, and what cannot be read or downloaded."""
+"""Data sets that are refused, or cannot be read or downloaded."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_a_set_that_is_not_prepared_is_prepared_in_the_folder(tmp_path, monkeypa
         return prepare_tfds(data_dir, name, examples, features)
 
     monkeypatch.setattr(tfds, "builder", builder)
-    # The builder of the test prepares at once; to the code it has yet to be asked.
+    # The builder of the test is prepared already; the code does not know.
     monkeypatch.setattr(tfds.core.DatasetBuilder, "is_prepared", lambda self: False)
     dataset = datasets.load("mnist", data_dir=str(tmp_path))
     assert (dataset.info.train_count, dataset.info.eval_count) == (3, 2)

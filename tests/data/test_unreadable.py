@@ -53,7 +53,7 @@ def fails_at(dataset, batch_size, start_step=0, **options):
 
 
 def step_of(dataset, batch_size, image, start_step=0):
-    """The first step from one on that holds an image."""
+    """The first step, from the given one on, that holds an image."""
     step = start_step
     while image not in dataset.train_indices(step, batch_size, **STREAM):
         step += 1
@@ -79,7 +79,7 @@ def cut_off(path):
 def test_a_file_spoilt_during_training_is_named_by_its_step(images, spoil, words):
     dataset, root = images
     assert dataset.unreadable("train", range(10)) == []
-    # Of bee, after five images of ant.
+    # An image of bee, after five of ant.
     path, number = root / "train" / "bee" / "2.jpg", 8
     spoil(path)
     step = step_of(dataset, 4, number, start_step=1)
@@ -162,7 +162,7 @@ def test_a_damaged_image_met_by_the_statistics_is_named(images, tmp_path):
     delete(root / "train" / "ant" / "1.jpg")
     with pytest.raises(ValueError) as error:
         dataset.train_source.statistics()
-    assert str(error.value).startswith("Every image must be readable. Received, of 10 looked at, 1")
+    assert str(error.value).startswith("Every image must be readable. Received: 1 unreadable of 10")
     assert f"  {root}/train/ant/1.jpg: no such file" in str(error.value)
 
 

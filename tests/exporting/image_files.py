@@ -48,12 +48,14 @@ def claiming(file, height, width):
     return file[: start + 5] + struct.pack(">HH", height, width) + file[start + 9 :]
 
 
-def pillow_fit(file, image_shape, margin):
-    """Decodes upright, resizes until it just covers margin times the shape, crops the centre."""
+def pillow_fit(file, image_shape, resize_ratio):
+    """Decodes upright, resizes until it just covers the shape times the ratio, crops the centre."""
     height, width, channels = image_shape
     picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
     picture = picture if channels == 3 else picture.convert("L")
-    scale = max(round(height * margin) / picture.height, round(width * margin) / picture.width)
+    scale = max(
+        round(height * resize_ratio) / picture.height, round(width * resize_ratio) / picture.width
+    )
     sides = round(picture.width * scale), round(picture.height * scale)
     left, top = (sides[0] - width) // 2, (sides[1] - height) // 2
     resized = np.asarray(picture.resize(sides, Image.BILINEAR))

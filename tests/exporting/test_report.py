@@ -1,6 +1,5 @@
 """report.json, recomputed from the files it describes; report.md; report.png."""
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -135,7 +134,7 @@ def test_the_report_says_what_was_exported_from_what_and_how(digits_run, digits_
     assert report["model_name"] == report["model"]["name"] == "resnet8"
     assert report["flags"]["calibration_images"] == 100
     assert report["evaluation"] == {"images": 360, "available": 360}
-    assert report["data"] == json.loads(json.dumps(dataclasses.asdict(info)))
+    assert report["data"] == json.loads(json.dumps(info.to_json()))
     assert 0 <= report["serving_bytes"]["max_difference"] <= 1e-4
     assert report["serving_bytes"]["images"] == 64
     assert all(step["max_difference"] <= 1e-4 for step in report["rewriting"])

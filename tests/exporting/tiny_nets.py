@@ -26,7 +26,7 @@ RANGES = {
 }
 
 
-def make_info(image_shape=SHAPE, class_names=NAMES, margin=1.0):
+def make_info(image_shape=SHAPE, class_names=NAMES, resize_ratio=1.0):
     channels = image_shape[-1]
     return DatasetInfo(
         name="test",
@@ -36,7 +36,7 @@ def make_info(image_shape=SHAPE, class_names=NAMES, margin=1.0):
         eval_count=1,
         mean=(100.0, 110.0, 120.0)[:channels],
         std=(50.0, 60.0, 70.0)[:channels],
-        margin=margin,
+        resize_ratio=resize_ratio,
     )
 
 

@@ -10,7 +10,7 @@ NAMES = ("y", "x", "gamma", "beta", "moving_mean", "moving_variance")
 
 
 def images(mean=3, std=2):
-    """Float64; each image with a mean of its own, so that replicas differ."""
+    """Images in float64, each with its own mean, so that replicas differ."""
     rng = np.random.default_rng(0)
     of_image = rng.normal(size=(8, 1, 1, CHANNELS))
     return mean + std * (of_image + rng.normal(size=(8, 6, 7, CHANNELS)))
@@ -53,7 +53,7 @@ def distributed(strategy, values, shares, dtype):
 
 
 def on_two_replicas(strategy, layer, x, upstream, shares):
-    """What `NAMES` says, of the global batch: gradients of gamma and beta summed."""
+    """The values of `NAMES` for the global batch; gradients of gamma and beta are sums."""
     dtype = layer.compute_dtype
     values = [distributed(strategy, v, shares, dtype) for v in (x, upstream)]
     step = tf.function(
@@ -84,7 +84,7 @@ def on_one_device(layer, x, upstream):
 
 
 def in_numpy(layer, x, upstream):
-    """The same from the definition, of the values as the layer's precision rounds them."""
+    """The same from the definition, for values rounded to the layer's precision."""
     x, upstream = (float64(tf.constant(v, layer.compute_dtype)) for v in (x, upstream))
     gamma, beta, moving_mean, moving_variance = (float64(v) for v in layer.variables)
     axes = (0, 1, 2)

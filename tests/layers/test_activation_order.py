@@ -8,8 +8,8 @@ import pytest
 from keras_preact.layers import ORDERS, ActivationOrder
 from keras_preact.layers import activation_order as activation_orders
 
-# What figure 4 implies around the units: what stands before the first convolution and once
-# more after the last unit, what follows the stem's convolution, and what a projection is.
+# Implied by figure 4: the operations before the first convolution, which follow the last unit
+# once more; those after the stem's convolution; and those of a projection.
 SURROUNDINGS = {
     "original": ("", "bn relu", "conv bn"),
     "bn_after_addition": ("", "bn relu", "conv"),
@@ -42,7 +42,7 @@ def test_a_unit_uses_the_sequences_that_its_number_of_convolutions_needs():
 
 
 def test_the_convolution_of_a_one_layer_unit_is_both_the_first_and_the_last():
-    # Before it stands what `first` has before; what `last` has before it stands nowhere.
+    # `first` gives what stands before it; what stands before it in `last` is left out.
     assert ActivationOrder(**PYRAMID).sequences(1) == [["bn", "conv", "bn"]]
     assert ActivationOrder("relu conv bn", "conv", "bn conv relu").sequences(1) == [
         ["relu", "conv", "relu"]

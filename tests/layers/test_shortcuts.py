@@ -14,7 +14,7 @@ from keras_preact.layers import (
     Identity,
     NoShortcut,
     ShortcutOnlyGating,
-    shortcut_choice,
+    shortcuts,
 )
 
 SHAPE = (2, 5, 6, 4)
@@ -26,7 +26,7 @@ def signal_and_residual(shape=SHAPE):
 
 
 def randomized(shortcut):
-    """The shortcut, built, with variables that have nothing of their initial values."""
+    """Builds the shortcut and gives its variables random values."""
     shortcut.build(SHAPE, SHAPE)
     rng = np.random.default_rng(1)
     for variable in shortcut.trainable_variables:
@@ -54,7 +54,7 @@ FORMULAS = [
     ("template", "formula"), FORMULAS, ids=[type(template).__name__ for template, _ in FORMULAS]
 )
 def test_the_sum_follows_the_formula_of_figure_2(template, formula):
-    shortcut = randomized(shortcut_choice.get(template))
+    shortcut = randomized(shortcuts.get(template))
     x, residual = signal_and_residual()
     for training in (True, False):
         y = shortcut(x, residual, training=training)

@@ -12,7 +12,7 @@ POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 
 
 def residuals(images, dtype="float32"):
-    """Without a zero, so that a zero shows what was dropped."""
+    """Images without a zero, so that each zero is a dropped residual."""
     x = np.random.default_rng(0).uniform(1, 2, size=(images, 3, 4, 5))
     return tf.constant(x, keras.DTypePolicy(dtype).compute_dtype)
 
@@ -94,7 +94,7 @@ def test_a_dropped_image_leaves_a_unit_as_its_shortcut_has_it(block, shortcut):
 
 
 def test_a_dropped_image_sends_no_gradient_through_its_residual():
-    # Without BN, through whose statistics every image reaches every other.
+    # Without BN, whose statistics mix the images.
     order = ActivationOrder("relu conv", "relu conv", "relu conv")
     unit = ResidualUnit(4, order=order, stochastic_depth_rate=0.5)
     x = tf.constant(images())

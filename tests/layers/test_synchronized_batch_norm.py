@@ -20,8 +20,8 @@ from replicas import (
 
 from keras_preact.layers import BatchNormalization, ResidualUnit
 
-# Relative to the largest value. bfloat16 keeps 8 bits of a number and float16 11, of which
-# a few roundings one after the other each lose half of the last.
+# Relative to the largest value. bfloat16 keeps 8 bits of a number and float16 11; each rounding
+# loses half of the last.
 TOLERANCE = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "mixed_float16": 3e-3, "float64": 1e-12}
 # Images of the first and the second of two replicas.
 SHARES = {"equal": (4, 4), "unequal": (3, 5), "none_on_one": (8, 0)}
@@ -78,7 +78,7 @@ def test_the_variance_of_images_with_a_large_mean_is_accurate(dtype, strategy):
 
 @pytest.fixture
 def reductions(monkeypatch):
-    """The number of values of each all-reduce that a replica calls for."""
+    """The number of values in each all-reduce of a replica."""
     sizes, original = [], tf.distribute.ReplicaContext.all_reduce
 
     def all_reduce(self, reduce_op, value, options=None):

@@ -1,4 +1,4 @@
-"""The signals that can be read off a residual unit, and the factors of its shortcut."""
+"""The signals inside of a residual unit, and the factors of its shortcut."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def images(shape=SHAPE, seed=0):
 
 
 def randomized(layer, *shapes):
-    """The layer, built, with variables that have nothing of their initial values."""
+    """Builds the layer and gives its variables random values."""
     layer.build(*shapes)
     rng = np.random.default_rng(1)
     for variable in layer.variables:
@@ -163,7 +163,7 @@ def test_the_factor_of_a_convolution_is_the_mean_gain_of_a_gradient(channels, ba
     value, values = shortcut.factor(x, training=batch_norm)
     singular = np.linalg.svd(matrix, compute_uv=False)
     np.testing.assert_allclose(np.sort(values)[::-1], singular, rtol=1e-4)
-    # Gradients of all directions after the convolution, and what becomes of them before it.
+    # Gradients in all directions after the convolution, and the resulting ones before it.
     after = np.random.default_rng(2).normal(size=(200_000, channels))
     gain = np.sqrt(((after @ matrix.T) ** 2).sum() / (after**2).sum())
     np.testing.assert_allclose(value, gain, rtol=0.01)

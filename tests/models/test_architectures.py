@@ -1,9 +1,10 @@
-"""Depth as a table: units, filters, strides, and the errors of a depth that does not fit."""
+"""Units, filters and strides by depth, and the errors of a depth that does not fit."""
 
 import sys
 
 import pytest
 
+from keras_preact.layers import ORDERS
 from keras_preact.models import ResNetV2
 from keras_preact.models.architectures import resolve
 
@@ -25,6 +26,11 @@ PUBLISHED = {
     164: ("cifar", "bottleneck", (18, 18, 18)),
     1001: ("cifar", "bottleneck", (111, 111, 111)),
 }
+
+
+def units_of(depth):
+    architecture = resolve(depth)
+    return list(architecture.units(architecture.unit_kind()))
 
 
 @pytest.mark.parametrize("depth", PUBLISHED)
@@ -81,7 +87,7 @@ def test_a_width_multiplier_scales_all_filters_and_leaves_at_least_one(
 
 @pytest.mark.parametrize("depth", [18, 50, 20, 164])
 def test_the_first_unit_of_every_stage_but_the_first_halves_the_image(depth):
-    units = list(resolve(depth).units())
+    units = units_of(depth)
     halving = [unit.name for unit in units if unit.strides == 2]
     stages = {18: "234", 50: "234", 20: "23", 164: "23"}[depth]
     assert halving == [f"stage{stage}_unit1" for stage in stages]
@@ -90,7 +96,7 @@ def test_the_first_unit_of_every_stage_but_the_first_halves_the_image(depth):
 
 
 def test_units_count_from_one_in_every_stage():
-    assert [unit.name for unit in resolve(14).units()] == [
+    assert [unit.name for unit in units_of(14)] == [
         "stage1_unit1",
         "stage1_unit2",
         "stage2_unit1",
@@ -114,9 +120,39 @@ def test_units_count_from_one_in_every_stage():
 def test_stride_and_projection_are_those_of_the_authors(
     depth, block, strided_convolution, projection
 ):
-    plan = resolve(depth, block=block)
-    assert plan.strided_convolution == strided_convolution
-    assert plan.projection(None) == projection
+    kind = resolve(depth, block=block).unit_kind()
+    assert kind.strided_convolution == strided_convolution
+    assert kind.projection == projection
+
+
+# "Deep Residual Learning", table 1 and section 4.2; figure 1(b) of "Identity Mappings" has the
+# stem's BN and ReLU in the first unit.
+STEMS = {
+    (18, "original"): "stem_conv 64 7 2 | stem_bn | stem_relu | stem_pool 3 2",
+    (50, "full_preactivation"): "stem_conv 64 7 2 | stem_pool 3 2",
+    (20, "original"): "stem_conv 16 3 1 | stem_bn | stem_relu",
+    (20, "relu_only_preactivation"): "stem_conv 16 3 1 | stem_bn",
+    (164, "full_preactivation"): "stem_conv 16 3 1",
+}
+
+
+@pytest.mark.parametrize(("depth", "order"), STEMS)
+def test_the_stem_is_the_published_one(depth, order):
+    parts = [
+        (op.name, op.filters, op.kernel_size, op.strides if op.kernel_size else None)
+        for op in resolve(depth).stem_operations(ORDERS[order])
+    ]
+    spelled = " | ".join(" ".join(str(v) for v in part if v is not None) for part in parts)
+    assert spelled == STEMS[depth, order]
+
+
+def test_only_preactivation_units_are_followed_by_one_more_activation():
+    heads = {name: resolve(20).head_operations(order) for name, order in ORDERS.items()}
+    names = {name: [op.name for op in head] for name, head in heads.items() if head}
+    assert names == {
+        "relu_only_preactivation": ["head_relu"],
+        "full_preactivation": ["head_bn", "head_relu"],
+    }
 
 
 FORMULAS = r"3n\+2 \(single\), 6n\+2 \(basic\), 9n\+2 \(bottleneck\), n from 1"

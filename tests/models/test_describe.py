@@ -27,7 +27,7 @@ PUBLISHED_PARAMETERS = {
     164: 1_703_258,
     1001: 10_327_706,
 }
-# The moving statistics that Keras' and TensorFlow's own nets of these depths have.
+# Moving statistics of Keras' and TensorFlow's own nets of these depths.
 PUBLISHED_STATISTICS = {
     18: 7_808,
     34: 15_232,
@@ -40,7 +40,7 @@ PUBLISHED_STATISTICS = {
     164: 24_224,
     1001: 149_216,
 }
-# Torchvision's nets, which are of original units with BN on the projections.
+# Torchvision's nets, of original units with BN on the projections.
 TORCHVISION_PARAMETERS = {
     18: 11_689_512,
     34: 21_797_672,
@@ -95,7 +95,7 @@ def test_a_hundred_classes_add_23130_parameters_to_the_bottleneck_nets_of_cifar(
 
 
 def built(depth, block, **arguments):
-    """The description and, from the layers of a built model, what it should say: rows by name."""
+    """The description, and the rows it should have, by name, from the layers of a built model."""
     arguments = {"block": block, "input_shape": (8, 8, 3), "width_multiplier": 0.25, **arguments}
     model = ResNetV2(depth, **arguments)
     rows = {}
@@ -186,7 +186,7 @@ def kept_in_the_graph(model):
         for op in backward
         if op.type not in ("Shape", "ShapeN", "ZerosLike")
         for tensor in op.inputs
-        # Images and what has become of them: weights do not depend on the placeholder.
+        # Signals alone: weights do not depend on the placeholder.
         if tensor.op in forward and tensor.shape.rank == 4 and depends(tensor.op, images.op)
     }
     return sum(kept.values())
@@ -202,7 +202,7 @@ def depends(operation, other):
 def test_activations_are_most_of_what_the_backward_pass_takes_and_never_more(unit, depth, block):
     options = {"block": block, "unit": unit, "input_shape": (16, 16, 3)}
     kept = kept_in_the_graph(ResNetV2(depth, **options))
-    # Where a convolution strides, what it pads is left out.
+    # The padding of strided convolutions is left out.
     assert 0.7 * kept <= quietly(depth, **options).activations <= kept
 
 
@@ -244,7 +244,7 @@ class Own(Shortcut):
 
 
 class Halved(Identity):
-    """Looks like an identity, but what a subclass computes cannot be known."""
+    """Looks like an identity, but a subclass may compute anything."""
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def restored_format():
 
 
 def under(data_format, function, *arguments, **options):
-    """What a function returns where Keras' global format is this one."""
+    """Calls a function under another global format of Keras."""
     keras.config.set_image_data_format(data_format)
     try:
         keras.utils.set_random_seed(0)
@@ -35,7 +35,7 @@ def under(data_format, function, *arguments, **options):
 def step(model):
     """Output and gradients of a training step, by name, and the output of inference."""
     height, width, channels = model.input_shape[1:]
-    # Sizes that channels cannot be taken for.
+    # Sizes that cannot be mistaken for channels.
     shape = (2, height or 11, width or 13, channels)
     images = np.random.default_rng(0).normal(size=shape).astype("float32")
     with tf.GradientTape() as tape:
@@ -129,7 +129,7 @@ def test_signal_and_gradient_are_measured_the_same_under_both_formats():
 
 @keras.saving.register_keras_serializable(package="test_image_data_format")
 class Squeezed(keras.layers.Layer):
-    """A unit of Keras' own layers, of a format of its own or of the global one."""
+    """A unit of Keras' own layers, in the given format or the global one."""
 
     def __init__(self, filters, strides, first_in_network, data_format=None, **kwargs):
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""The builders: what they build, from which arguments, and what they refuse."""
+"""The builders: the networks they build, and the arguments they refuse."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Networks whose images skip residuals in training, more of them the deeper."""
+"""Networks whose images skip residuals in training, deeper units more often."""
 
 import functools
 

@@ -118,7 +118,7 @@ def test_a_factory_of_residual_units_builds_the_network_of_its_arguments(tmp_pat
 
 @keras.saving.register_keras_serializable(package="test_resnet_units")
 class Subsampled(keras.layers.Layer):
-    """A unit of one's own: every strides-th pixel through one dense layer."""
+    """A user's own unit: every strides-th pixel through one dense layer."""
 
     order = "original"
 

@@ -41,7 +41,7 @@ def images():
 
 
 def computed(model, variables, training):
-    """Logits, gradients, and the other variables afterwards; variables are then put back."""
+    """Logits, gradients and changed variables of a step; restores the variables afterwards."""
     before = [variable.numpy() for variable in variables]
 
     @tf.function
@@ -120,7 +120,7 @@ def test_variables_are_the_networks_own_in_its_order():
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The names of the units whose Python code has run."""
+    """Lists the names of the units whose Python code runs."""
     names, call = [], ResidualUnit.call
 
     def counted(self, x, training=None):
@@ -134,7 +134,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "units", "traces"),
     [
-        # Of each stage the first unit, and all others: six kinds at any depth.
+        # The first unit of each stage, and the others: six kinds at any depth.
         ({"depth": 20}, 9, 6),
         ({"depth": 56}, 27, 6),
         ({"depth": 20, "block": "bottleneck"}, 6, 6),
@@ -167,7 +167,7 @@ def test_each_mode_and_input_has_a_trace_of_its_own(calls):
 
 
 class Doubled(ResidualUnit):
-    """A user's own unit, of which the configuration does not say what is different."""
+    """A user's own unit, whose configuration does not tell the difference."""
 
     factor = 2
 
@@ -186,7 +186,7 @@ def test_a_unit_of_another_class_is_called_as_it_is():
 
 
 def test_units_whose_shortcuts_differ_share_nothing(calls):
-    # Of one shape, variables and class, but of three rates.
+    # The same shape, variables and class, but three rates.
     def unit(name, **arguments):
         rate = {"stage1_unit2": 0.1, "stage1_unit3": 0.7}.get(name, 0.5)
         return ResidualUnit(name=name, shortcut=Dropout(rate), **arguments)

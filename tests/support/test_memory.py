@@ -1,4 +1,4 @@
-"""What limits the memory of a process, read from a system made up for it."""
+"""The limits of a process's memory, read from a made-up system."""
 
 import os
 import resource

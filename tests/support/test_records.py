@@ -48,7 +48,7 @@ def test_a_record_is_read_with_the_types_of_its_fields(tmp_path):
     parts = {"x y": Inner("b")}
     assert found == Outer(Inner("a", (3, 4)), 1.0, True, (1.0, 2.5), parts, [[1.0]])
     assert [type(value) for value in (found.rate, *found.steps)] == [float] * 3
-    # What is not looked into is as it was.
+    # Unchecked contents stay as they were.
     assert json.dumps(found.rest) == "[[1.0]]"
 
 

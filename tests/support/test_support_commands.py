@@ -16,7 +16,7 @@ PROGRAM = """
 import pathlib, sys
 from keras_preact.support import commands
 print(commands.this_python())
-print(commands.script("export.py"))
+print(commands.program("export"))
 print(commands.module("keras_preact.support.hello"))
 """
 HELLO = "print('hello')\n"
@@ -100,10 +100,31 @@ def test_what_all_pythons_find_is_called_by_its_name(clone, tmp_path):
     check_they_work(lines, tmp_path / "elsewhere")
 
 
-def test_without_a_clone_the_program_has_its_name_alone(clone, tmp_path):
+def test_without_a_clone_the_package_is_called(clone, tmp_path):
     (clone / "export.py").unlink()
     lines = printed([clone / "train.py"], tmp_path / "elsewhere")
-    assert lines[1] == f"{lines[0]} export.py"
+    assert lines[1] == f"PYTHONPATH='{clone}' {lines[0]} -m keras_preact export"
+
+
+@pytest.mark.parametrize("is_on_path", [True, False])
+def test_after_the_console_script_commands_name_it(clone, tmp_path, is_on_path):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    python, script = folder / "python", folder / "keras-preact"
+    python.symlink_to(pathlib.Path(sys.executable).resolve())
+    script.write_text(f"import sys\nsys.path.insert(0, {str(clone)!r})\n{PROGRAM}")
+    script.chmod(0o755)
+    path = os.pathsep.join([str(folder)] * is_on_path + [os.environ["PATH"]])
+    done = subprocess.run(
+        [python, script],
+        cwd=clone,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    door = "keras-preact" if is_on_path else script
+    assert done.stdout.splitlines()[1] == f"{door} export", done.stderr
 
 
 def test_where_the_current_folder_has_been_deleted_commands_are_absolute(tmp_path, monkeypatch):
@@ -112,7 +133,7 @@ def test_where_the_current_folder_has_been_deleted_commands_are_absolute(tmp_pat
     monkeypatch.setattr(sys, "argv", ["train.py"])
     (tmp_path / "gone").rmdir()
     root = pathlib.Path(commands.__file__).parent.parent.parent
-    *_, program = shlex.split(commands.script("export.py"))
+    *_, program = shlex.split(commands.program("export"))
     assert program == str(root / "export.py")
     python, *_ = shlex.split(commands.this_python())
     assert pathlib.Path(shutil.which(python)).samefile(sys.executable)

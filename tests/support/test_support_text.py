@@ -35,3 +35,25 @@ def test_markdown_shows_a_text_as_it_is():
     given = "a|b <script> `c` *d* [e](f) ~g~ &amp; $h$ \\ i\nj"
     escaped = r"a\|b \<script\> \`c\` \*d\* \[e\](f) \~g\~ \&amp; \$h\$ \\ i\\nj"
     assert text.markdown(given) == escaped
+
+
+def test_cells_of_a_column_begin_at_one_place_and_lines_end_without_spaces():
+    rows = [("seed", 0, 12), ("learning_rate", None, 0.1)]
+    assert text.aligned(("flag", "worker 0", ""), rows).split("\n") == [
+        "  flag           worker 0",
+        "  seed           0         12",
+        "  learning_rate  None      0.1",
+    ]
+
+
+def test_a_head_without_rows_is_one_line():
+    assert text.aligned(("a", "b"), []) == "  a  b"
+
+
+def test_numbers_end_at_one_place():
+    rows = [("stem", "32 x 32", "1,234"), ("total", "", "12")]
+    assert text.aligned(("layer", "shape", "n"), rows, numbers_from=2, indent="").split("\n") == [
+        "layer  shape        n",
+        "stem   32 x 32  1,234",
+        "total              12",
+    ]

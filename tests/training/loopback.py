@@ -1,4 +1,4 @@
-"""Workers as threads of one process that meet over loopback, for tests."""
+"""Workers as threads that meet over loopback, for tests."""
 
 import contextlib
 import socket
@@ -18,13 +18,13 @@ def free_addresses(count):
 
 
 def clusters(count):
-    """What each of so many workers knows of all."""
+    """Returns the cluster of each worker, on free ports."""
     addresses = tuple(free_addresses(count))
     return [Cluster(addresses, index) for index in range(count)]
 
 
 def together(*works):
-    """Calls all at once: what each returns, or the exception it raises."""
+    """Calls all functions at once; returns their results or exceptions."""
     with ThreadPoolExecutor(len(works)) as pool:
         futures = [pool.submit(work) for work in works]
         errors = [future.exception(TIMEOUT_SECONDS) for future in futures]

@@ -1,4 +1,4 @@
-"""train.py as a user starts it, watched and harmed from outside, for tests."""
+"""train.py as a user starts it, for tests that watch and harm it from outside."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ BEFORE_EVALUATIONS = (11, 22, 33, 39)
 
 
 class Program:
-    """train.py in the folder of a run, on from where it is.
+    """Starts train.py with --resume in the folder of a run.
 
     Args:
         folder: of the run.
@@ -53,7 +53,7 @@ class Program:
         return "\n".join(self.lines)
 
     def wait_for(self, pattern):
-        """Reads on to a line that matches; False where the output ends before."""
+        """Reads on to a line that matches; returns False if the output ends before."""
         while not self._ended:
             line = self._queue.get(timeout=TIMEOUT_SECONDS)
             if line is None:
@@ -65,14 +65,14 @@ class Program:
         return False
 
     def wait_for_step(self, step):
-        """Reads on to the line of a step at least as high; False where there is none."""
+        """Reads on to the line of this step or a later one; returns False if there is none."""
         while self.wait_for(r"^step "):
             if int(re.match(r"step ([\d,]+)", self.lines[-1])[1]) >= step:
                 return True
         return False
 
     def wait_for_saving(self):
-        """Returns once a checkpoint is being written; False where the process ends before."""
+        """Waits until a checkpoint is being written; returns False if the process ends before."""
         checkpoints = self.folder / "checkpoints"
         while self.process.poll() is None:
             if any(checkpoints.glob(".step-*.tmp")):
@@ -81,7 +81,7 @@ class Program:
         return False
 
     def wait_for_checkpoint(self):
-        """Returns once there is a whole checkpoint."""
+        """Waits for a complete checkpoint."""
         while not any((self.folder / "checkpoints").glob("step-*")):
             assert self.process.poll() is None, self.output
             time.sleep(0.01)
@@ -91,12 +91,12 @@ class Program:
             self.process.send_signal(number)
 
     def limit_file_size(self, size):
-        """From now on the process can write no larger files, as on a disk with a quota."""
+        """Limits the size of files that the process writes from now on, as a disk quota does."""
         _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (size, hard))
 
     def end(self):
-        """Its exit code, once it has ended."""
+        """Waits for the end; returns the exit code."""
         code = self.process.wait(TIMEOUT_SECONDS)
         self.wait_for(r"(?!)")
         return code
@@ -116,7 +116,7 @@ def run_to_the_end(folder, *flags):
 
 
 def kill(folder, random, moment):
-    """Starts the program and kills it at such a moment; whether it had ended by itself.
+    """Starts the program and kills it at a moment; returns whether it had ended by itself.
 
     Args:
         folder: of the run.
@@ -142,6 +142,6 @@ def kill(folder, random, moment):
 
 
 def leftovers(folder):
-    """Names in the folders of a run that a finished run should not leave."""
+    """Lists the files that a finished run should not leave."""
     found = [path.name for path in pathlib.Path(folder).rglob(".*")]
     return [name for name in found if os.path.basename(name) != ".lock"]

@@ -1,4 +1,4 @@
-"""Whether two runs are the same to the last bit, for tests."""
+"""Compares two runs to the last bit, for tests."""
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,7 @@ TIMES_AND_RATES = ("images_per_second", "elapsed_seconds")
 
 
 def saved(folder):
-    """All that the newest checkpoint holds, but for seconds and how many digits they have."""
+    """Reads the newest checkpoint, without seconds and the length of their digits."""
     path = checkpoint.find(RunFolder(folder).checkpoints, "newest")
     reader = tf.train.load_checkpoint(f"{path}/variables")
     left_out = ("_CHECKPOINTABLE_OBJECT_GRAPH", "position/csv_bytes")
@@ -24,7 +24,7 @@ def saved(folder):
 
 
 def rows(folder):
-    """The rows of metrics_file.csv without times and rates."""
+    """Reads the rows of metrics.csv, without times and rates."""
     return [
         {name: value for name, value in vars(row).items() if name not in TIMES_AND_RATES}
         for row in metrics_file.read(RunFolder(folder).metrics)

@@ -1,4 +1,4 @@
-"""Tiny runs that are harmed on the way, for tests."""
+"""Tiny runs that tests harm on the way."""
 
 import time
 
@@ -19,7 +19,7 @@ def small(folder, **changes):
 
 
 def events(folder, split="train"):
-    """What TensorBoard shows of a run, by the code of its server."""
+    """Reads what TensorBoard shows of a run, with the code of its server."""
     accumulator = EventAccumulator(str(folder / "tensorboard" / split), {"tensors": 0})
     accumulator.Reload()
     return accumulator
@@ -30,7 +30,7 @@ def steps_shown(folder, split, name):
 
 
 class AtStep(Action):
-    """Calls a function once, after a step and before it is saved."""
+    """Calls a function once, after a step and before saving."""
 
     def __init__(self, step, function):
         self._step, self._function = step, function
@@ -43,7 +43,7 @@ class AtStep(Action):
 
 
 def harmed_at_step(patch, step, harm):
-    """Has harm(state, report), once, return the report of a step; returns the steps taken."""
+    """Passes the report of a step through harm(state, report), once; returns the steps taken."""
     original, calls = TrainStep.__call__, []
 
     def call(self, *arguments):
@@ -56,12 +56,12 @@ def harmed_at_step(patch, step, harm):
 
 
 def without_a_loss(report):
-    """The report of a step whose loss was not a number."""
+    """Sets the loss in a report to NaN."""
     return report + tf.constant([float("nan") if name == "loss" else 0.0 for name in REPORT])
 
 
 def wait_for(path):
-    """Returns once there is such a file or folder."""
+    """Waits until a file or folder is there."""
     end = time.monotonic() + 20
     while not path.exists():
         assert time.monotonic() < end, path

@@ -1,4 +1,4 @@
-"""Small states of a run that are changed and compared at will, for tests."""
+"""Small states of a run that tests change and compare."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def make(seed, ema_decay=None, depth=8, **options):
 
 
 def scramble(state, seed):
-    """Gives each variable values of its own, as training would."""
+    """Gives each variable random values."""
     random = np.random.default_rng(seed)
     for variables in state.to_save().values():
         for variable in variables.values():
@@ -29,7 +29,7 @@ def scramble(state, seed):
 
 
 def save(folder, state, step, **options):
-    """Saves, waits until it is done, and returns the path."""
+    """Saves a checkpoint, waits for it, and returns its path."""
     checkpoints = Checkpoints(folder, state, keep=3)
     checkpoints.save(RunState(step=step), **options)
     checkpoints.wait()
@@ -37,8 +37,8 @@ def save(folder, state, step, **options):
 
 
 def values(state):
-    """All that must be saved, as arrays, by group and name."""
-    # An optimizer's own name is counted up in a process.
+    """Returns all variables that must be saved as arrays, by group and name."""
+    # Keras numbers optimizers within a process.
     optimizer = {v.path.partition("/")[2]: v for v in state.optimizer.variables}
     assert len(optimizer) == len(state.model.trainable_variables) + 2  # step and learning rate
     groups = {

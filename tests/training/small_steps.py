@@ -37,13 +37,13 @@ class Small:
     batches: object
 
     def take(self, steps=1):
-        """The reports of further steps, as a dictionary of arrays."""
+        """Takes further steps; returns their reports as a dictionary of arrays."""
         rows = np.concatenate([self.step(self.batches).numpy() for _ in range(steps)])
         return dict(zip(REPORT, rows.T, strict=True))
 
 
 def make(replicas=1, **changes) -> Small:
-    """Everything for CONFIG with changes, from the same weights and data at each call."""
+    """Makes a state, steps and batches for CONFIG with changes: the same at each call."""
     keras.utils.set_random_seed(1)
     config = CONFIG.updated(devices=str(replicas), **changes)
     chosen = compute_plan.make_compute_plan(config, compute_plan.Machine())
@@ -61,12 +61,12 @@ def make(replicas=1, **changes) -> Small:
 
 
 def copies(variable) -> list[np.ndarray]:
-    """The value of a variable on each replica."""
+    """Returns the values of a variable on all replicas."""
     return [copy.numpy() for copy in getattr(variable, "values", [variable])]
 
 
 def weights(small: Small) -> dict[str, np.ndarray]:
-    """The trainable variables by path, after checking that all replicas hold the same."""
+    """Returns the trainable variables by path; checks that all replicas hold the same."""
     values = {}
     for variable in small.state.model.trainable_variables:
         first, *others = copies(variable.value)

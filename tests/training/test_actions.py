@@ -1,4 +1,4 @@
-"""After which steps the actions of a run are due, against a count of every image of the run."""
+"""The steps at which actions are due, against a count of every image; and what actions do."""
 
 import contextlib
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_runs import AtStep, small
 
 from keras_preact.training import Action, DivergenceError, TrainConfig, run
-from keras_preact.training.actions import Profile, standard_actions
+from keras_preact.training.actions import Profile, RecordPropagation, standard_actions
 from keras_preact.training.reporting import metrics_file
 from keras_preact.training.trainer import Run, Trainer
 
@@ -32,7 +32,7 @@ class OnPaper:
         self.taken = []
 
     in_session = contextlib.nullcontext
-    batches = restart_clocks = is_asked_to_stop = lambda self: None
+    batches = restart_clocks = is_asked_to_stop = refuse_divergence = lambda self: None
 
     def take(self, batches, steps):
         assert 1 <= steps <= self.config.steps_per_loop
@@ -41,7 +41,7 @@ class OnPaper:
 
 
 def course(on_paper, *own):
-    """The steps after which each action ran, by the name of its class, and which were begun."""
+    """The steps after which each action ran, by the name of its class."""
     steps, before_and_after = {}, standard_actions(on_paper)
     for action in (*before_and_after[0], *before_and_after[1]):
         ran = steps.setdefault(type(action).__name__, [])
@@ -91,7 +91,7 @@ def test_each_action_runs_at_its_steps_and_at_no_others(on_paper):
     every = config.checkpoint_steps
     assert ran["Save"] == [s for s in steps if s in evaluations or s % every == 0]
     if every := config.log_propagation_steps:
-        # Also before the first step, unless nothing is due where the run goes on.
+        # Also before the first step, if one is due there.
         due = [s for s in range(start, end + 1) if s % every == 0 or s == end]
         assert ran["RecordPropagation"] == due
     else:
@@ -133,7 +133,7 @@ def test_the_published_run_on_cifar_10_is_evaluated_after_each_epoch():
 
 @pytest.fixture
 def profiler(monkeypatch):
-    """What was asked of TensorFlow's profiler."""
+    """Collects the calls of TensorFlow's profiler."""
     asked = []
     monkeypatch.setattr(tf.profiler.experimental, "start", lambda folder: asked.append(folder))
     monkeypatch.setattr(tf.profiler.experimental, "stop", lambda: asked.append("stop"))
@@ -156,6 +156,27 @@ def test_no_profile_is_written_by_a_process_that_writes_nothing_or_behind_the_fi
     elsewhere.start.run(1)
     elsewhere.stop.run(4)
     assert profiler == []
+
+
+def test_a_record_that_cannot_be_measured_is_announced_and_time_spent_on_records_not_counted():
+    class Recorder:
+        def measure(self, done):
+            if done == 4:
+                raise ArithmeticError("The two terms must add up.")
+            return f"record {done}"
+
+    records, lines, restarts = [], [], []
+    on_paper = OnPaper(TrainConfig(log_propagation_steps=2), 5, 100)
+    on_paper.restart_clocks = lambda: restarts.append(on_paper.done)
+    on_paper.writer = SimpleNamespace(
+        has_propagation=lambda done: done == 2, propagation=records.append, line=lines.append
+    )
+    Trainer(on_paper, [RecordPropagation(on_paper, Recorder())]).fit()
+    # Step 2 had been recorded before.
+    assert records == ["record 0", "record 5"]
+    assert lines == ["No record of signal and gradient after step 4: The two terms must add up."]
+    # After each record, and once the first step is compiled.
+    assert restarts == [0, 1, 4, 5]
 
 
 class Noting:

@@ -1,4 +1,4 @@
-"""train.py where what it prints meets a broken pipe, a full disk, or no terminal any more."""
+"""train.py with its output going to a broken pipe, a full disk or a closed terminal."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def newest(folder):
         pytest.param("", "closed", marks=pytest.mark.slow),
     ],
 )
-def test_a_run_ends_as_ever_where_its_output_goes_nowhere(tmp_path, server, stdout, stderr):
+def test_a_run_ends_as_usual_if_its_output_cannot_be_written(tmp_path, server, stdout, stderr):
     run = tmp_path / "run"
     code, _, errors = server.call(
         *TRAIN, "--train_steps=3", f"--run_dir={run}", stdout=stdout, stderr=stderr
@@ -48,13 +48,13 @@ def test_a_refusal_keeps_its_exit_code(tmp_path, server, stdout):
 
 
 def start(folder, stdout, **options):
-    """train.py, to be stopped: its many steps take minutes."""
+    """Starts train.py with steps for minutes, to be stopped."""
     command = [sys.executable, *TRAIN, "--train_steps=100000", f"--run_dir={folder}"]
     return subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stdout, **options)
 
 
 def read_to(descriptor, words):
-    """Reads what a program prints until some words come."""
+    """Reads the output of a program up to some words."""
     text = b""
     while words not in text:
         text += os.read(descriptor, 1000)
@@ -67,7 +67,7 @@ def assert_saved(folder, process, code):
     assert step > 2
 
 
-def test_ctrl_c_saves_where_the_reader_of_a_pipe_dies_of_it_too(tmp_path):
+def test_ctrl_c_saves_though_the_reader_of_a_pipe_dies_of_it(tmp_path):
     reader, writer = os.pipe()
     with start(tmp_path, writer) as process:
         os.close(writer)
@@ -80,12 +80,12 @@ def test_ctrl_c_saves_where_the_reader_of_a_pipe_dies_of_it_too(tmp_path):
 @pytest.mark.slow
 def test_under_nohup_training_goes_on_when_its_terminal_is_closed(tmp_path):
     terminal, side = os.openpty()
-    # nohup: as a shell starts what is to outlive its terminal.
+    # As a shell starts a program that is to outlive its terminal.
     nohup = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
     with start(tmp_path, side, start_new_session=True, **nohup) as process:
         os.close(side)
         read_to(terminal, b"loss ")
-        os.close(terminal)  # writing fails with EIO from now on
+        os.close(terminal)  # from now on, writing fails with EIO
         for _ in range(2):
             process.send_signal(signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):

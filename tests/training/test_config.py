@@ -142,6 +142,6 @@ def test_every_field_has_a_group_and_a_help_text():
         assert len(field.metadata["help"]) > 5
 
 
-def test_what_is_required_is_asked_for_with_an_example():
+def test_a_missing_field_is_asked_for_with_an_example():
     with pytest.raises(ValueError, match=r"dataset must be given.*configs/digits_resnet20\.flags"):
         TrainConfig(depth=20).require("dataset", "depth")

@@ -35,11 +35,11 @@ EVERYTHING = {
 
 
 class Killed(BaseException):
-    """What ends the process in these tests."""
+    """Ends the process in these tests."""
 
 
 def killed_at(config, step):
-    """Runs to a step, and not even to its checkpoint."""
+    """Runs to a step, and dies before its checkpoint."""
 
     def kill():
         raise Killed
@@ -49,7 +49,7 @@ def killed_at(config, step):
 
 
 def signalled_in_evaluation(config, number, batch, monkeypatch):
-    """Runs until a batch of the first evaluation, where a signal arrives."""
+    """Runs until a signal arrives at a batch of the first evaluation; returns the exit code."""
 
     def step_made(*arguments, **options):
         step = make(*arguments, **options)

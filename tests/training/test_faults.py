@@ -32,7 +32,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(
     folder, number = tmp_path / "run0", 0
     for count in range(kills):
         if kill(folder, moments, MOMENTS[count % 3]):
-            # It came to its end: the next kill is of another run.
+            # The run was complete: the next kill is of another run.
             assert_same_runs(undisturbed, folder)
             number += 1
             folder = tmp_path / f"run{number}"
@@ -93,7 +93,7 @@ def test_a_full_disk_that_is_freed_in_time_changes_nothing(tmp_path, undisturbed
 
 
 @pytest.mark.slow
-def test_a_disk_that_stays_full_stops_the_run_and_keeps_what_was_saved(tmp_path, undisturbed):
+def test_a_disk_that_stays_full_stops_the_run_and_keeps_its_checkpoints(tmp_path, undisturbed):
     folder = tmp_path / "run"
     with Program(folder) as program:
         program.wait_for_checkpoint()

@@ -1,4 +1,4 @@
-"""Signals that are heard at once, and the time allowed."""
+"""Signals and the time limit."""
 
 import hashlib
 import os
@@ -60,14 +60,14 @@ def wait_until(condition):
 
 @pytest.fixture
 def exits(monkeypatch):
-    """Collects the codes with which the process would have ended."""
+    """Collects exit codes in place of ending the process."""
     codes = []
     monkeypatch.setattr(os, "_exit", codes.append)
     return codes
 
 
 def iterations(seconds):
-    """How many of these, in one call, keep the processor busy for so long."""
+    """Returns the number of iterations that keep the CPU busy for some seconds, in one call."""
     begun = time.perf_counter()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000)
     return round(100_000 * seconds / (time.perf_counter() - begun))
@@ -84,7 +84,7 @@ def test_a_signal_is_heard_at_once_while_the_program_computes(number, exits):
     with Interruption(tell=lambda line: heard.append((time.monotonic(), line))) as asked:
         assert not asked.requested
         threading.Timer(0.2, send_it).start()
-        # One long call in C, as those of TensorFlow: Python's own handlers run after it.
+        # One long call in C, like TensorFlow's: Python's own handlers run after it.
         hashlib.pbkdf2_hmac("sha256", b"", b"", count)
         returned = time.monotonic()
         assert asked.requested
@@ -100,7 +100,7 @@ def test_a_signal_is_heard_at_once_while_the_program_computes(number, exits):
 def test_signals_sent_together_count_as_one_and_a_later_one_ends_the_process(exits, clock):
     lines = []
     with Interruption(tell=lines.append) as asked:
-        # As timeout and job schedulers do, to a process and to its group.
+        # timeout and job schedulers signal a process and its group.
         for number, seconds in ((signal.SIGTERM, 0.0), (signal.SIGINT, 0.0), (signal.SIGINT, 0.19)):
             clock.go(seconds)
             send(number)
@@ -127,7 +127,7 @@ def test_a_closed_terminal_is_no_second_signal_however_often_it_says_so(exits, c
     assert exits == [130]
 
 
-def test_what_nohup_ignores_stays_ignored():
+def test_signals_that_nohup_ignores_stay_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interruption() as asked:
@@ -160,7 +160,7 @@ def listeners():
     return [thread for thread in threading.enumerate() if "_listen" in thread.name]
 
 
-def test_what_was_there_before_is_put_back():
+def test_earlier_handlers_are_restored():
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     wait_until(lambda: not listeners())
@@ -196,7 +196,7 @@ def test_the_time_is_up_one_interval_before_the_limit(clock, interval, looks):
     while not asked.requested:
         clock.go(interval)
         count += 1
-    # The first look at which no further interval would fit in.
+    # At this look, no further interval fits in.
     assert count == looks == next(n for n in range(1, 100) if n * interval + interval >= 600)
     why = asked.interrupted("after step 7")
     assert isinstance(why, Interrupted)
@@ -205,7 +205,7 @@ def test_the_time_is_up_one_interval_before_the_limit(clock, interval, looks):
     assert asked.requested
 
 
-def test_the_longest_interval_counts_but_none_that_was_not_typical(clock):
+def test_the_longest_interval_counts_but_for_excluded_time(clock):
     asked = Interruption(limit_seconds=1000)
     clock.go(500)  # compiling
     asked.restart_clock()
@@ -234,5 +234,5 @@ def test_a_signal_is_the_reason_even_where_the_time_is_up_too(clock):
         wait_until(lambda: asked.interrupted("").exit_code == 130)
 
 
-def test_where_another_worker_was_asked_the_reason_is_that_of_a_scheduler():
+def test_a_stop_without_a_signal_of_its_own_counts_as_sigterm():
     assert Interruption().interrupted("").exit_code == 143

@@ -1,4 +1,4 @@
-"""Runs whose loss is no longer finite: they stop, or go on from a checkpoint."""
+"""Runs whose loss is no longer finite: they stop, or continue from a checkpoint."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 def lose_a_statistic(state, report):
-    """Training itself does not notice."""
+    """Sets a BN statistic to NaN, which training does not notice."""
     variable = next(v for v in state.model.variables if "moving_mean" in v.path)
     variable.assign(tf.fill(variable.shape, np.nan))
     return report
@@ -50,7 +50,7 @@ def test_a_run_that_diverges_at_once_says_that_nothing_was_saved(tmp_path):
         run(small(tmp_path, learning_rate=1e30, warmup_steps=0))
 
 
-def test_a_run_that_diverges_again_and_again_is_given_up(tmp_path, capsys):
+def test_a_run_that_keeps_diverging_is_given_up(tmp_path, capsys):
     hopeless = {"learning_rate": 1e30, "warmup_steps": 0, "max_rollbacks": 2, "log_steps": 1}
     with pytest.raises(DivergenceError) as error:
         run(small(tmp_path, on_nan="rollback", **hopeless))
@@ -64,13 +64,13 @@ def test_a_run_that_diverges_again_and_again_is_given_up(tmp_path, capsys):
             f"go on with another data order: {number} of at most 2 times."
         )
     assert len(lines) == 2
-    # The loss of the first step is from before it did harm.
+    # The first loss is from before the first update.
     assert steps_shown(tmp_path, "train", "loss") == [1]
     assert [name for name in names(tmp_path / "checkpoints") if "step" in name] == ["step-0"]
 
 
 def drawn_by_run(monkeypatch):
-    """The labels of the training batches: a list for each stream that a run takes."""
+    """Collects the labels of training batches: a list for each stream that a run takes."""
     original, streams = Dataset.train, []
 
     def train(self, batch_size, **options):
@@ -98,13 +98,13 @@ def drawn_from(step, reshuffles):
     return [labels.tolist() for _, labels in batches.take(4).as_numpy_iterator()]
 
 
-def test_a_run_that_diverged_once_goes_on_with_another_order_and_shows_each_step_once(
+def test_a_run_that_diverged_once_continues_in_another_order_and_shows_each_step_once(
     tmp_path, monkeypatch, capsys
 ):
     checkpoints = tmp_path / "checkpoints"
 
     def harm(state, report):
-        # And the newest checkpoint, of an evaluation, turns out to be damaged.
+        # The newest checkpoint, of an evaluation, is damaged as well.
         wait_for(checkpoints / "step-6")
         [data] = (checkpoints / "step-6").glob("*.data-*")
         data.write_bytes(data.read_bytes()[:-1])

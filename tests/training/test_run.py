@@ -1,4 +1,4 @@
-"""Runs from their configuration: what they leave, refuse and replace."""
+"""Runs from their configuration: their files, refusals and replacement."""
 
 import dataclasses
 import json
@@ -11,7 +11,6 @@ from same_runs import saved
 from small_runs import small
 from small_states import names
 
-from keras_preact.data import datasets
 from keras_preact.training import DivergenceError, run
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.distribution import strategies
@@ -28,7 +27,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def finished(trained, tmp_path):
-    """A copy of it, to do anything with."""
+    """A copy of that folder, to change."""
     return shutil.copytree(trained[0], tmp_path / "run")
 
 
@@ -76,7 +75,7 @@ def test_evaluating_a_run_gives_what_training_reported(trained, capsys):
 
 def test_workers_that_see_different_checkpoints_evaluate_none(trained, monkeypatch):
     config, _ = RunFolder(trained[0]).read()
-    # As if a run that goes on had saved another between the looks of two workers.
+    # As if a run in progress had saved a checkpoint between the reads of two workers.
     monkeypatch.setattr(strategies, "_total", lambda strategy, number: number + 8)
     with pytest.raises(ValueError, match=r"newest checkpoints differ\. Received: step 13 here"):
         run(config.updated(mode="evaluate"))
@@ -92,24 +91,19 @@ def test_workers_that_see_different_checkpoints_evaluate_none(trained, monkeypat
         ("std", (90.0,)),
     ],
 )
-def test_a_run_is_not_resumed_on_other_data(trained, monkeypatch, name, value):
-    folder, _ = trained
-    before = (folder / "config.json").read_bytes()
-    load = datasets.load
-
-    def load_another(*arguments, **options):
-        data = load(*arguments, **options)
-        return dataclasses.replace(data, info=dataclasses.replace(data.info, **{name: value}))
-
-    was = getattr(load("digits").info, name)
-    monkeypatch.setattr(datasets, "load", load_another)
+def test_a_run_is_not_resumed_on_other_data(finished, name, value):
+    record = json.loads((finished / "config.json").read_text())
+    now = getattr(RunFolder(finished).read()[1], name)
+    record["dataset"][name] = value
+    before = json.dumps(record).encode()
+    (finished / "config.json").write_bytes(before)
     with pytest.raises(ValueError) as error:
-        run(small(folder, train_steps=20, resume=True))
+        run(small(finished, train_steps=20, resume=True))
     first, head, *rows = str(error.value).splitlines()
     assert first == "The data must be those of the run. These differ:"
     cells = [re.split("  +", line.strip()) for line in (head, *rows)]
-    assert cells == [["in the run", "now"], [name, str(was), str(value)]]
-    assert (folder / "config.json").read_bytes() == before
+    assert cells == [["in the run", "now"], [name, str(value), str(now)]]
+    assert (finished / "config.json").read_bytes() == before
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -146,7 +140,7 @@ def test_a_run_is_replaced_on_request_and_kept_until_the_new_one_has_saved(tmp_p
         ({"augmentation": "random_resized_crop"}, "augmentation of digits"),
     ],
 )
-def test_what_cannot_work_fails_before_anything_is_written(tmp_path, changes, words):
+def test_an_impossible_configuration_fails_before_anything_is_written(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
         run(dataclasses.replace(small(tmp_path / "run"), **changes))
     assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ from keras_preact.training import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.run_folder import RunFolder, check_same_data, configure
 
-DECISION = ComputePlan("one_device", ("CPU:0",), 1, "float32", False, {"strategy": "as given"})
+PLAN = ComputePlan("one_device", ("CPU:0",), 1, "float32", False, {"strategy": "as given"})
 INFO = DatasetInfo("digits", ("a", "b"), (8, 8, 1), 10, 5, (1.0,), (2.0,), 1.0)
 
 
@@ -22,7 +22,7 @@ def config(folder, **changes):
 @pytest.fixture
 def run(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.begin(config(folder), INFO, DECISION)
+    folder.begin(config(folder), INFO, PLAN)
     return folder
 
 
@@ -39,9 +39,9 @@ def test_a_run_is_read_back_as_it_was_begun(run):
 def test_every_call_leaves_its_step_command_and_changes(run, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py", "--resume"])
     changes = {"train_steps": 9, "devices": "2", "data_dir": "/elsewhere", "drop_steps": (5,)}
-    run.begin(config(run, **changes, resume=True), INFO, DECISION, step=5)
+    run.begin(config(run, **changes, resume=True), INFO, PLAN, step=5)
     moved = RunFolder(run.path.rename(run.path.parent / "moved"))
-    moved.begin(config(moved, **{**changes, "on_nan": "rollback"}), INFO, DECISION, step=9)
+    moved.begin(config(moved, **{**changes, "on_nan": "rollback"}), INFO, PLAN, step=9)
     first, second, third = json.loads(moved.config.read_text())["history"]
     assert (first["step"], first["changes"]) == (0, {})
     assert second == {
@@ -54,7 +54,7 @@ def test_every_call_leaves_its_step_command_and_changes(run, monkeypatch):
             "drop_steps": [None, [5]],
         },
     }
-    # Where the folder lies, and what was asked of one call, says nothing of the run.
+    # The place of the folder and the wishes of a single call are no part of the run.
     assert (third["step"], third["changes"]) == (9, {"on_nan": ["stop", "rollback"]})
 
 
@@ -83,7 +83,7 @@ def test_new_and_empty_folders_are_free(tmp_path):
     RunFolder(tmp_path / "new").check_free(config(tmp_path / "new"))
 
 
-def test_setting_aside_moves_only_what_a_run_writes_and_deletes_it_when_told(run):
+def test_setting_aside_moves_the_files_of_a_run_alone_and_forgetting_deletes_them(run):
     (run.path / "notes.txt").write_text("mine")
     run.checkpoints.mkdir()
     run.propagation.write_text("")
@@ -93,7 +93,7 @@ def test_setting_aside_moves_only_what_a_run_writes_and_deletes_it_when_told(run
     [aside] = [path for path in run.path.iterdir() if path.name.startswith(".")]
     kept = sorted(path.name for path in aside.iterdir())
     assert kept == ["checkpoints", "config.json", "labels.txt", "propagation.csv"]
-    run.begin(config(run, depth=20), INFO, DECISION)
+    run.begin(config(run, depth=20), INFO, PLAN)
     run.set_aside()  # the run of depth 20 never saved, so the first one is kept
     assert '"depth": 8' in (aside / "config.json").read_text()
     assert not run.config.exists()
@@ -101,7 +101,7 @@ def test_setting_aside_moves_only_what_a_run_writes_and_deletes_it_when_told(run
     assert [path.name for path in run.path.iterdir()] == ["notes.txt"]
 
 
-def test_what_a_killed_process_left_does_not_lock_a_folder(tmp_path):
+def test_leftovers_of_a_killed_process_do_not_lock_a_folder(tmp_path):
     (tmp_path / ".config.json.tmp").write_text("{")
     RunFolder(tmp_path).check_free(config(tmp_path))
 
@@ -152,9 +152,9 @@ def test_a_run_may_not_be_resumed_with_what_changes_its_result(run, name, value)
 
 def test_a_longer_run_may_be_resumed_but_not_where_its_schedule_was_scaled(tmp_path):
     run = RunFolder(tmp_path / "run")
-    run.begin(config(run), INFO, DECISION)
+    run.begin(config(run), INFO, PLAN)
     run.check_free(config(run, resume=True, train_steps=9))
-    run.begin(config(run, scale_schedule=True), INFO, DECISION)
+    run.begin(config(run, scale_schedule=True), INFO, PLAN)
     with pytest.raises(ValueError, match=r"\n  train_steps +5 +9\n"):
         run.check_free(config(run, resume=True, train_steps=9, scale_schedule=True))
 
@@ -201,13 +201,13 @@ def test_a_damaged_record_is_named(run, text):
         ({"eval_count": 6}, [True]),
         ({"mean": (1.002,)}, [True]),
         ({"std": (2.1,)}, [True]),
-        # As another version of a decoder may round; and names of sets have changed before.
+        # Another version of a decoder may round otherwise, and data sets have been renamed before.
         ({"mean": (1.0009,), "std": (2.0009,)}, []),
         ({"name": "digits_again"}, []),
     ],
     ids=str,
 )
-def test_data_must_be_those_of_the_run_the_more_so_where_it_goes_on(changes, refused):
+def test_other_data_are_refused_and_more_strictly_when_resuming(changes, refused):
     other = dataclasses.replace(INFO, **changes)
     for trained_on in (False, True):
         if trained_on not in refused:

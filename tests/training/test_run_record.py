@@ -1,7 +1,6 @@
-"""config.json: what runs wrote is read, and what is no record is named."""
+"""config.json: records of runs are read, invalid ones are refused."""
 
 import copy
-import dataclasses
 import json
 import math
 import types
@@ -20,7 +19,7 @@ CONFIG = TrainConfig(
 INFO = DatasetInfo("digits", ("a", "b"), (8, 8, 1), 10, 5, (1.0,), (2.0,), 1.0)
 RECORD = {
     "config": CONFIG.to_json(),
-    "dataset": dataclasses.asdict(INFO),
+    "dataset": INFO.to_json(),
     "decision": {"strategy": "one_device"},
     "versions": {"keras": "3.15.1"},
     "history": [{"step": 0, "command": ["train.py"], "changes": {}}],
@@ -63,12 +62,12 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     [
         with_changes(run="1f7a"),
         with_changes(run=None),
-        # What nobody reads may be as it is: of another version, damaged or not there.
+        # Parts that nobody reads may be of another version, damaged or missing.
         with_changes(plan=5, versions=None),
         without("decision"),
-        # Fields that have been added since have their defaults.
+        # Fields of later versions have their defaults.
         without("config", "recompute_bn_batches"),
-        # As Python's users may have given them.
+        # As users of the library may have given them.
         with_changes(config__warmup_steps=400.0, config__drop_steps=[3.0, 4.0]),
         with_changes(dataset__mean=[1]),
     ],
@@ -79,7 +78,7 @@ def test_records_of_other_versions_are_read(tmp_path, record):
     assert read(tmp_path, record) == expected
 
 
-def test_without_a_history_there_has_been_no_call(tmp_path):
+def test_a_record_without_a_history_has_an_empty_one(tmp_path):
     assert read(tmp_path, without("history")).history == []
 
 
@@ -163,7 +162,7 @@ def test_entries_of_the_history_are_kept_whatever_they_hold(tmp_path):
     ],
     ids=range(35),
 )
-def test_what_is_no_record_is_named_with_file_field_rule_and_value(tmp_path, record, words):
+def test_an_invalid_record_is_refused_with_file_field_rule_and_value(tmp_path, record, words):
     with pytest.raises(ValueError) as error:
         read(tmp_path, record)
     message = str(error.value)
@@ -172,7 +171,7 @@ def test_what_is_no_record_is_named_with_file_field_rule_and_value(tmp_path, rec
 
 
 def typed(value, hint):
-    """Whether a value is of a type, with all that it holds; by Python's own rules alone."""
+    """Whether a value and all that it holds are of a type, by Python's own rules."""
     if isinstance(hint, types.UnionType):
         return any(typed(value, each) for each in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -231,7 +230,7 @@ def test_any_values_are_read_with_their_types_or_refused_with_the_file(tmp_path_
         written = json.loads(json.dumps(record))
         given_fields = json.loads(json.dumps(found.config.to_json()))
         assert given_fields == {**given_fields, **written["config"]}
-        assert json.loads(json.dumps(dataclasses.asdict(found.dataset))) == written["dataset"]
+        assert json.loads(json.dumps(found.dataset.to_json())) == written["dataset"]
         assert json.dumps(found.history) == json.dumps(written.get("history", []))
 
 

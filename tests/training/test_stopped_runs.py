@@ -1,6 +1,5 @@
-"""Runs that are stopped: by a signal, the time allowed, a full disk, an image that is lost."""
+"""Runs stopped by a signal, the time limit, a full disk or a lost image."""
 
-import functools
 import os
 import re
 import resource
@@ -17,14 +16,12 @@ from small_states import names
 
 from keras_preact.support import files
 from keras_preact.training import Interrupted, SaveError, run
-from keras_preact.training.checkpoints import checkpoint
-from keras_preact.training.checkpoints.background import Saving
 from keras_preact.training.reporting import metrics_file, propagation_file
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
-def test_a_run_stops_when_asked_or_when_its_time_is_up_and_goes_on_later(tmp_path, capsys):
+def test_a_run_stops_when_asked_or_at_its_time_limit_and_is_resumed(tmp_path, capsys):
     checkpoints = tmp_path / "checkpoints"
     with pytest.raises(Interrupted) as over:
         run(small(tmp_path, max_runtime_minutes=1e-4))
@@ -70,13 +67,11 @@ def test_a_run_that_is_asked_to_stop_saves_before_it_logs_records_or_evaluates(t
     assert propagation_file.read(tmp_path / "propagation.csv").steps.tolist() == [0]
     assert metrics_file.read(tmp_path / "metrics.csv") == []
     run(config.updated(resume=True))
-    # The evaluation that was due is made, and no second one of the same epoch.
+    # The evaluation that was due is made once.
     assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [12, 14]
 
 
-def test_where_nothing_more_can_be_written_the_run_stops_and_keeps_what_was_saved(
-    tmp_path, monkeypatch, capsys
-):
+def test_on_a_full_disk_the_run_stops_and_keeps_its_checkpoints(tmp_path, monkeypatch, capsys):
     checkpoints = tmp_path / "checkpoints"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -85,8 +80,9 @@ def test_where_nothing_more_can_be_written_the_run_stops_and_keeps_what_was_save
         before.update(saved(tmp_path))
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
 
-    before = {}
-    monkeypatch.setattr(checkpoint, "Saving", functools.partial(Saving, retry_seconds=0.01))
+    before, sleep = {}, time.sleep
+    # The pause before the second attempt to save.
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     try:
         with pytest.raises(SaveError) as error:
             run(small(tmp_path, checkpoint_steps=2), actions=[AtStep(3, fill_the_disk)])
@@ -114,9 +110,7 @@ def write_images(folder, count):
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
-def test_an_image_that_is_lost_during_training_is_named_and_what_was_learned_is_kept(
-    tmp_path, capsys
-):
+def test_an_image_lost_during_training_is_named_and_the_run_saved(tmp_path, capsys):
     data, folder = tmp_path / "images", tmp_path / "run"
     write_images(data / "train", 5)
     write_images(data / "val", 1)
@@ -136,7 +130,7 @@ def test_an_image_that_is_lost_during_training_is_named_and_what_was_learned_is_
     assert str(lost) in str(error.value) and str(error.value).count(".png") == 1
     [newest] = [name for name in names(folder / "checkpoints") if "-" in name]
     step = int(newest.partition("-")[2])
-    # The image is needed once in two steps, and some are read in advance.
+    # The image is needed in every second step, and some images are read in advance.
     assert 2 <= step < 500
     line = f"Stopped after step {step}, saved as {folder / 'checkpoints' / newest}\n"
     assert line in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What a run leaves beside its checkpoints, and runs that change their ways."""
+"""The files of a run beside its checkpoints, and runs resumed with other flags."""
 
 import json
 
@@ -17,7 +17,7 @@ def small(folder, **changes):
     return larger(folder, **{"global_batch_size": 64, **changes})
 
 
-def test_tensorboard_shows_the_course_of_training_and_the_decision_is_told(tmp_path, capsys):
+def test_tensorboard_shows_the_course_of_training_and_the_compute_plan_is_printed(tmp_path, capsys):
     run(small(tmp_path))
     train = events(tmp_path, "train")
     assert set(train.Tags()["tensors"]) == {
@@ -69,7 +69,7 @@ def test_everything_at_once_on_two_replicas_is_trained_resumed_evaluated_and_exp
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_run_in_bfloat16_goes_on_in_float32_with_a_profile(tmp_path):
+def test_a_run_in_bfloat16_continues_in_float32_with_a_profile(tmp_path):
     run(small(tmp_path, train_steps=2, schedule_steps=6, precision="mixed_bfloat16"))
     changes = {"train_steps": 4, "precision": "float32", "profile_steps": (3, 4)}
     run(small(tmp_path, schedule_steps=6, resume=True, **changes))
@@ -88,7 +88,7 @@ def test_a_run_in_bfloat16_goes_on_in_float32_with_a_profile(tmp_path):
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_averaged_weights_are_what_is_evaluated(tmp_path):
+def test_averaged_weights_are_evaluated(tmp_path):
     averaged = run(small(tmp_path / "averaged", ema_decay=0.99))
     plain = run(small(tmp_path / "plain"))
     assert abs(averaged.loss - plain.loss) > 1e-3

@@ -1,6 +1,7 @@
-"""What a run needs of memory at least: by hand, and against what runs do take."""
+"""Lower bounds of memory: computed by hand, and against the memory that runs take."""
 
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -9,10 +10,15 @@ import pytest
 from keras_preact.data import DatasetInfo
 from keras_preact.layers import Convolution
 from keras_preact.models import describe
-from keras_preact.support import memory as machine_memory
 from keras_preact.training import TrainConfig, memory
 from keras_preact.training.distribution.cluster import Cluster
 from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
+
+
+def limit_memory(monkeypatch, size):
+    """Pretends that `ulimit -v` was called."""
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (size, size))
+
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGE = 32 * 32 * 3
@@ -47,7 +53,7 @@ STATE = 4 * (2 * NET.parameters + NET.moving_statistics)
             + 4 * (NET.parameters + NET.moving_statistics)
             + 48 * NET.activations,
         ),
-        # In a wide net the gradients of the end take more than the activations of the beginning.
+        # In a wide network, gradients take more memory than activations.
         ({"width_multiplier": 20, "global_batch_size": 1}, None),
     ],
 )
@@ -84,8 +90,8 @@ def test_an_evaluation_holds_images_weights_and_the_largest_output():
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
-def test_what_cannot_fit_is_refused_and_the_flags_are_named(monkeypatch, mode):
-    monkeypatch.setattr(machine_memory, "most", lambda: (2**30, "memory of the machine"))
+def test_a_run_that_cannot_fit_is_refused_and_the_flags_are_named(monkeypatch, mode):
+    limit_memory(monkeypatch, 2**30)
     config = TrainConfig(depth=20, global_batch_size=100_000, mode=mode)
     with pytest.raises(ValueError, match="A step of 100,000 images through ResNet-20") as error:
         memory.check(config, INFO, make_compute_plan(config, Machine()))
@@ -97,14 +103,14 @@ def test_what_cannot_fit_is_refused_and_the_flags_are_named(monkeypatch, mode):
 
 
 def test_an_image_that_cannot_be_held_is_refused_before_images_are_read(monkeypatch):
-    monkeypatch.setattr(machine_memory, "most", lambda: (12 * 100**2, "memory of the machine"))
+    limit_memory(monkeypatch, 12 * 100**2)
     memory.check_image_size(TrainConfig())
     memory.check_image_size(TrainConfig(image_size=100))
     with pytest.raises(ValueError, match=r"An image of 101x101 pixels must fit .* --image_size"):
         memory.check_image_size(TrainConfig(image_size=101))
 
 
-# In a process of its own, whose peak is that of this run alone.
+# In a subprocess, whose peak memory is that of this run alone.
 PROGRAM = """
 import resource, sys
 from keras_preact.data import datasets

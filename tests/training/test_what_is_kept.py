@@ -1,4 +1,4 @@
-"""Runs beside others, without their checkpoints, overwritten, and robbed of their folder."""
+"""Runs beside others, without their checkpoints, overwritten, or with a stolen folder."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ TRAIN = ("--dataset=digits", "--depth=8", "--global_batch_size=128", "--log_step
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run, to be copied and harmed."""
+    """A finished run, to copy and harm."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     run(small(folder, checkpoint_steps=2, keep_checkpoints=2))
     return folder
@@ -37,7 +37,7 @@ def folder(finished, tmp_path):
 
 
 def steps(folder):
-    """The names of what lies in a folder and belongs to a step."""
+    """Names in a folder that contain a step."""
     return sorted(path.name for path in folder.iterdir() if "step-" in path.name)
 
 
@@ -85,7 +85,7 @@ def half_set_aside(folder):
         (folder / name).rename(folder / ".overwritten" / name)
 
 
-def test_an_overwriting_that_was_killed_halfway_loses_nothing(folder):
+def test_an_overwrite_killed_halfway_loses_nothing(folder):
     before = files_of(folder)
     half_set_aside(folder)
     RunFolder(folder).set_aside()
@@ -115,7 +115,7 @@ def test_a_run_that_has_lost_its_checkpoints_does_not_begin_anew(folder, harm, w
 
 
 def test_a_run_that_was_killed_in_its_first_save_begins_anew(folder):
-    """As after SIGKILL between the row of metrics_file.csv and the checkpoint's last rename."""
+    """SIGKILL came between the row of metrics.csv and the last rename of the checkpoint."""
     checkpoints = folder / "checkpoints"
     [best] = steps(checkpoints / "best")
     (checkpoints / "step-6").rename(checkpoints / ".step-6.tmp")
@@ -124,7 +124,7 @@ def test_a_run_that_was_killed_in_its_first_save_begins_anew(folder):
     assert best == "step-6" and len(metrics_file.read(folder / "metrics.csv")) == 1
     run(small(folder, resume=True))
     assert steps(checkpoints) == ["step-6"]
-    # An earlier evaluation was no part of that save.
+    # An earlier evaluation does not belong to that save.
     (checkpoints / "step-6").rename(checkpoints / ".step-9.tmp")
     with pytest.raises(ValueError, match="has had"):
         run(small(folder, resume=True))
@@ -132,7 +132,7 @@ def test_a_run_that_was_killed_in_its_first_save_begins_anew(folder):
 
 @pytest.mark.parametrize("name", ["net*", "net?", "net[12]"])
 def test_keeping_few_checkpoints_deletes_none_of_other_runs(tmp_path, finished, name):
-    """Of the library: the programs refuse such names, as TensorFlow cannot read them back."""
+    """Tests the library: the programs refuse such names, as TensorFlow cannot read them back."""
     for other in ("net1", "net2", name):
         shutil.copytree(finished / "checkpoints", tmp_path / other)
     before = [files_of(tmp_path / other) for other in ("net1", "net2")]
@@ -161,7 +161,7 @@ def test_train_py_refuses_a_name_that_other_runs_fit(tmp_path, finished, server,
     assert files_of(tmp_path) == before
 
 
-def test_only_what_the_run_itself_saved_is_deleted(folder, finished):
+def test_a_run_deletes_only_its_own_checkpoints(folder, finished):
     checkpoints = folder / "checkpoints"
     (checkpoints / "step-1").mkdir()
     (checkpoints / "step-1" / "notes.txt").write_text("mine")
@@ -243,7 +243,7 @@ KERNEL = "model/logits.Skernel/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def test_two_processes_never_train_in_one_folder(tmp_path, server):
-    """As where somebody deletes the folder of a run that still goes on, and starts another."""
+    """Somebody deletes the folder of a run in progress, and starts another."""
     folder = tmp_path / "run"
     flags = [*TRAIN, f"--run_dir={folder}", "--eval_epochs=1000", "--checkpoint_steps=40"]
     first = subprocess.Popen(

@@ -13,7 +13,7 @@ PARALLEL_IMAGES = 4
 
 
 def make_decoder(
-    image_shape: Sequence[int], margin: float, max_image_pixels: int
+    image_shape: Sequence[int], resize_ratio: float, max_image_pixels: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns a function from image files to images, resized as in evaluation.
 
@@ -22,7 +22,7 @@ def make_decoder(
 
     Args:
         image_shape: (height, width, channels) of the images.
-        margin: as in `data.DatasetInfo`.
+        resize_ratio: as in `data.DatasetInfo`.
         max_image_pixels: largest number of pixels, in the file and after resizing to cover
             image_shape. It is read from the header: decoding takes three bytes a pixel,
             resizing twelve more, for `PARALLEL_IMAGES` images at a time. The scans of a JPEG
@@ -34,7 +34,7 @@ def make_decoder(
         the whole batch if a file is of another kind, is damaged, or has too many pixels
         or scans.
     """
-    covered = covered_sides(image_shape, margin)
+    covered = covered_sides(image_shape, resize_ratio)
 
     def decode(number, encoded):
         encoded = admitted(
@@ -45,7 +45,7 @@ def make_decoder(
             name="image_bytes",
             which=tf.strings.join(["image ", tf.strings.as_string(number), " of the batch, "]),
         )
-        return fit(encoded, image_shape, margin)
+        return fit(encoded, image_shape, resize_ratio)
 
     def decode_all(image_bytes):
         return tf.map_fn(

@@ -5,7 +5,6 @@ would be recorded.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ import tensorflow as tf
 
 from keras_preact import version
 from keras_preact.data import Dataset
-from keras_preact.support.aligned import aligned
+from keras_preact.support.text import aligned
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import Cluster, WorkerLostError
 from keras_preact.training.distribution.compute_plan import ComputePlan
@@ -153,9 +152,8 @@ def facts_of_plan(plan: ComputePlan) -> dict[str, Any]:
 
 def facts_of_data(config: TrainConfig, data: Dataset) -> dict[str, Any]:
     """Returns what all workers must share of data and run, and the folders of both."""
-    info = dataclasses.asdict(data.info)
     digests = {f"{split} images": digest for split, digest in data.digests().items()}
-    facts = {"data_dir": config.data_dir, **info, **digests}
+    facts = {"data_dir": config.data_dir, **data.info.to_json(), **digests}
     if config.resume or config.mode == "evaluate":
         record = RunFolder(config.folder).config
         found = _digest(record.read_bytes()) if record.exists() else _ABSENT

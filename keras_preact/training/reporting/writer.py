@@ -10,6 +10,7 @@ from keras_preact.data import Dataset, DatasetInfo
 from keras_preact.support.console import say
 from keras_preact.support.plotting import positive
 from keras_preact.support.text import markdown
+from keras_preact.training.checkpoints.background import reason
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.reporting import (
     figures,
@@ -193,7 +194,7 @@ class Writer:
         try:
             write(*arguments)
         except OSError as error:
-            self.line(f"Could not write {path}: {error.strerror}")
+            self.line(f"Could not write {path}: {reason(error)}")
 
     def confusion(self, done: int, evaluation: Evaluation) -> None:
         """Writes the confusion matrix and each class's accuracy for TensorBoard."""

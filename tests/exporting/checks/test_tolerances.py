@@ -184,7 +184,7 @@ def test_an_image_file_that_is_decoded_otherwise_is_refused_by_its_name(
     def write_another_resize():
         version = tmp_path / ".out.unfinished" / ".stage" / "saved_model" / "1"
         shutil.rmtree(version)
-        info = dataclasses.replace(load_data(run_dir).info, margin=1.0)
+        info = dataclasses.replace(load_data(run_dir).info, resize_ratio=1.0)
         write_saved_model(version, newest_model(run_dir), info)
 
     with when_said("Comparing with the Keras model", write_another_resize):

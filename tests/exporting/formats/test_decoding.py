@@ -14,7 +14,7 @@ from keras_preact.data.augmentation import fit
 from keras_preact.exporting.formats.decoding import is_decodable, make_decoder
 
 SHAPE = (12, 10, 3)
-MARGINS = (1.0, 256 / 224)
+RATIOS = (1.0, 256 / 224)
 
 PHOTO = smooth_image(40, 31)
 PNGS = {
@@ -41,9 +41,9 @@ JPEGS = {
 }
 
 
-def make(shape=SHAPE, margin=1.0, max_image_pixels=100_000):
+def make(shape=SHAPE, resize_ratio=1.0, max_image_pixels=100_000):
     decode = tf.function(
-        make_decoder(shape, margin, max_image_pixels),
+        make_decoder(shape, resize_ratio, max_image_pixels),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
     return lambda *files: decode(tf.constant(files, tf.string)).numpy()
@@ -61,19 +61,19 @@ def difference(left, right):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("margin", MARGINS)
-def test_files_of_any_size_and_kind_become_what_pillow_makes_of_them(margin, channels):
+@pytest.mark.parametrize("resize_ratio", RATIOS)
+def test_files_of_any_size_and_kind_become_what_pillow_makes_of_them(resize_ratio, channels):
     shape = (*SHAPE[:2], channels)
-    decode = make(shape, margin)
+    decode = make(shape, resize_ratio)
     # TensorFlow decodes JPEGs faster and less exactly.
     for files, worst, mean in ((PNGS, 1, 0.3), (JPEGS, 7, 1.5)):
         images = decode(*files.values())
         assert images.dtype == np.uint8
         for (name, file), image in zip(files.items(), images, strict=True):
-            differences = difference(image, pillow_fit(file, shape, margin))
+            differences = difference(image, pillow_fit(file, shape, resize_ratio))
             assert differences.max() <= worst, name
             assert differences.mean() <= mean, name
-            np.testing.assert_array_equal(image, fit(file, shape, margin), err_msg=name)
+            np.testing.assert_array_equal(image, fit(file, shape, resize_ratio), err_msg=name)
 
 
 def test_an_image_of_the_size_asked_for_is_not_changed(decode):
@@ -126,11 +126,11 @@ def test_nor_may_a_thin_one_have_more_once_it_is_enlarged(decode, file_format, t
     assert "An image must have" in refusal(decode, flat(90, *longer, file_format))
 
 
-def test_the_margin_counts_for_that_too():
+def test_the_resize_ratio_counts_for_that_too():
     # To a height of 12, or of 12 * 256 / 224 = 13.7, which is rounded.
     file = flat(90, 1, 600)
     make()(file)
-    assert "once it covers 14 x 11" in refusal(make(margin=256 / 224), file)
+    assert "once it covers 14 x 11" in refusal(make(resize_ratio=256 / 224), file)
 
 
 def test_a_jpeg_may_have_32_scans(decode):

@@ -29,7 +29,7 @@ def model():
 
 
 def add(model, class_names=CLASS_NAMES, mean=(124.5, 110.25, 99.0), std=(62.5, 61.0, 60.125)):
-    info = DatasetInfo("test", class_names, (2, 2, len(mean)), 1, 1, mean, std, margin=1.0)
+    info = DatasetInfo("test", class_names, (2, 2, len(mean)), 1, 1, mean, std, resize_ratio=1.0)
     return add_metadata(model, "A net", "What it is for.", info)
 
 

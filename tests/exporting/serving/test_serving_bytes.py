@@ -38,12 +38,12 @@ def make_linear(image_shape):
 
 @pytest.fixture(scope="module")
 def nets(tmp_path_factory):
-    """(network, data, session) by channels and margin."""
+    """(network, data, session) by channels and resize_ratio."""
     keras.utils.set_random_seed(0)
     root = tmp_path_factory.mktemp("nets")
     made = {}
-    for channels, margin in ((3, 1.0), (1, 256 / 224)):
-        info = make_info((*SHAPE[:2], channels), margin=margin)
+    for channels, resize_ratio in ((3, 1.0), (1, 256 / 224)):
+        info = make_info((*SHAPE[:2], channels), resize_ratio=resize_ratio)
         model = make_linear(info.image_shape)
         session = SessionModel(export(root / str(channels), model, info))
         made[channels] = model, info, session
@@ -70,7 +70,7 @@ def test_files_are_answered_as_the_pixels_that_pillow_sees_in_them(nets, channel
     files = [encode(PHOTO, kind, mode) for kind in modes for mode in modes[kind]]
     files += [encode(PHOTO, "JPEG", progressive=True), encode(smooth_image(9, 8))]
     files += [turned_jpeg(PHOTO, turn) for turn in range(2, 9)]
-    images = np.stack([pillow_fit(file, info.image_shape, info.margin) for file in files])
+    images = np.stack([pillow_fit(file, info.image_shape, info.resize_ratio) for file in files])
     got = session("serving_bytes", image_bytes=np.array(files, object))
     expected = probabilities(model, images, info)
     assert np.ptp(expected, axis=0).max() > 0.05
@@ -78,7 +78,7 @@ def test_files_are_answered_as_the_pixels_that_pillow_sees_in_them(nets, channel
     # Pixels of a PNG differ by a rounding at most.
     np.testing.assert_allclose(got["probabilities"][:6], expected[:6], atol=0.01)
     # And exactly as evaluation brings them to size.
-    images = np.stack([fit(file, info.image_shape, info.margin) for file in files])
+    images = np.stack([fit(file, info.image_shape, info.resize_ratio) for file in files])
     of_pixels = session("serving_default", images=images)
     np.testing.assert_array_equal(got.pop("classes"), of_pixels.pop("classes"))
     for name, value in of_pixels.items():

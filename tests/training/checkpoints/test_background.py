@@ -1,4 +1,4 @@
-"""Saving in a thread, and what happens where it fails."""
+"""Saving in a thread, and its failures."""
 
 import errno
 import threading
@@ -11,7 +11,7 @@ from keras_preact.training.checkpoints.background import Saving
 
 
 def failing(times, error):
-    """A job that fails so often, and the list of its calls."""
+    """Returns a job that fails some times, and the list of its calls."""
     calls = []
 
     def job():
@@ -27,7 +27,7 @@ def make(lines):
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
-# As TensorFlow says it.
+# In TensorFlow's words.
 FULL_TOO = tf.errors.ResourceExhaustedError(
     None, None, "{{function_node x}} /run/y.tempstate1; No space left on device [Op:SaveV2]"
 )
@@ -51,7 +51,7 @@ def test_the_caller_goes_on_while_a_job_runs_and_never_two_run_at_once():
 
 
 @pytest.mark.parametrize("error", [FULL, FULL_TOO])
-def test_a_job_that_fails_once_is_told_of_and_tried_again(error):
+def test_a_job_that_fails_once_is_announced_and_tried_again(error):
     lines = []
     saving, (job, calls) = make(lines), failing(1, error)
     saving.start("step 40", job)

@@ -1,4 +1,4 @@
-"""What is saved comes back, and which checkpoints are kept."""
+"""Checkpoints bring everything back, and the right ones are kept."""
 
 import dataclasses
 import threading
@@ -57,9 +57,7 @@ def test_a_checkpoint_brings_back_everything_to_the_last_bit(tmp_path):
         np.testing.assert_array_equal(value, expected, err_msg=field.name)
 
 
-def test_what_is_saved_is_the_state_at_that_moment_though_it_changes_meanwhile(
-    tmp_path, state, other
-):
+def test_the_saved_state_is_that_of_the_call_though_it_changes_meanwhile(tmp_path, state, other):
     scramble(state, seed=1)
     expected, may_write, seen = values(state), threading.Event(), []
     checkpoints = checkpoint.Checkpoints(tmp_path, state, keep=3)
@@ -70,7 +68,7 @@ def test_what_is_saved_is_the_state_at_that_moment_though_it_changes_meanwhile(
 
     checkpoints.save(RunState(step=5), before=before, after=lambda: seen.append(checkpoints.newest))
     assert checkpoints.newest is None
-    # Training goes on: a step of the optimizer, and whatever else changes.
+    # Training continues: the step of the optimizer and all else change.
     trainable = state.model.trainable_variables
     state.optimizer.apply([keras.ops.ones_like(v) for v in trainable], trainable)
     scramble(state, seed=2)
@@ -111,10 +109,10 @@ def test_the_newest_few_and_the_best_are_kept(tmp_path, state, other):
     newest, best = (checkpoint.find(tmp_path, which) for which in ("newest", "best"))
     assert checkpoints.newest == newest
     assert (step_of(newest), step_of(best)) == (11, 9)
-    # Both are what TensorFlow's own tools take for the latest.
+    # TensorFlow's own tools take these for the latest.
     assert tf.train.latest_checkpoint(str(tmp_path)) == f"{newest}/variables"
     assert tf.train.latest_checkpoint(str(tmp_path / "best")) == f"{best}/variables"
-    # The best serves to evaluate and export, and has no optimizer.
+    # The best is for evaluating and exporting, and has no optimizer.
     held = tf.train.load_checkpoint(f"{best}/variables").get_variable_to_shape_map()
     assert {name.partition("/")[0] for name in held} == {"model", "_CHECKPOINTABLE_OBJECT_GRAPH"}
     checkpoint.load_model(best, other.model)

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, half-written, or of another net."""
+"""Checkpoints that are damaged, half-written, or of another architecture."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def state():
 
 @pytest.fixture(scope="module")
 def two_saved(tmp_path_factory, state):
-    """A folder with the checkpoints of steps 9 and 10, of the seeds 9 and 10."""
+    """A folder with checkpoints of steps 9 and 10, from seeds 9 and 10."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for step in (9, 10):
         scramble(state, seed=step)
@@ -41,7 +41,7 @@ def flip_a_bit(path):
 
 
 def without_index(path):
-    """As if it had never been written."""
+    """Removes the index from the folder and the manifest."""
     (path / INDEX).unlink()
     record = json.loads((path / MANIFEST).read_text())
     del record["files"][INDEX]
@@ -65,19 +65,19 @@ DATA, INDEX, MANIFEST = "variables.data-00000-of-00001", "variables.index", "man
         (lambda path: (path / MANIFEST).write_text('{"files": {'), f"its {MANIFEST} cannot be"),
     ],
 )
-def test_damage_is_told_of_and_the_checkpoint_before_is_taken(folder, harm, words):
+def test_damage_is_announced_and_the_checkpoint_before_it_restored(folder, harm, words):
     harm(folder / "step-10")
     lines = []
     found = checkpoint.find(folder, "newest", lines.append)
     assert found == str(folder / "step-9")
     [line] = lines
     assert line.startswith(f"{folder / 'step-10'} is damaged: ") and words in line
-    # Who only looks does not tidy up.
+    # Reading alone does not tidy up.
     assert names(folder) == ["checkpoint", "step-10", "step-9"]
     assert newest_undamaged(folder, lines.append, tidy=True) == found
     assert names(folder) == ["checkpoint", "damaged", "step-9"]
     assert names(folder / "damaged") == ["step-10"]
-    # What has been moved away is not told of again.
+    # A damaged checkpoint is announced once.
     assert newest_undamaged(folder, lines.append, tidy=True) == found
     assert len(lines) == 2
 
@@ -95,11 +95,11 @@ def test_after_damage_the_run_goes_on_and_saves_the_same_step_again(folder, stat
     assert len(lines) == 2
 
 
-def test_where_all_are_damaged_they_are_listed_and_stay_where_they_are(folder, state):
+def test_if_all_checkpoints_are_damaged_they_are_listed_and_stay(folder, state):
     for step in (9, 10):
         (folder / f"step-{step}" / INDEX).unlink()
     before = values(state)
-    # Else the second start would find nothing, and be taken for the first.
+    # Moved away, they would make the next start begin anew.
     for _ in range(2):
         with pytest.raises(ValueError, match=r"All checkpoints .*: .*step-10, .*step-9\. The run"):
             restore(folder, state, [])
@@ -107,7 +107,7 @@ def test_where_all_are_damaged_they_are_listed_and_stay_where_they_are(folder, s
     assert_same(values(state), before)
 
 
-def test_what_a_killed_process_left_is_no_checkpoint(folder, state):
+def test_unfinished_folders_and_other_files_are_no_checkpoints(folder, state):
     shutil.copytree(folder / "step-10", folder / ".step-11.tmp")
     shutil.copytree(folder / "step-10", folder / ".step-12.deleted")
     (folder / "step-13.txt").write_text("mine")
@@ -131,7 +131,7 @@ def test_what_a_killed_process_left_is_no_checkpoint(folder, state):
     ],
     ids=str,
 )
-def test_another_net_is_refused_with_the_variables_that_differ(two_saved, state, options):
+def test_another_architecture_is_refused_with_the_variables_that_differ(two_saved, state, options):
     other = make(1, **options)
     with pytest.raises(ValueError, match="step-10 is of another architecture") as error:
         restore(two_saved, other, [])

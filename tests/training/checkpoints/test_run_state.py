@@ -1,4 +1,4 @@
-"""Where a run stands, through a checkpoint and back."""
+"""The run state, through a checkpoint and back."""
 
 import dataclasses
 

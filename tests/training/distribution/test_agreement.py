@@ -1,4 +1,4 @@
-"""Whether all workers of a run were given the same."""
+"""Comparison of flags, versions, compute plans and data between workers."""
 
 import copy
 import dataclasses
@@ -16,7 +16,6 @@ from small_runs import SMALL
 from keras_preact import version
 from keras_preact.data import load
 from keras_preact.training import TrainConfig
-from keras_preact.training.distribution import agreement
 from keras_preact.training.distribution.agreement import (
     Agreement,
     compare,
@@ -36,14 +35,14 @@ MAY_DIFFER = (
 
 
 def with_field(config, name, value):
-    """A copy with any value, allowed or not."""
+    """Returns a copy with any value, allowed or not."""
     changed = copy.copy(config)
     object.__setattr__(changed, name, value)
     return changed
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
-def test_every_flag_is_compared_but_those_that_hosts_may_have_their_own_of(name):
+def test_every_flag_is_compared_except_those_that_may_differ_between_hosts(name):
     changed = facts_of_flags(with_field(SMALL, name, "another"))
     assert (changed != facts_of_flags(SMALL)) == (name not in MAY_DIFFER)
 
@@ -75,13 +74,13 @@ AMPERE, VOLTA = (8, 0), (7, 0)
         ((AMPERE,), (), ["devices", "precision", "xla"]),
     ],
 )
-def test_machines_that_decide_differently_are_told_apart(gpus, others, differing):
+def test_machines_with_other_compute_plans_are_told_apart(gpus, others, differing):
     decisions = [make_compute_plan(SMALL, Machine(each), CLUSTER) for each in (gpus, others)]
     left, right = map(facts_of_plan, decisions)
     assert [name for name in left if left[name] != right[name]] == differing
 
 
-def test_other_devices_of_the_same_kind_and_number_decide_alike():
+def test_other_devices_of_the_same_kind_and_number_count_as_the_same():
     machine = Machine((AMPERE,) * 4)
     wishes = ("2", "GPU:2,GPU:3")
     left, right = (
@@ -123,7 +122,7 @@ def test_the_same_images_in_another_folder_are_the_same_data(photos, tmp_path):
 
 
 def cells(error):
-    """Of the table in a message."""
+    """Returns the cells of the table in a message."""
     return [re.split(" {2,}", line.strip()) for line in str(error.value).splitlines()[1:]]
 
 
@@ -136,7 +135,7 @@ def rename(folder):
 
 
 def exchange_two_classes(folder):
-    """As many images of each class, and the same mean."""
+    """Keeps the number of images in each class, and the mean."""
     for split in ("train", "val"):
         (folder / split / "ant").rename(folder / split / "cat")
         (folder / split / "bee").rename(folder / split / "ant")
@@ -165,7 +164,7 @@ def test_folders_of_other_images_are_told_apart(photos, tmp_path, harm, differin
         compare_photos(photos, photos, other)
     first, *rows = cells(error)
     assert first == ["workers 0-1", "worker 2"]
-    # Where each has looked is told with what each has found there.
+    # The message names folders and what is in them.
     assert rows[0] == ["data_dir", str(photos), str(other)]
     assert [row[0] for row in rows[1:]] == differing
 
@@ -185,7 +184,7 @@ def digits_facts():
     return facts_of_data(SMALL, load("digits"))
 
 
-def test_the_run_that_is_gone_on_with_must_be_the_same_wherever_it_is_mounted(tmp_path):
+def test_the_run_to_resume_must_be_the_same_wherever_it_is_mounted(tmp_path):
     data = load("digits")
     places = [tmp_path / name for name in ("here", "mounted", "other", "empty")]
     for place, text in zip(places, ("{}", "{}", '{"config": {}}', None), strict=True):
@@ -198,7 +197,7 @@ def test_the_run_that_is_gone_on_with_must_be_the_same_wherever_it_is_mounted(tm
             facts_of_data(SMALL.updated(run_dir=str(place), **changes), data) for place in places
         ]
 
-    # A new run is written by the chief alone.
+    # Only the chief writes a new run.
     compare(facts(), "The same.", same_data, ("data_dir", "run_dir"))
     for changes in ({"resume": True}, {"mode": "evaluate"}):
         here, mounted, other, empty = facts(**changes)
@@ -220,7 +219,7 @@ def test_a_difference_is_shown_with_the_values_of_all_workers():
     ]
 
 
-def test_of_many_that_differ_each_has_a_line():
+def test_each_of_many_workers_that_differ_has_a_line():
     with pytest.raises(ValueError) as error:
         compare([{"seed": index // 2} for index in range(64)], "Be alike.")
     lines = str(error.value).splitlines()
@@ -256,7 +255,7 @@ def test_long_values_that_begin_and_end_alike_are_shown_apart():
 
 
 def agreeing(cluster, config, refusal=None, data=None):
-    """A worker's way through an agreement; what its own checks refuse comes first, if anything."""
+    """Goes through an agreement as a worker, or raises its own refusal first."""
     with Agreement(config, cluster) as between:
         if refusal:
             raise refusal
@@ -265,7 +264,7 @@ def agreeing(cluster, config, refusal=None, data=None):
 
 
 def outcomes(*arguments):
-    """Of workers with such arguments for `agreeing`."""
+    """Calls `agreeing` for workers with these arguments, all at once."""
     return together(
         *(
             lambda own=own, c=c: agreeing(c, *own)
@@ -280,7 +279,7 @@ def test_workers_of_the_same_flags_agree():
     assert outcomes((config,), (others,), (config,)) == [None] * 3
 
 
-def test_all_workers_end_with_one_error_where_flags_differ():
+def test_if_flags_differ_all_workers_end_with_one_error():
     other = SMALL.updated(global_batch_size=64, seed=3)
     errors = outcomes((SMALL,), (other,), (SMALL,))
     assert all(type(error) is ValueError for error in errors)
@@ -308,11 +307,10 @@ def test_a_worker_refused_with_the_same_flags_says_why_and_the_others_that_it_ha
     assert isinstance(first, WorkerLostError) and "Lost worker 1" in str(first)
 
 
-def test_a_worker_that_is_refused_alone_soon_says_why(monkeypatch):
-    monkeypatch.setattr(agreement, "REFUSED_WAIT_SECONDS", 0.3)
-    began = time.monotonic()
+def test_a_worker_that_is_refused_alone_soon_says_why():
+    config, began = SMALL.updated(cluster_timeout_seconds=1), time.monotonic()
     with pytest.raises(ValueError, match="no such folder"):
-        agreeing(clusters(2)[0], SMALL, ValueError("no such folder"))
+        agreeing(clusters(2)[0], config, ValueError("no such folder"))
     assert time.monotonic() - began < 5
 
 

@@ -1,8 +1,10 @@
-"""Which processes train together, from TF_CONFIG and from SLURM's variables."""
+"""Clusters from TF_CONFIG and from SLURM's variables."""
 
 import json
 import re
+import shutil
 import socket
+import subprocess
 
 import pytest
 from hypothesis import given, settings
@@ -108,7 +110,7 @@ OF_AN_INDEX = "task.index must be a whole number. Received: "
         (of_workers('["a:1000", ":1000"]'), f'{OF_AN_ADDRESS}":1000"'),
         (of_workers('["a:1000", "b:99999"]'), f'{OF_AN_ADDRESS}"b:99999"'),
         (of_workers('["a:1000", "b:0"]'), f'{OF_AN_ADDRESS}"b:0"'),
-        # The name service takes no such names, and says so with errors of other kinds.
+        # The name service refuses such names with errors of other kinds.
         (of_workers('["a..b:1"]'), f'{OF_AN_ADDRESS}"a..b:1"'),
         (of_workers('["a\\u0000b:1"]'), f'{OF_AN_ADDRESS}"a\\u0000b:1"'),
         (of_workers(f'["{64 * "a"}:1"]'), f'{OF_AN_ADDRESS}"{64 * "a"}:1"'),
@@ -150,7 +152,7 @@ def test_a_malformed_tf_config_is_refused_with_one_that_is_not(text, end):
         (WORKERS, "\x1b[31m\n", 0, r"named chief and worker: .* Received: \\x1b\[31m\\n$"),
     ],
 )
-def test_a_cluster_that_cannot_be_is_refused(cluster, kind, index, words):
+def test_an_impossible_cluster_is_refused(cluster, kind, index, words):
     with pytest.raises(ValueError, match=words):
         from_environment(tf_config(cluster, kind, index))
 
@@ -166,7 +168,7 @@ SLURM = {
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch):
-    """A command that answers for node[9-11], as SLURM's does: in SLURM's order."""
+    """A command that answers for node[9-11] in SLURM's order."""
     command = tmp_path / "scontrol"
     command.write_text(
         "#!/bin/sh\n"
@@ -179,7 +181,7 @@ def scontrol(tmp_path, monkeypatch):
 
 
 def test_slurm_numbers_tasks_node_by_node_in_its_own_order(scontrol):
-    # By letters, node9 would be the last.
+    # In alphabetical order, node9 would be the last.
     addresses = ("node9:8888", "node9:8889", "node10:8888", "node10:8889", "node11:8888")
     places = ["node9", "node9", "node10", "node10", "node11"]
     for index, node in enumerate(places):
@@ -265,13 +267,13 @@ def test_another_order_of_the_tasks_is_refused_with_the_option_that_mends_it(sco
     ],
     ids=range(12),
 )
-def test_a_variable_of_slurm_that_cannot_be_is_named(scontrol, variables, words):
+def test_an_invalid_variable_of_slurm_is_named(scontrol, variables, words):
     with pytest.raises(ValueError, match=words) as error:
         from_environment({**SLURM, **variables})
     assert len(str(error.value)) < 400 and "\n" not in str(error.value)
 
 
-def test_what_scontrol_says_when_it_fails_is_passed_on_in_one_line(scontrol):
+def test_an_error_of_scontrol_is_passed_on_in_one_line(scontrol):
     scontrol.write_text("#!/bin/sh\necho no controller >&2\necho reached >&2\nexit 1\n")
     with pytest.raises(ValueError, match=r'it says: "no controller\\nreached"$'):
         from_environment(SLURM)
@@ -298,9 +300,11 @@ def test_a_scontrol_that_cannot_be_run_is_named(scontrol):
         | st.from_regex(r"-?[0-9]{1,9}(\(x[0-9]{1,9}\))?(,[0-9](\(x[0-9]\))?)?", fullmatch=True),
     )
 )
-def test_whatever_the_variables_hold_they_make_a_cluster_or_are_named(changes):
+def test_any_variables_make_a_cluster_or_are_named(changes):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "_hosts", lambda nodes: ["a", "b"])
+        done = subprocess.CompletedProcess("scontrol", 0, stdout="a\nb\n")
+        patch.setattr(shutil, "which", lambda command: command)
+        patch.setattr(subprocess, "run", lambda *arguments, **options: done)
         try:
             found = from_environment({**SLURM, **changes})
         except ValueError as error:
@@ -326,7 +330,7 @@ TASKS = st.fixed_dictionaries(
 @given(
     st.fixed_dictionaries({"cluster": JOBS | JSON_VALUES}, optional={"task": TASKS | JSON_VALUES})
 )
-def test_whatever_tf_config_holds_it_makes_a_cluster_or_is_named(value):
+def test_any_tf_config_makes_a_cluster_or_is_named(value):
     try:
         found = from_environment({"TF_CONFIG": json.dumps(value)})
     except ValueError as error:
@@ -336,7 +340,7 @@ def test_whatever_tf_config_holds_it_makes_a_cluster_or_is_named(value):
         assert found is None or 0 <= found.index < len(found.addresses) == 2
 
 
-def test_without_scontrol_the_nodes_cannot_be_told(tmp_path, monkeypatch):
+def test_without_scontrol_the_nodes_are_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="scontrol is needed"):
         from_environment(SLURM)
@@ -351,5 +355,5 @@ def test_only_other_workers_that_accept_no_connection_are_silent():
         )
         addresses = (closed_address, open_address)
         assert Cluster(addresses, 1).silent() == [f"worker 0 at {closed_address}"]
-        # Nobody asks itself.
+        # A worker does not connect to itself.
         assert Cluster(addresses, 0).silent() == []

@@ -42,7 +42,7 @@ def decided(machine=CPU, cluster=None, **options):
         (CPU, {"devices": "cpu"}, "one_device", ["CPU:0"]),
     ],
 )
-def test_devices_decide_on_the_strategy(machine, options, strategy, devices):
+def test_the_strategy_follows_from_the_devices(machine, options, strategy, devices):
     plan = decided(machine, **options)
     assert (plan.strategy, list(plan.devices)) == (strategy, devices)
     assert (plan.workers, plan.replicas) == (1, len(devices))
@@ -78,7 +78,7 @@ def test_several_workers_train_together(machine, options, devices, replicas):
         ((), "float32"),
     ],
 )
-def test_the_weakest_device_decides_on_the_precision(gpus, expected):
+def test_the_precision_follows_from_the_weakest_device(gpus, expected):
     assert decided(Machine(gpus)).precision == expected
 
 
@@ -157,7 +157,7 @@ def test_xla_compiles_on_gpus_what_it_can_in_time(machine, cluster, options, exp
         (CPU, PAIR, {"sync_bn": True, "xla": "on"}, ["xla='on', sync_bn=True"]),
     ],
 )
-def test_what_cannot_be_had_is_refused_with_what_can(machine, cluster, options, words):
+def test_impossible_wishes_are_refused_with_possible_ones(machine, cluster, options, words):
     with pytest.raises(ValueError) as error:
         decided(machine, cluster, **options)
     for word in words:
@@ -203,7 +203,7 @@ def test_a_batch_that_cannot_be_cut_is_refused_with_two_that_can(
         ),
     ],
 )
-def test_a_decision_tells_where_it_computes_and_why(machine, cluster, options, line):
+def test_a_compute_plan_says_where_it_computes_and_why(machine, cluster, options, line):
     assert str(decided(machine, cluster, **options)).splitlines()[0] == line
 
 

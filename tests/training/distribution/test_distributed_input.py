@@ -1,4 +1,4 @@
-"""Images that can no longer be read are named, and nothing else is hidden."""
+"""Unreadable images are named, and no other error is hidden."""
 
 import pytest
 import tensorflow as tf
@@ -12,7 +12,7 @@ FAILED = tf.errors.DataLossError(None, None, "corrupted record at 12")
 
 
 class Data:
-    """Of which some images cannot be read."""
+    """A data set with some unreadable images."""
 
     def __init__(self, **bad):
         self.bad, self.asked = bad, []
@@ -37,13 +37,13 @@ def test_all_images_that_cannot_be_read_are_named():
     assert isinstance(error.value, ValueError) and error.value.__cause__ is FAILED
 
 
-def test_where_all_can_be_read_the_error_is_another():
+def test_if_all_images_can_be_read_the_error_passes():
     data = Data(train=["a.jpg"])
     with pytest.raises(tf.errors.DataLossError), naming_unreadable(data, "eval", lambda: [1]):
         raise FAILED
 
 
-def test_nothing_is_read_where_nothing_or_something_else_fails():
+def test_images_are_read_again_only_after_an_error_of_tensorflow():
     data = Data(train=["a.jpg"])
     with naming_unreadable(data, "train", lambda: [1]):
         pass

@@ -9,7 +9,7 @@ import pytest
 from loopback import TIMEOUT_SECONDS, clusters, together
 
 from keras_preact.training.distribution import meeting
-from keras_preact.training.distribution.cluster import WorkerLostError
+from keras_preact.training.distribution.cluster import Cluster, WorkerLostError
 from keras_preact.training.distribution.meeting import Meeting
 
 
@@ -35,7 +35,7 @@ def test_all_workers_come_to_know_the_values_of_all_in_order(count):
     def work(cluster):
         with opened(cluster) as met:
             first = met.exchange({"worker": cluster.index, "text": "ü\n" * cluster.index})
-            # Too long for what the system holds back of a connection.
+            # Longer than a connection's buffers.
             second = met.exchange([cluster.index, "x" * 3_000_000])
         return first, [(index, len(text)) for index, text in second]
 
@@ -44,22 +44,26 @@ def test_all_workers_come_to_know_the_values_of_all_in_order(count):
     assert answers == [(texts, [(index, 3_000_000) for index in range(count)])] * count
 
 
-def test_a_value_comes_back_as_json_has_it_to_its_own_worker_too():
+def test_a_worker_receives_its_own_value_through_json_too():
     values = [(1, 2), {"a": (3,)}]
     answers = together(*(lambda c=c: exchanged(c, values[c.index]) for c in clusters(2)))
     assert answers == [[[1, 2], {"a": [3]}]] * 2
 
 
 def test_a_worker_is_met_that_comes_after_others_have_looked_for_it_a_thousand_times(monkeypatch):
-    monkeypatch.setattr(meeting, "RETRY_SECONDS", 0.001)
-    looks = []
-    silent = meeting.Cluster.silent
-    monkeypatch.setattr(meeting.Cluster, "silent", lambda self: looks.append(1) or silent(self))
-    here = clusters(3)
+    looks, sleep = [], time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
+
+    class Looking(Cluster):
+        def silent(self):
+            looks.append(1)
+            return super().silent()
+
+    here = [Looking(each.addresses, each.index) for each in clusters(3)]
 
     def late():
         end = time.monotonic() + TIMEOUT_SECONDS
-        # The system holds 128 connections that nobody has accepted, and refuses more.
+        # The system queues 128 connections, and refuses more.
         while len(looks) < 1000:
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -70,7 +74,7 @@ def test_a_worker_is_met_that_comes_after_others_have_looked_for_it_a_thousand_t
 
 
 @pytest.mark.parametrize(("first", "other"), [(0, 2), (2, 0)])
-def test_workers_that_do_not_come_are_named(first, other):
+def test_missing_workers_are_named(first, other):
     here = clusters(4)
 
     def wait(cluster, timeout_seconds):
@@ -185,7 +189,7 @@ def test_a_worker_that_has_ended_before_all_had_come_may_come_again():
 
 @pytest.mark.parametrize(("leaver", "waits"), [(0, False), (1, False), (2, False), (2, True)])
 def test_a_worker_that_ends_is_named_by_the_others_at_once(leaver, waits):
-    """waits: whether another has nothing to say yet, as while it loads its data."""
+    """waits: whether another worker sends nothing yet, as it loads its data."""
     here, told = clusters(3), threading.Event()
 
     def work(cluster):

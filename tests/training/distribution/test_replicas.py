@@ -85,7 +85,7 @@ def test_statistics_differ_between_replicas_until_they_are_averaged_in_one_all_r
 
     monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", counting)
     small.take(2)
-    # One of each replica, when traced: gradients, loss and right answers together.
+    # One for each replica, when traced: gradients, loss and correct images together.
     assert len(calls) == 2
     before = moving_statistics(small)
     assert any(not np.allclose(a, b, rtol=1e-4) for a, b in before.values())
@@ -147,7 +147,7 @@ def test_uneven_last_batches_are_evaluated_on_two_replicas_as_on_one(batch_size)
         small = make(replicas)
         step = make_eval_step(small.state.model, data.info, small.strategy)
         results.append(evaluate(step, *feed_evaluation(small.strategy, data, batch_size)))
-        # Given up where any replica's process asks for it.
+        # A request of any process ends the evaluation.
         batches = feed_evaluation(small.strategy, data, batch_size)
         assert evaluate(step, *batches, lambda: True) is None
     assert results[0].count == results[1].count == 360
@@ -156,7 +156,7 @@ def test_uneven_last_batches_are_evaluated_on_two_replicas_as_on_one(batch_size)
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_run_goes_on_from_one_device_to_two_and_back_as_if_it_had_stayed(tmp_path):
+def test_a_run_resumed_on_two_devices_and_back_on_one_ends_as_if_it_had_stayed(tmp_path):
     config = TrainConfig(
         dataset="digits",
         depth=8,

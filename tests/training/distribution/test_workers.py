@@ -1,4 +1,4 @@
-"""Two workers: processes of their own that meet over loopback."""
+"""Two workers: processes that meet over loopback."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ FLAGS = {
 
 
 def start(addresses, index, log, root=ROOT, **changes):
-    """A worker; its output goes to the file log. root: of the repository."""
+    """Starts a worker of the repository in root; its output goes to the file log."""
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     flags = [f"--{name}={value}" for name, value in {**FLAGS, **changes}.items()]
     with log.open("wb") as output:
@@ -54,9 +54,9 @@ def start(addresses, index, log, root=ROOT, **changes):
 
 @contextlib.contextmanager
 def workers(folder, second=(), **changes):
-    """Two of them, ended at the end whatever has happened, with the files of their output.
+    """Starts two workers, and kills them at the end; yields them and the files of their output.
 
-    second: what of the changes is otherwise for the second worker.
+    second: flags that differ for the second worker.
     """
     addresses, logs = free_addresses(2), [folder / f"log{index}" for index in range(2)]
     every = (changes, {**changes, **dict(second)})
@@ -81,7 +81,7 @@ def codes(processes):
 
 
 def refused(folder, second, **changes):
-    """The lines of the error with which both workers end."""
+    """Runs two workers that both end with one error; returns its lines."""
     with workers(folder, second, **changes) as (processes, logs):
         ended, texts = codes(processes), [log.read_text() for log in logs]
     assert ended == [2, 2], texts
@@ -92,7 +92,7 @@ def refused(folder, second, **changes):
 
 
 def contents(folder):
-    """Of all files below a folder, with the times at which they were written."""
+    """Returns contents and modification times of all files below a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
@@ -186,7 +186,7 @@ def test_workers_of_other_flags_end_with_one_error_that_names_them_and_write_not
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        # The second worker refuses it by itself, as two workers cannot share it.
+        # The second worker refuses the flag itself: two workers cannot share it.
         ({}, {"global_batch_size": 33}),
         ({"augmentation": "none"}, {"augmentation": "pad_crop"}),
         ({"devices": "cpu", "precision": "float32"}, {"precision": "mixed_bfloat16"}),
@@ -232,9 +232,7 @@ def finished(tmp_path_factory):
         ),
     ],
 )
-def test_what_one_worker_alone_would_do_with_a_run_leaves_it_as_it_is(
-    tmp_path, finished, first, second, row
-):
+def test_a_wish_of_one_worker_alone_leaves_a_run_unchanged(tmp_path, finished, first, second, row):
     before = contents(finished)
     lines = refused(tmp_path, second, run_dir=finished, **first)
     assert [line.split() for line in lines[2:]] == [row]

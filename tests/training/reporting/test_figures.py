@@ -15,13 +15,13 @@ NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay")
 
 
 def decoded(png):
-    """uint8 (height, width, 3)."""
+    """Decodes a PNG: uint8 (height, width, 3)."""
     assert png.startswith(b"\x89PNG")
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def pixels(picture, color, tolerance=0):
-    """How many pixels of a picture have a colour."""
+    """Counts the pixels of a colour."""
     return int((np.abs(picture.astype(int) - color).max(axis=-1) <= tolerance).sum())
 
 
@@ -77,7 +77,7 @@ def test_the_end_of_a_long_name_is_left_out():
     images = flat([(0, 0, 0)])
     names = ["a" * 30, "a" * 300]
     assert len({figures.batch(images, np.array([label]), names) for label in (0, 1)}) == 1
-    # Names beside a matrix would take its place.
+    # Full names would leave no room for the matrix.
     areas = []
     for name in ("a", "a" * 300):
         picture = decoded(figures.confusion(np.eye(10, dtype=int), [name] * 10, "title"))
@@ -86,7 +86,7 @@ def test_the_end_of_a_long_name_is_left_out():
 
 
 def color_of(percent):
-    """Of a share, in the colour map cividis."""
+    """The colour of a share in the colour map cividis."""
     return np.rint(255 * np.array(matplotlib.colormaps["cividis"](percent / 100)[:3])).astype(int)
 
 
@@ -105,7 +105,7 @@ def test_a_confusion_matrix_is_coloured_by_shares_of_the_true_class():
 def test_true_classes_are_rows_and_predictions_columns():
     counts = np.zeros((2, 2), int)
     counts[0, 1] = counts[1, 1] = 1  # the second class is always predicted
-    picture = decoded(figures.confusion(counts, NAMES[:2], "a title"))[:, :590]  # less the bar
+    picture = decoded(figures.confusion(counts, NAMES[:2], "a title"))[:, :590]  # without the bar
     left, right = (
         np.nonzero(np.abs(picture - color_of(percent)).max(axis=-1) <= 1)[1] for percent in (0, 100)
     )

@@ -36,7 +36,7 @@ def make(folder, start_step=0):
 
 
 def written(log):
-    """Writes metrics_file.csv and returns its bytes."""
+    """Writes metrics.csv and returns its bytes."""
     log.write_csv(log.csv())
     return log.csv()
 
@@ -61,7 +61,7 @@ def test_rows_are_read_back_as_they_were_written(tmp_path):
     ]
     with (tmp_path / "metrics.csv").open() as file:
         assert [line["step"] for line in csv.DictReader(file)] == ["10", "1234567"]
-    # A run that goes on writes the same bytes.
+    # A resumed run writes the same bytes.
     assert make(tmp_path, start_step=1_234_567).csv() == data
 
 
@@ -88,7 +88,7 @@ def test_steps_that_will_be_taken_again_are_dropped(tmp_path):
 
 
 def date_back(folder):
-    """Lets a second pass: by it TensorBoard sorts the files of a run."""
+    """Waits for a new second, by which TensorBoard sorts the files of a run."""
     for path in folder.rglob("events.out.tfevents.*"):
         earlier = re.sub(r"\d{10}", lambda seconds: str(int(seconds[0]) - 1), path.name, count=1)
         path.rename(path.with_name(earlier))
@@ -202,7 +202,7 @@ def test_any_bytes_are_rows_or_refused_with_the_file(tmp_path_factory, data, at,
 
 
 @pytest.mark.parametrize("name", ["", "train", "eval"])
-def test_where_tensorboard_cannot_write_it_is_said_before(tmp_path, name):
+def test_a_folder_that_tensorboard_cannot_write_is_refused(tmp_path, name):
     metrics_file.check_writable(tmp_path / "tensorboard")
     make(tmp_path).close()
     metrics_file.check_writable(tmp_path / "tensorboard")

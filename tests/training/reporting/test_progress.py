@@ -1,4 +1,4 @@
-"""What a run prints, by a clock that the test sets."""
+"""The bar and the lines of a run, by a clock that the test sets."""
 
 import io
 import math
@@ -67,7 +67,7 @@ def test_what_is_not_training_is_not_timed(clock):
     shown.restart_clock()
     shown.advance(9)
     clock.now += 3
-    # 9 of 10 steps were timed, and so was 9/10 of the time of waiting.
+    # 9 of 10 steps were timed, and 9/10 of the waiting.
     rate, waiting = shown.interval(10, means(10, wait_seconds=1.0), 0.1)
     assert (rate, waiting) == (30, pytest.approx(0.9 / 3))
     clock.now += 60  # evaluating
@@ -78,7 +78,7 @@ def test_what_is_not_training_is_not_timed(clock):
     assert shown.mean_rate() == pytest.approx(190 / 4)
 
 
-def test_where_nothing_was_timed_nothing_is_said_of_time(clock, capsys):
+def test_without_timed_steps_no_time_is_shown(clock, capsys):
     shown = Progress(0, 100, 10)
     shown.advance(1)
     shown.restart_clock()
@@ -95,7 +95,7 @@ def test_waiting_is_at_most_all_of_the_time(clock):
     assert shown.interval(10, means(10, wait_seconds=1.5), 0.1)[1] == 1
 
 
-def test_steps_that_overflowed_are_told(clock, capsys):
+def test_steps_that_overflowed_are_shown(clock, capsys):
     shown = Progress(0, 100, 10)
     shown.advance(10)
     clock.now += 1
@@ -103,7 +103,7 @@ def test_steps_that_overflowed_are_told(clock, capsys):
     assert capsys.readouterr().out.endswith("0:00:09 left, 3 steps overflowed\n")
 
 
-def test_a_share_of_waiting_that_was_not_measured_is_not_told(clock, capsys):
+def test_an_unmeasured_share_of_waiting_is_not_shown(clock, capsys):
     shown = Progress(0, 100, 10)
     shown.advance(10)
     clock.now += 1
@@ -153,11 +153,11 @@ def test_the_longest_bar_fits_a_terminal_of_80_characters(clock, monkeypatch):
     assert max(map(len, sys.stderr.getvalue().split("\r"))) <= 80
 
 
-def test_a_run_that_is_set_back_shows_so_and_is_timed_anew(clock, monkeypatch):
+def test_a_rollback_sets_the_bar_back_and_restarts_the_timing(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     shown = Progress(0, 100, 10)
     shown.advance(60)
-    clock.now += 60  # on steps that are lost
+    clock.now += 60  # on steps to be repeated
     shown.set_back(40)
     assert " 40/100" in sys.stderr.getvalue()
     shown.advance(10)

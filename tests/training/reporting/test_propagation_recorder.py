@@ -1,7 +1,5 @@
-"""Signal and gradient recorded while a run goes on: what is measured, and that nothing changes."""
+"""Records of signal and gradient: they measure the right thing, and do not change the run."""
 
-import errno
-import os
 import shutil
 
 import numpy as np
@@ -10,15 +8,13 @@ import tensorflow as tf
 from same_runs import assert_same_runs
 from small_runs import AtStep, events, harmed_at_step, small, steps_shown
 
-from keras_preact.analysis import backward_pass
 from keras_preact.data import datasets
-from keras_preact.training import DivergenceError, run
+from keras_preact.training import Action, DivergenceError, run
 from keras_preact.training.reporting import metrics_file, propagation_file
 from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
-from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.run import build_model
 
-# Random, so that a draw too many would show; and with checkpoints between the records.
+# Random, so that an extra draw would show; with checkpoints between the records.
 RECORDED = {"shortcut": "dropout", "log_steps": 3, "checkpoint_steps": 3}
 EVERYTHING = {
     **RECORDED,
@@ -71,11 +67,11 @@ def test_the_first_images_of_the_run_are_measured_as_training_sees_them():
     assert record.step == 7
 
 
-def test_of_small_batches_no_more_images_are_measured_than_a_step_has():
+def test_no_more_images_are_measured_than_a_step_has():
     config = small("unused", global_batch_size=4)
     data = datasets.load("digits")
     model = build_model(config, data.info)
-    # Each of n images has a share of 1 / n in the mean: the norm goes with 1 over the root of n.
+    # Each of n images has a share of 1 / n in the mean, so the norm falls with the root of n.
     few, many = (
         PropagationRecorder(model, data, each).measure(0).backward.output_gradient_norm
         for each in (config, config.updated(global_batch_size=1000))
@@ -83,15 +79,31 @@ def test_of_small_batches_no_more_images_are_measured_than_a_step_has():
     assert few / many == pytest.approx(8**0.5, rel=0.2)
 
 
-def test_a_record_is_made_at_the_start_every_so_many_steps_and_at_the_end(tmp_path, monkeypatch):
-    restart_clock, restarts = Writer.restart_clock, []
-    monkeypatch.setattr(Writer, "restart_clock", lambda self: restarts.append(restart_clock(self)))
-    run(small(tmp_path, train_steps=5, log_propagation_steps=3, steps_per_loop=10))
+class CountingRestarts(Action):
+    """Counts from the first step on how often the clocks of a run are restarted."""
+
+    def begin(self, run):
+        self.count, restart_clocks = 0, run.restart_clocks
+
+        def counted():
+            self.count += 1
+            restart_clocks()
+
+        run.restart_clocks = counted
+
+    def next_due(self, done):
+        return None
+
+
+def test_records_are_made_at_the_start_at_regular_steps_and_at_the_end(tmp_path):
+    restarts = CountingRestarts()
+    config = small(tmp_path, train_steps=5, log_propagation_steps=3, steps_per_loop=10)
+    run(config, actions=[restarts])
     log = records(tmp_path)
     assert log.steps.tolist() == [0, 3, 5]
     assert log.units == ("stage1_unit1", "stage2_unit1", "stage3_unit1")
-    # Once the first step is compiled, after each record, and after the evaluation at the end.
-    assert len(restarts) == 1 + 3 + 1
+    # Once the first step is compiled, after both records since, and after the evaluation.
+    assert restarts.count == 1 + 2 + 1
     # The weights have changed in between, and so has what is measured.
     assert (np.diff(log.gradient_norm, axis=0) != 0).all()
 
@@ -115,7 +127,7 @@ def losses(folder):
 
 def test_a_run_with_records_ends_as_one_without(recorded, bare):
     assert_same_runs(recorded, bare)
-    # Means over the steps since the last line, whatever was looked at in between.
+    # Means over the steps since the last line, whatever was read in between.
     assert losses(recorded) == losses(bare)
     assert not (bare / "propagation.csv").exists()
 
@@ -129,10 +141,10 @@ def test_a_run_of_everything_at_once_ends_with_records_as_without(tmp_path):
 
 
 class Killed(BaseException):
-    """What ends the process in this test."""
+    """Ends the process in this test."""
 
 
-def test_a_killed_run_that_goes_on_has_the_records_of_one_that_was_not(recorded, tmp_path):
+def test_a_killed_and_resumed_run_has_the_records_of_one_that_was_not(recorded, tmp_path):
     def kill():
         raise Killed
 
@@ -140,7 +152,7 @@ def test_a_killed_run_that_goes_on_has_the_records_of_one_that_was_not(recorded,
     with pytest.raises(Killed):
         run(config, actions=[AtStep(5, kill)])
     assert records(tmp_path).steps.tolist() == [0, 1, 2, 3, 4, 5]
-    # From step 3 on, which has been recorded.
+    # It resumes after step 3, which has been recorded.
     run(config)
     assert (tmp_path / "propagation.csv").read_bytes() == (
         (recorded / "propagation.csv").read_bytes()
@@ -149,11 +161,11 @@ def test_a_killed_run_that_goes_on_has_the_records_of_one_that_was_not(recorded,
         assert steps_shown(tmp_path, "train", f"propagation/{name}") == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_records_may_begin_where_a_run_goes_on(bare, recorded, tmp_path):
+def test_records_may_begin_when_a_run_is_resumed(bare, recorded, tmp_path):
     folder = shutil.copytree(bare, tmp_path / "run")
     run(small(folder, **{**RECORDED, "train_steps": 7}, resume=True, log_propagation_steps=3))
     assert records(folder).steps.tolist() == [6, 7]
-    # What is measured of a network does not depend on how it came there.
+    # The record of a network does not depend on its past.
     np.testing.assert_array_equal(records(folder).cosine[0], records(recorded).cosine[-1])
 
 
@@ -163,7 +175,7 @@ def lose_a_weight(state, report):
     return report
 
 
-def test_a_run_set_back_takes_the_later_records_anew(tmp_path, monkeypatch):
+def test_after_a_rollback_the_later_records_are_made_again(tmp_path, monkeypatch):
     harmed_at_step(monkeypatch, 5, lose_a_weight)
     options = {"log_propagation_steps": 1, "checkpoint_steps": 3, "log_steps": 50}
     run(small(tmp_path, on_nan="rollback", **options))
@@ -171,45 +183,36 @@ def test_a_run_set_back_takes_the_later_records_anew(tmp_path, monkeypatch):
     assert steps_shown(tmp_path, "train", "propagation/gradient") == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_a_network_that_is_lost_is_told_of_and_not_recorded(tmp_path, monkeypatch):
+def test_a_network_that_has_diverged_is_announced_and_not_recorded(tmp_path, monkeypatch):
     harmed_at_step(monkeypatch, 2, lose_a_weight)
     with pytest.raises(DivergenceError, match="A variable was no longer finite after step 2"):
         run(small(tmp_path, log_propagation_steps=1, log_steps=50))
     assert records(tmp_path).steps.tolist() == [0, 1]
 
 
-def test_a_network_that_is_about_to_be_lost_can_be_measured(tmp_path):
+def test_a_network_that_is_about_to_diverge_can_be_measured(tmp_path):
     options = {"learning_rate": 1e30, "warmup_steps": 0, "log_steps": 50}
     with pytest.raises(DivergenceError, match="The loss was nan at step 2"):
         run(small(tmp_path, log_propagation_steps=1, **options))
     assert records(tmp_path).steps.tolist() == [0, 1]
 
 
-def test_a_record_that_cannot_be_made_or_written_does_not_end_a_run(tmp_path, monkeypatch, capsys):
-    write, measure, calls = propagation_file.write_whole, backward_pass.of_chain, []
+def test_a_record_that_cannot_be_written_does_not_end_a_run_and_is_written_later(tmp_path, capsys):
+    path = tmp_path / "propagation.csv"
 
-    def full(path, data):
-        if b"\n2," in data and b"\n6," not in data:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, data)
+    def put_a_folder_there():
+        path.unlink()
+        path.mkdir()
 
-    def inexact(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise ArithmeticError("The two terms must add up.")
-        return measure(*arguments)
-
-    monkeypatch.setattr(propagation_file, "write_whole", full)
-    monkeypatch.setattr(backward_pass, "of_chain", inexact)
-    run(small(tmp_path, log_propagation_steps=2))
+    actions = [AtStep(1, put_a_folder_there), AtStep(5, path.rmdir)]
+    run(small(tmp_path, log_propagation_steps=2), actions=actions)
     assert [row.step for row in metrics_file.read(tmp_path / "metrics.csv")] == [6]
-    assert records(tmp_path).steps.tolist() == [0, 2, 6]
+    assert records(tmp_path).steps.tolist() == [0, 2, 4, 6]
     lines = capsys.readouterr().out.splitlines()
-    assert f"Could not write {tmp_path / 'propagation.csv'}: No space left on device" in lines
-    assert "No record of signal and gradient after step 4: The two terms must add up." in lines
+    assert lines.count(f"Could not write {path}: Cannot overwrite: {path} is a directory") == 2
 
 
-def test_a_damaged_file_of_records_is_named_before_the_run_goes_on(recorded, tmp_path):
+def test_a_damaged_file_of_records_is_refused_before_the_run_is_resumed(recorded, tmp_path):
     folder = shutil.copytree(recorded, tmp_path / "run")
     lines = (folder / "propagation.csv").read_text().splitlines()
     (folder / "propagation.csv").write_text("\n".join(lines[:-1]))

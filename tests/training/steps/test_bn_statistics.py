@@ -1,4 +1,4 @@
-"""BN statistics of each replica, and computed anew, against NumPy."""
+"""BN statistics, merged over replicas and recomputed, against NumPy."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from keras_preact.training.steps.bn_statistics import Recomputation, ReplicaStat
 
 
 def scrambled(variables, seed):
-    """Gives each replica's copy values of its own; returns a row of them for each replica."""
+    """Gives each replica's copy other values; returns a row of them for each replica."""
     random = np.random.default_rng(seed)
     for variable in variables:
         for copy in variable.values:
@@ -35,7 +35,7 @@ def test_the_statistics_of_each_replica_are_gathered_and_put_back():
     rows = statistics.gather()
     np.testing.assert_array_equal(rows, expected, strict=True)
     others = scrambled(chosen.values(), seed=2)
-    # Those of another number of replicas say nothing of these.
+    # Rows of another number of replicas are ignored.
     for ignored in (np.zeros((0, 0), np.float32), rows[:1], np.concatenate([rows, rows])):
         statistics.scatter(ignored)
         np.testing.assert_array_equal(rows_of(chosen.values()), others)
@@ -59,7 +59,7 @@ def test_one_replica_has_nothing_to_gather_or_merge():
 
 
 def stem_statistics(small, batches):
-    """Mean and variance that reach the first BN of an original net, by NumPy, per batch."""
+    """Returns mean and variance at the first BN of an original network for each batch, by NumPy."""
     data = datasets.load("digits")
     conv = small.state.model.get_layer("stem_conv")
     again = Conv2D(conv.filters, 3)

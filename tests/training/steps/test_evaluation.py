@@ -22,7 +22,7 @@ def log_probabilities(logits):
 
 
 def predicted(data, model):
-    """Logits of all evaluation images, by Keras' own predict."""
+    """Returns the logits of all evaluation images, by Keras' own predict."""
     images = data.eval_source.images.astype(np.float64)
     normalized = ((images - data.info.mean) / data.info.std).astype(np.float32)
     return model.predict(normalized, verbose=0)
@@ -81,7 +81,7 @@ def test_evaluation_leaves_the_moving_statistics_alone(digits_and_model):
 
 
 def test_sums_beyond_what_float32_can_count_are_exact():
-    # 2**24 + 1 is the first whole number that float32 has not.
+    # 2**24 + 1 is the first whole number that float32 cannot hold.
     sums = [
         (tf.constant(2.0**24), tf.constant([[2.0**24, 0], [0, 2]]), 0),
         (tf.constant(1.0), tf.constant([[1.0, 0], [0, 2]]), 0),
@@ -110,14 +110,14 @@ def test_an_evaluation_is_given_up_at_the_batch_after_the_request(digits_and_mod
     batches, steps = feed_evaluation(STRATEGY, data, 100)
     assert evaluate(eval_step, batches, steps, ask) is None
     assert asked == [0, 1] and len(list(batches)) == 2
-    # Other processes ask, and this one hears of it by the sum over all.
+    # Other processes ask; this one learns of it by the sum.
     answers = iter([(tf.constant(1.0), tf.constant([[1.0]]), stops) for stops in (0.0, 1.0)])
     assert evaluate(lambda *arguments: next(answers), iter([(), (), ()]), 3) is None
 
 
-def test_accuracies_are_shares_of_right_answers_among_all_and_in_each_class():
+def test_accuracies_are_shares_of_correct_images_among_all_and_in_each_class():
     rng = np.random.default_rng(0)
-    # The third class has no images; it is predicted all the same.
+    # The third class is predicted, but has no images.
     labels = rng.choice([0, 1, 3], 500)
     answers = np.where(rng.random(500) < 0.6, labels, rng.integers(0, 4, 500))
     confusion = np.zeros((4, 4), np.int64)

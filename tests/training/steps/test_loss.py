@@ -57,7 +57,7 @@ def test_smoothing_rewards_no_certainty():
     assert certain > at_best
 
 
-def test_an_answer_is_right_where_the_largest_logit_is_the_labels():
+def test_an_image_is_correct_if_the_largest_logit_is_its_labels():
     logits, labels = logits_and_labels(count=200)
     right = correct(tf.constant(logits), tf.constant(labels))
     assert right.dtype == tf.float32
@@ -94,8 +94,8 @@ def test_the_weight_of_a_mixture_follows_the_beta_distribution(alpha):
     # The variance of a sample's variance follows from the kurtosis, 3 - 6 / (2a + 3).
     error = variance * np.sqrt((2 - 6 / (2 * alpha + 3)) / count)
     assert abs(weights.var() - variance) < 4.5 * error
-    # Once in a million samples is a distribution function off by more (Dvoretzky, Kiefer
-    # and Wolfowitz). Nearer to 1 than these places float32 would round.
+    # One distribution function in a million is off by more (Dvoretzky, Kiefer and Wolfowitz).
+    # Nearer to 1, float32 would round.
     places = np.linspace(0.001, 0.999, 500)
     found = (weights[:, None] <= places).mean(axis=0)
     expected = scipy.stats.beta(alpha, alpha).cdf(places)

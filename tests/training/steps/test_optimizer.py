@@ -67,7 +67,7 @@ def test_updates_follow_the_written_out_formula_across_a_drop():
 
 
 def updates_of_zero_gradients(**options):
-    """By path, whether a variable moves when only weight decay can move it."""
+    """Tells by path whether weight decay alone moves a variable."""
     config = TrainConfig(weight_decay=0.1, warmup_steps=0, **options)
     model = keras_preact.ResNetV2(8, input_shape=(8, 8, 3), shortcut="exclusive_gating")
     for variable in model.trainable_variables:

@@ -1,4 +1,4 @@
-"""Means over steps, and what ends a run."""
+"""Means over steps, and steps that end a run."""
 
 import math
 
@@ -75,11 +75,11 @@ def test_steps_that_overflowed_count_as_skipped_and_in_no_mean():
     assert bad is None
     assert (means.steps, means.skipped_steps) == (3, 1)
     assert (means.loss, means.accuracy, means.gradient_norm) == (1.5, 0.5, 3.0)
-    # Waiting took its time whether or not the step was applied.
+    # Skipped steps waited, too.
     assert (means.wait_seconds, means.loss_scale) == (0.75, 4.0)
 
 
-def test_where_every_step_overflowed_there_is_no_mean():
+def test_if_every_step_overflowed_the_means_are_nan():
     reports = StepMetrics(0)
     reports.add(rows(*[row(loss=math.nan, applied=0.0, loss_scale=8)] * 2))
     means, bad = reports.collect()
@@ -94,7 +94,7 @@ def test_where_every_step_overflowed_there_is_no_mean():
 @pytest.mark.parametrize(
     "reason",
     [
-        # The weights have taken it in; or no lower loss scale is left to try.
+        # The step was applied, or its loss scale is the smallest.
         {"applied": 1.0, "loss_scale": 1.0},
         {"applied": 1.0, "loss_scale": 1024.0},
         {"applied": 0.0, "loss_scale": 1.0},
@@ -116,7 +116,7 @@ def test_the_first_hopeless_step_is_named(value, name, words, reason):
 
 
 class Report:
-    """A report that may or may not be asked for."""
+    """A report that counts how often it is read."""
 
     def __init__(self, *each):
         self.rows, self.asked = np.float32(each), 0
@@ -136,7 +136,7 @@ def test_looking_back_waits_for_all_reports_but_the_newest():
     for _ in range(2):
         assert reports.look_back() == (0, None)
         assert [report.asked for report in each] == [1, 1, 0]
-    # What has been looked at is not lost for the means.
+    # Reports that have been read still count in the means.
     assert_means(reports.collect()[0], table)
     assert [report.asked for report in each] == [1, 1, 1]
 
@@ -149,7 +149,7 @@ def test_requests_to_stop_are_known_of_all_but_the_newest_steps():
     reports.add(rows(row(), row(stop_requests=2)))
     assert reports.look_back() == (3, None)
     reports.add(rows(row()))
-    # The last row tells of all steps that were taken at once.
+    # Of steps taken at once, the last row has the sum.
     assert reports.look_back() == (2, None)
 
 
@@ -162,7 +162,7 @@ def test_waiting_returns_once_the_newest_report_is_there():
     assert (first.asked, newest.asked) == (0, 1)
 
 
-def test_a_run_that_goes_on_comes_to_the_same_means_as_one_that_was_not_interrupted():
+def test_a_resumed_run_has_the_means_of_one_that_was_not_interrupted():
     table = random_rows(12, seed=4)
     whole, first = StepMetrics(20), StepMetrics(20)
     for reports in (whole, first):

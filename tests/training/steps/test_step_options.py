@@ -74,7 +74,7 @@ def test_random_layers_draw_anew_at_each_step_replica_and_part():
     assert len(seeds) == 3 * 2 + 3 * 4
 
 
-def test_what_is_random_is_a_function_of_seed_and_step():
+def test_randomness_is_a_function_of_seed_and_step():
     options = {"stochastic_depth_rate": 0.5, "shortcut": "dropout", "mixup_alpha": 1.0}
     first, again = make(1, **options), make(1, **options)
     assert_same({"loss": first.take(3)["loss"]}, {"loss": again.take(3)["loss"]}, rtol=1e-4, atol=0)

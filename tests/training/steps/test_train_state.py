@@ -1,4 +1,4 @@
-"""What a step changes: averaged weights, and what is saved."""
+"""Averaged weights, and the variables of a checkpoint."""
 
 import numpy as np
 from small_states import save
@@ -21,7 +21,7 @@ def test_averages_follow_the_recursion_from_the_initial_weights():
     assert not np.allclose(small.state.averages[path], variable, atol=1e-4)
 
 
-def test_averages_are_what_is_evaluated_saved_and_loaded(tmp_path):
+def test_averages_are_evaluated_saved_and_loaded(tmp_path):
     small = make(1, ema_decay=0.9)
     small.take(3)
     saved = str(save(tmp_path, small.state, 3))
@@ -41,7 +41,7 @@ def test_without_a_decay_nothing_is_averaged():
     assert state.evaluated() == (state.trainable, state.non_trainable)
 
 
-def test_names_of_what_is_saved_depend_on_neither_precision_nor_replicas():
+def test_names_of_saved_variables_depend_on_neither_precision_nor_replicas():
     names = [
         {group: sorted(values) for group, values in make(n, precision=p).state.to_save().items()}
         for n, p in ((1, "float32"), (1, "mixed_bfloat16"), (2, "mixed_float16"))

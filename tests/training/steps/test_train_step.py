@@ -11,7 +11,7 @@ from keras_preact.training.steps.train_step import REPORT
 
 
 def cross_entropy(logits, labels):
-    """Per image, in NumPy and float64."""
+    """Returns the cross-entropy of each image, in NumPy and float64."""
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -38,7 +38,7 @@ def test_a_training_step_reports_the_loss_before_the_update_and_lowers_it():
     small = make(learning_rate=0.01)
     images, labels = first_batch(small)
     logits = network(small)(images, training=True).numpy()
-    # The same batch over and over.
+    # The same batch in every step.
     again = iter(tf.data.Dataset.from_tensors(next(small.batches)).repeat())
     reports = np.concatenate([small.step(again).numpy() for _ in range(11)])
     first = dict(zip(REPORT, reports[0], strict=True))
@@ -70,7 +70,7 @@ def test_a_step_moves_the_weights_and_statistics_as_gradient_descent_does():
     assert int(small.state.optimizer.iterations) == 1
 
 
-def test_a_wish_to_stop_is_reported_with_the_steps_that_were_told():
+def test_a_request_to_stop_is_reported_with_its_steps():
     small = make()
     wishes = [small.step(small.batches, 1, stop).numpy() for stop in (False, True)]
     wishes.append(small.step(small.batches, 2, True).numpy())
