@@ -23,10 +23,14 @@ PROGRAMS = {
 }
 INTRODUCTION = """# Flags
 
-Written by `python docs/write_flags.py` from the configurations that the programs check. Every
-program also takes `--flagfile=FILE`, a file with a flag a line, `--debug` for the full traceback
-of an error, and `--help`. A flag given twice takes its last value, so a flag after a recipe wins.
-A switch is turned on by `--NAME` and off by `--noNAME`. Lists are separated by commas.
+Written by `python docs/write_flags.py` from the configurations that the programs check. A flag
+given twice takes its last value. A switch is turned on by `--NAME` and off by `--noNAME`. Lists
+are separated by commas.
+
+Each of these programs also takes `--flagfile=FILE`, a file with a flag a line, `--debug` for the
+full traceback of an error and TensorFlow's own messages, and `--help`. `train` takes
+`--recipe=NAME` for a file of flags in `configs/`; flags after it win. `classify` takes `--model`,
+the folder of a SavedModel's version, and image files.
 """
 
 

@@ -15,9 +15,9 @@ PAGES = {
 RESULTS = "RESULTS.md"
 # Not run: its commands take hours.
 TEXTS = {**PAGES, RESULTS: (ROOT / RESULTS).read_text()}
-LANGUAGES = ("python", "shell", "bash", "text", "json")
+LANGUAGES = ("python", "shell", "bash", "text")
 MINUTES = "minutes"
-# What blocks may need that the test machine may lack. Those of minutes run in the slow tests.
+# What a block may need and the test machine may lack; "minutes" are for the slow tests.
 NEEDS = (
     MINUTES,
     "a browser",
@@ -30,7 +30,7 @@ NEEDS = (
 )
 _FENCE = re.compile(r"```(\w*)")
 _NEED = re.compile(r"<!-- needs: (.+) -->")
-# Lines with one of these are for a shell.
+# Blocks with one of these are for a shell.
 _SHELL_SYNTAX = re.compile(r"[|;&<>$*(){}]|^\w+=")
 # Work enough to see that a command runs.
 _TRAIN = ("--depth=8", "--train_steps=3", "--global_batch_size=8", "--eval_epochs=100")
@@ -77,7 +77,7 @@ def blocks(page: str) -> list[Block]:
             code = "\n".join(lines[start + 1 : number]) + "\n"
             found.append(Block(page, start + 2, language, code, need and need[1]))
             start = None
-    assert start is None, f"{page} ends inside a block"
+    assert TEXTS[page].count("```") == 2 * len(found), f"{page} has a fence that begins no line"
     return found
 
 

@@ -6,11 +6,24 @@ import inspect
 import re
 import runpy
 import tomllib
+import traceback
 
 import pytest
 from absl import flags
 from image_encoding import encode, smooth_image
-from pages import LANGUAGES, MINUTES, NEEDS, PAGES, ROOT, TEXTS, Clone, blocks, program, prose
+from pages import (
+    LANGUAGES,
+    MINUTES,
+    NEEDS,
+    PAGES,
+    ROOT,
+    TEXTS,
+    Block,
+    Clone,
+    blocks,
+    program,
+    prose,
+)
 
 from keras_preact.layers import ORDERS, SHORTCUTS
 from keras_preact.support import flags as config_flags
@@ -71,6 +84,26 @@ def test_the_blocks_of_a_page_run(page, clone):
 @pytest.mark.parametrize("page", [page for page in PAGES if f"needs: {MINUTES} " in PAGES[page]])
 def test_the_blocks_of_a_page_that_take_minutes_run(page, clone):
     run(page, clone, None, MINUTES)
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "error"),
+    [
+        ("python", "\nraise KeyError\n", KeyError),
+        ("shell", "true\nkeras-preact export --run_dir=missing\n", AssertionError),
+        ("shell", "false\n", AssertionError),
+        ("shell", "false | true\n", AssertionError),
+    ],
+    ids=["python", "program", "command", "pipe"],
+)
+def test_a_block_that_fails_is_noticed(language, code, error, clone):
+    with pytest.raises(error) as raised:
+        clone.run(Block("page.md", 7, language, code, None), {})
+    if language == "python":
+        frame = traceback.extract_tb(raised.tb)[-1]
+        assert (frame.filename, frame.lineno) == ("page.md", 8)
+    else:
+        assert "page.md, line 7" in str(raised.value)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=where)
