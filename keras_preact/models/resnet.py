@@ -102,6 +102,7 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
         units = _residual_units(architecture, order, shortcut, projection, stochastic_depth_rate)
     else:
         units = _units_of_factory(architecture, unit, shortcut, projection, stochastic_depth_rate)
+        # The layers of a factory may say which order stem and head should follow.
         order = activation_order.get(getattr(units[0], "order", "full_preactivation"))
 
     inputs = _inputs(input_tensor, input_shape or architecture.default_input_shape)
