@@ -3,6 +3,7 @@
 import argparse
 
 from keras_preact.support import recipes
+from keras_preact.support.text import aligned
 
 _HEAD = ("recipe", "data set", "depth", "error in the paper")
 
@@ -14,8 +15,5 @@ def start(command: str) -> None:
         command: how the user called the program.
     """
     argparse.ArgumentParser(prog=command, description=__doc__).parse_args()
-    rows = [(r.name, r.dataset, str(r.depth), r.error) for r in recipes.listed()]
-    widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
-    for row in (_HEAD, *rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+    rows = [(r.name, r.dataset, r.depth, r.error) for r in recipes.listed()]
+    print(aligned(_HEAD, rows, indent=""))

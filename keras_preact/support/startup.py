@@ -3,13 +3,11 @@
 Needs the standard library alone, as it runs before Keras and TensorFlow are imported.
 """
 
-import contextlib
 import fcntl
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # Beside the package in a clone.
@@ -72,47 +70,29 @@ def begin() -> None:
         signal.signal(number, lambda number, frame: os._exit(128 + number))
     if not debugging():
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _filter_stderr()
+        quiet()
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """A context in which TensorFlow's notices stay out of the terminal, unless --debug is given.
+def quiet() -> None:
+    """Drops TensorFlow's notices for the rest of the process.
 
-    Native code writes to file descriptor 2, which leads through a grep that drops notices. All
-    else appears at once, also just before an abort: the grep outlives this process. Python's own
-    sys.stderr goes past it. Does nothing where sys.stderr is not file descriptor 2, as in a
-    notebook or after `begin`, or where there is no grep.
+    Native code writes to file descriptor 2, which leads through a grep from here on. All but
+    notices appears at once, also just before an abort: the grep outlives this process. Python's
+    own sys.stderr goes past it. Does nothing where sys.stderr is not file descriptor 2, as in a
+    notebook or after an earlier call, or where there is no grep.
 
     It does not know notices in other words than those listed here. Native lines may appear a
     moment after lines of Python that were printed later.
     """
-    restore = _filter_stderr()
     try:
-        yield
-    finally:
-        restore()
-
-
-def refuse(error: ImportError) -> None:
-    """Raises an error; in a program of ours prints its message alone, and exits with 2."""
-    if not PROGRAM or debugging():
-        raise error
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _filter_stderr() -> Callable[[], None]:
-    """Leads file descriptor 2 through a grep; returns what undoes it."""
-    try:
-        if debugging() or sys.stderr.fileno() != 2:
-            return lambda: None
+        if sys.stderr.fileno() != 2:
+            return
         terminal = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
     except (AttributeError, OSError, ValueError):  # there is no stderr
-        return lambda: None
+        return
     reader, writer = os.pipe()
     try:
-        grep = os.posix_spawnp(
+        os.posix_spawnp(
             "grep",
             ["grep", "--line-buffered", "--text", "-vE", "|".join(_NOTICES)],
             {**os.environ, "LC_ALL": "C"},
@@ -123,22 +103,21 @@ def _filter_stderr() -> Callable[[], None]:
             ],
             setpgroup=0,  # Ctrl-C is for the program, whose last words it still shows
         )
-        os.dup2(writer, 2)
     except OSError:
         os.close(terminal)
-        return lambda: None
+    else:
+        options = {"encoding": sys.stderr.encoding, "errors": sys.stderr.errors}
+        sys.stderr.flush()
+        sys.stderr = open(terminal, "w", buffering=1, closefd=False, **options)  # noqa: SIM115
+        os.dup2(writer, 2)
     finally:
         os.close(reader)
         os.close(writer)
-    before = sys.stderr
-    before.flush()
-    options = {"encoding": before.encoding, "errors": before.errors}
-    sys.stderr = open(terminal, "w", buffering=1, closefd=False, **options)  # noqa: SIM115
 
-    def restore():
-        sys.stderr = before
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.waitpid(grep, 0)
 
-    return restore
+def refuse(error: ImportError) -> None:
+    """Raises an error; in a program of ours prints its message alone, and exits with 2."""
+    if not PROGRAM or debugging():
+        raise error
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)
