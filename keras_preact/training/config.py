@@ -40,9 +40,7 @@ class TrainConfig:
     """
 
     run_dir: str | None = option("run", "folder of the run; default: runs/DATASET_resnetDEPTH")
-    mode: str = option(
-        "run", "train: train a network; evaluate: evaluate the run in run_dir", "train", MODES
-    )
+    mode: str = option("run", "train a network, or evaluate the run in run_dir", "train", MODES)
     resume: bool = option(
         "run", "continue the run in run_dir from its newest checkpoint, if there is one", False
     )
@@ -50,11 +48,11 @@ class TrainConfig:
         "run", "replace the run in run_dir by a new one; its exports are kept", False
     )
     seed: int = option("run", "seed of initial weights, data order and augmentation", 0)
-    log_steps: int = option("run", "steps from one log line to the next", 50)
-    eval_epochs: int = option(
-        "run", "epochs from one evaluation, with a checkpoint, to the next", 1
+    log_steps: int = option("run", "steps between log lines", 50)
+    eval_epochs: int = option("run", "epochs between evaluations; each saves a checkpoint", 1)
+    checkpoint_steps: int = option(
+        "run", "steps between checkpoints beside those of evaluations", 1000
     )
-    checkpoint_steps: int = option("run", "steps from one further checkpoint to the next", 1000)
     keep_checkpoints: int = option(
         "run", "number of newest checkpoints to keep, beside the best one", 3
     )
@@ -70,7 +68,7 @@ class TrainConfig:
     )
     max_rollbacks: int = option("run", "rollbacks before divergence ends the run", 3)
     log_propagation_steps: int = option(
-        "run", "steps from one record of signal and gradient in each unit to the next; 0: none", 0
+        "run", "steps between records of signal and gradient in each unit; 0: none", 0
     )
 
     strategy: str = option("machine", "how a batch is spread over devices", "auto", STRATEGIES)

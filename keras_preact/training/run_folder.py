@@ -2,9 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
-import json
-import platform
 import shlex
 import sys
 import uuid
@@ -24,7 +21,6 @@ from keras_preact.training.checkpoints.folder import listed, step_of, unfinished
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.reporting import metrics_file
-from keras_preact.version import __version__
 
 # Fields that may change when a run is resumed: they do not change what is learned.
 _FREE_TO_RESUME = {
@@ -206,22 +202,13 @@ class RunFolder:
         if self.holds_a_run():
             history = run_record.read(self.config).history
             changes = self._differences(config, _OF_A_CALL)
-        record = {
-            "run": self.run_id,
-            "config": config.to_json(),
-            "dataset": info.to_json(),
-            "decision": dataclasses.asdict(plan),
-            "versions": _versions(),
-            "history": [
-                *history,
-                {
-                    "step": step,
-                    "command": sys.argv,
-                    "changes": {name: [was, now] for name, was, now in changes},
-                },
-            ],
+        call = {
+            "step": step,
+            "command": sys.argv,
+            "changes": {name: [was, now] for name, was, now in changes},
         }
-        write_whole(self.config, f"{json.dumps(record, indent=2)}\n".encode())
+        record = run_record.RunRecord(config, info, [*history, call], self.run_id)
+        run_record.write(self.config, record, plan)
         write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
 
     def read(self) -> tuple[TrainConfig, DatasetInfo]:
@@ -308,15 +295,3 @@ def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool =
             "The data must be those of the run. These differ:\n"
             + aligned(("", "in the run", "now"), differing)
         )
-
-
-# Packages that influence numbers and pictures.
-_PACKAGES = (
-    *("tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn"),
-    *("absl-py", "etils", "matplotlib", "tensorboard", "tqdm"),
-)
-
-
-def _versions():
-    installed = {package: importlib.metadata.version(package) for package in _PACKAGES}
-    return {"keras_preact": __version__, "python": platform.python_version(), **installed}

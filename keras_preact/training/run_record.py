@@ -1,16 +1,27 @@
-"""Reads and checks the record of a run, config.json."""
+"""Writes, reads and checks the record of a run, config.json."""
 
 import dataclasses
+import importlib.metadata
+import json
+import platform
 
 from etils import epath
 
 from keras_preact.data import DatasetInfo
 from keras_preact.support import records
+from keras_preact.support.files import write_whole
 from keras_preact.support.options import LARGEST
 from keras_preact.training.config import TrainConfig
+from keras_preact.training.distribution.compute_plan import ComputePlan
+from keras_preact.version import __version__
 
 _WHAT = "the record of a run"
 _MOST_LETTERS = 1000
+# Packages that influence numbers and pictures.
+_PACKAGES = (
+    *("tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn"),
+    *("absl-py", "etils", "matplotlib", "tensorboard", "tqdm"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +49,30 @@ class RunRecord:
     dataset: DatasetInfo
     history: list
     run: str | None = None
+
+
+def write(path: epath.PathLike, record: RunRecord, plan: ComputePlan) -> None:
+    """Writes the record of a run, with its compute plan and the versions of packages.
+
+    Args:
+        path: of config.json.
+        record: to write.
+        plan: compute plan of the call.
+    """
+    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    parts = {
+        "run": record.run,
+        "config": record.config.to_json(),
+        "dataset": record.dataset.to_json(),
+        "decision": dataclasses.asdict(plan),
+        "versions": {
+            "keras_preact": __version__,
+            "python": platform.python_version(),
+            **versions,
+        },
+        "history": record.history,
+    }
+    write_whole(path, f"{json.dumps(parts, indent=2)}\n".encode())
 
 
 def read(path: epath.PathLike) -> RunRecord:

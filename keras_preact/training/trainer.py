@@ -216,7 +216,7 @@ class Run:
         return means
 
     def evaluate(self) -> Evaluation | None:
-        """Evaluates with BN statistics merged over replicas, or recomputed if so configured.
+        """Recomputes BN statistics if configured, merges them over replicas, and evaluates.
 
         Returns:
             The evaluation; None if asked to stop meanwhile: the run has then been saved.

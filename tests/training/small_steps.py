@@ -42,7 +42,7 @@ class Small:
         return dict(zip(REPORT, rows.T, strict=True))
 
 
-def make(replicas=1, **changes) -> Small:
+def make(replicas=1, step_class=TrainStep, **changes) -> Small:
     """Makes a state, steps and batches for CONFIG with changes: the same at each call."""
     keras.utils.set_random_seed(1)
     config = CONFIG.updated(devices=str(replicas), **changes)
@@ -55,7 +55,7 @@ def make(replicas=1, **changes) -> Small:
         schedule = optimizer.make_schedule(config, data.info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, model)
         state = make_state(config, model, sgd)
-    step = TrainStep(state, config, data.info, chosen, strategy)
+    step = step_class(state, config, data.info, chosen, strategy)
     batches = feed_training(strategy, data, config.global_batch_size, seed=config.seed)
     return Small(config, strategy, state, step, batches)
 
