@@ -15,7 +15,7 @@ from keras_preact.exporting.export_folder import ExportFolder, Layout
 from keras_preact.exporting.formats import saved_model, tflite
 from keras_preact.exporting.graph import network, rewriting
 from keras_preact.exporting.serving import server_files, warmup
-from keras_preact.support.commands import module, this_python
+from keras_preact.support.commands import program, this_python
 from keras_preact.support.console import say
 from keras_preact.support.machine import cores, processor
 from keras_preact.support.startup import quiet
@@ -118,8 +118,7 @@ def _commands(model_name, folder):
         for name in ("request_bytes.json", "client.py", "example.jpg")
     )
     return {
-        "Classify an image": f"{module('keras_preact.exporting.classify')} "
-        f"--model={saved_model} {example}",
+        "Classify an image": f"{program('classify')} --model={saved_model} {example}",
         "Serve it": server_files.docker_command(model_name, folder.path),
         "Ask the server": f"{this_python()} {client} {example}",
         "The same with curl": f"curl -d @{request} "

@@ -18,7 +18,7 @@ from keras_preact.layers.batch_norm import BatchNormalization
 from keras_preact.layers.spatial import Conv2D
 from keras_preact.layers.taps import Factor
 from keras_preact.support.choices import one_of
-from keras_preact.support.text import shown
+from keras_preact.support.text import bare
 
 
 class Shortcut(keras.layers.Layer):
@@ -330,5 +330,5 @@ def _check(shortcut_class, arguments, allowed):
     if unknown:
         takes = " and ".join(_own(shortcut_class)) or "no arguments"
         raise ValueError(
-            f"{shortcut_class.__name__} takes {takes}. Received: {shown(', '.join(unknown))[1:-1]}"
+            f"{shortcut_class.__name__} takes {takes}. Received: {bare(', '.join(unknown))}"
         )

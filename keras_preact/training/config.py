@@ -203,7 +203,7 @@ class TrainConfig:
             if getattr(self, name) is None:
                 raise ValueError(
                     f"{name} must be given, as every recipe in configs/ does: "
-                    f"--flagfile=configs/digits_resnet20.flags. Received: {name}=None"
+                    f"--recipe=digits_resnet20. Received: {name}=None"
                 )
 
     def architecture(self) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """Comparisons of an export with the Keras model on evaluation images."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 from etils import epath
-from tqdm import tqdm
 
 from keras_preact.data.sources import spread
 from keras_preact.exporting.checks import parity, tolerances
@@ -18,6 +16,7 @@ from keras_preact.exporting.formats.saved_model import SessionModel
 from keras_preact.exporting.graph.rewriting import Step
 from keras_preact.exporting.report import KERAS, Artifact, describe_files
 from keras_preact.exporting.source import Source
+from keras_preact.support.console import bar
 
 # Rewriting steps and image files are compared on a sample, spread evenly.
 SAMPLE_IMAGES = 64
@@ -136,11 +135,10 @@ class Verification:
         count = self._data.info.eval_count
         indices = spread(count, self._config.eval_images or count)
         batch_size = min(parity.THROUGHPUT_BATCH, len(indices))
-        batches = tqdm(
+        batches = bar(
             self._data.eval(batch_size, indices=indices).as_numpy_iterator(),
-            f"Comparing on {len(indices):,} images (--eval_images)",
+            desc=f"Comparing on {len(indices):,} images (--eval_images)",
             total=-(-len(indices) // batch_size),
-            disable=not sys.stderr.isatty(),
         )
         return parity.compare(predictors, KERAS, batches, self._names(indices))
 

@@ -2,13 +2,11 @@
 
 import datetime
 import math
-import sys
 import time
 
 import numpy as np
-from tqdm import tqdm
 
-from keras_preact.support.console import say
+from keras_preact.support.console import bar, say
 from keras_preact.training.steps.step_metrics import Means
 
 
@@ -25,11 +23,10 @@ class Progress:
     def __init__(
         self, start_step: int, train_steps: int, global_batch_size: int, quiet: bool = False
     ):
-        self._bar = tqdm(
+        self._bar = bar(
             total=train_steps,
             initial=start_step,
-            dynamic_ncols=True,
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet,
             postfix="compiling the first step",
             # A narrow bar: the line fits into 80 characters.
             bar_format="{percentage:3.0f}%|{bar:5}| {n_fmt}/{total_fmt}{postfix}",
