@@ -18,7 +18,6 @@ from keras_preact.exporting.serving import server_files, warmup
 from keras_preact.support.commands import program, this_python
 from keras_preact.support.console import say
 from keras_preact.support.machine import cores, processor
-from keras_preact.support.startup import quiet
 from keras_preact.training.distribution.distributed_input import naming_unreadable
 from keras_preact.version import __version__
 
@@ -37,7 +36,7 @@ def run(config: ExportConfig) -> epath.Path:
     """
     source.check(config)
     folder = ExportFolder(_output_dir(config), config.version)
-    with quiet(), folder.staged() as stage:
+    with folder.staged() as stage:
         exported = source.read(config)
         folder.check_same_net(exported.data.info)
         say(f"Exporting {exported.description} to {folder.path}")

@@ -2,11 +2,7 @@
 
 import io
 import json
-import os
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -261,27 +257,3 @@ def test_the_files_beside_an_export_are_those_that_the_server_is_asked_with(digi
     assert (digits_export / "serving" / "client.py").read_bytes() == io.FileIO(
         client.__file__
     ).read()
-
-
-@pytest.mark.slow
-def test_an_export_called_from_python_shows_no_notices_of_the_converter(digits_run, tmp_path):
-    code = f"""
-import sys
-from keras_preact import exporting
-config = exporting.ExportConfig(
-    run_dir={str(digits_run.folder)!r}, output_dir="out", eval_images=20, int8_loss_points=100.0
-)
-print("the export begins", file=sys.stderr, flush=True)
-exporting.run(config)
-"""
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    _, _, notices = done.stderr.partition("the export begins\n")
-    assert notices == ""

@@ -143,5 +143,5 @@ def test_every_field_has_a_group_and_a_help_text():
 
 
 def test_a_missing_field_is_asked_for_with_an_example():
-    with pytest.raises(ValueError, match=r"dataset must be given.*configs/digits_resnet20\.flags"):
+    with pytest.raises(ValueError, match=r"dataset must be given.*--recipe=digits_resnet20"):
         TrainConfig(depth=20).require("dataset", "depth")
