@@ -17,7 +17,7 @@ RESULTS = "RESULTS.md"
 TEXTS = {**PAGES, RESULTS: (ROOT / RESULTS).read_text()}
 LANGUAGES = ("python", "shell", "bash", "text")
 MINUTES = "minutes"
-# What a block may need and the test machine may lack; "minutes" are for the slow tests.
+# Needs of a block that the test machine may lack; "minutes" are for the slow tests.
 NEEDS = (
     MINUTES,
     "a browser",

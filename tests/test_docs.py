@@ -31,7 +31,7 @@ from keras_preact.support import flags as config_flags
 WRITE_FLAGS = runpy.run_path(str(ROOT / "docs" / "write_flags.py"))
 CONFIGS = WRITE_FLAGS["PROGRAMS"]
 BLOCKS = [block for page in TEXTS for block in blocks(page)]
-# Of every program, and of those that argparse serves.
+# Flags of every program, and files of the programs that argparse serves.
 OTHER_FLAGS = {"debug", "flagfile", "help", "recipe"}
 ARGPARSE = ("exporting/classify.py", "exporting/serving/client.py")
 

@@ -1,4 +1,4 @@
-"""Which side of a photograph is up, as its Exif metadata say.
+"""The orientation of photographs, from their Exif metadata.
 
 Cameras store what the sensor sees and note how they were held. JPEG files are brought upright as
 `PIL.ImageOps.exif_transpose` does, by their Exif metadata alone and not by XMP. PNG, GIF and BMP,
@@ -65,7 +65,7 @@ def swapped(pair: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def stored_window(window: tf.Tensor, sides: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Where a window of an upright image lies in the image as it is stored.
+    """Returns the place of a window of an upright image in the image as stored.
 
     Args:
         window: top, left, height and width, int32 (4,).

@@ -1,4 +1,4 @@
-"""Where images lie: in memory at one size, or as encoded files of any size."""
+"""Sources of images: arrays in memory at one size, or encoded files of any size."""
 
 import dataclasses
 import hashlib

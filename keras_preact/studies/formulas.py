@@ -19,7 +19,7 @@ class Equation(NamedTuple):
 _F_SUM = r"\sum_{i=l}^{L-1} \mathcal{F}(x_i, W_i)"
 _GRADIENT, _GRADIENT_AT_END = r"\frac{\partial E}{\partial x_l}", r"\frac{\partial E}{\partial x_L}"
 _BY_X = r"\frac{\partial}{\partial x_l}"
-# Of "Identity Mappings in Deep Residual Networks", by number.
+# Equations of "Identity Mappings in Deep Residual Networks", by number.
 EQUATIONS = {
     number: Equation(tex, number)
     for number, tex in {

@@ -22,7 +22,7 @@ from keras_preact.support.plotting import (
 # The work of `path_lengths` grows with the square of the units.
 MOST_UNITS = 60
 IMAGES = 16
-# Of the gradient's magnitude: the part in the shaded range of the picture.
+# Fraction of the gradient's magnitude in the shaded range of the picture.
 SHADED_SHARE = 0.95
 _EQUATION = Equation(r"\frac{\partial E}{\partial x_1} = \sum_{k=0}^{n} c_k")
 

@@ -15,7 +15,7 @@ from keras_preact.support.plotting import (
     unit_axis,
 )
 
-# Of sums of many float32 numbers, relative to the sum.
+# Rounding of a sum of many float32 numbers, relative to the sum.
 ROUNDING = 1e-6
 # The scale of `sum_error` is linear below, which leaves a place for 0.
 _LINEAR_BELOW = 1e-8

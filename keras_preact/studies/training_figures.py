@@ -11,7 +11,7 @@ from keras_preact.support.plotting import HEAT, UNIT_LABEL, as_png, note, plain,
 from keras_preact.training.reporting.propagation_file import PropagationLog
 
 _MOST_TICKS = 16
-# Of the name of a unit.
+# Letters of a unit's name.
 _MOST_LETTERS = 40
 
 

@@ -108,7 +108,7 @@ def ending(config_class: type, unfinished: str) -> Iterator[None]:
 
 
 class _Signalled(KeyboardInterrupt):
-    """SIGINT, SIGTERM or SIGHUP, in the guise for which others' code cleans up after Ctrl-C."""
+    """SIGINT, SIGTERM or SIGHUP as an exception after which libraries clean up, as after Ctrl-C."""
 
     def __init__(self, number: int):
         super().__init__()

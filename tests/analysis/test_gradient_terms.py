@@ -118,7 +118,7 @@ def test_dropout_lets_its_share_of_the_gradient_through():
     model = chain_of_units(count, shape, shortcut=Dropout(rate), order="relu_before_addition")
     images, labels = sample(shape)
     measured = analysis.backward(model, images, labels)
-    # Of each element 0 or 1 / (1 - rate), times 1 - rate: its square has the mean 1 - rate.
+    # Each element is 0 or 1 / (1 - rate), times 1 - rate: its square has the mean 1 - rate.
     kept = (measured.shortcut_norm / measured.output_gradient_norm) ** 2
     error = 5 * np.sqrt(rate / (1 - rate) / images.size)
     np.testing.assert_allclose(kept, [(1 - rate) ** 2, 1 - rate], rtol=2 * error)

@@ -100,7 +100,7 @@ def test_seeds_and_epochs_have_orders_and_draws_of_their_own():
 def test_an_order_is_shuffled_and_not_only_rotated():
     indices, _ = stream(1000, 1000, seed=0, length=1000)
     steps, occurrences = np.unique(np.diff(indices) % 1000, return_counts=True)
-    # Of 999 differences about 632 are distinct; a rotation or a stride has one.
+    # About 632 of 999 differences are distinct; a rotation or a stride has one.
     assert len(steps) > 500
     assert occurrences.max() < 12
     # The mean of the first half of a random order is 499.5, give or take 9.

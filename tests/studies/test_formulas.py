@@ -7,7 +7,7 @@ import pytest
 
 from keras_preact.studies.formulas import EQUATIONS, Html, mathml, numbered, symbols, with_formulas
 
-# Of MathML Core, which browsers show.
+# Elements of MathML Core, which browsers show.
 TAGS = set(
     [
         "math",

@@ -22,7 +22,7 @@ def test_the_product_stands_beside_gradients_relative_to_the_last_one():
 
 def test_factors_are_histograms_of_each_unit_in_percent():
     measured = backward(3)
-    # Of 51 bins from 0 to 1, the first, the middle one and the last.
+    # The first, the middle and the last of 51 bins from 0 to 1.
     measured.factor_values[0][:] = 0
     measured.factor_values[1][:] = np.repeat([0.5, 1], [75, 25])
     measured.factor_values[2][:] = np.repeat([np.nan, 0.5], [60, 40])

@@ -28,7 +28,7 @@ def test_the_gradient_of_any_network_is_drawn_as_a_png(count, kind):
     png = propagation_figure.gradient(backward(count, **kind), LONG_TITLE)
     assert png.startswith(b"\x89PNG\r\n")
     assert decoded(png).shape[0] > 600
-    # Of this nothing but the first term is absent from a plain network.
+    # Only the first term is absent from a plain network.
     whole = [int(COLORS[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
     visible = (abs(decoded(png) - whole).max(axis=-1) < 0.01).sum()
     assert visible > 20

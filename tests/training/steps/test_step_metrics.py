@@ -149,7 +149,7 @@ def test_requests_to_stop_are_known_of_all_but_the_newest_steps():
     reports.add(rows(row(), row(stop_requests=2)))
     assert reports.look_back() == (3, None)
     reports.add(rows(row()))
-    # Of steps taken at once, the last row has the sum.
+    # The last row of steps taken at once has the sum.
     assert reports.look_back() == (2, None)
 
 
