@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from keras_preact.support import signals
 from keras_preact.support.signals import Interrupted
 from keras_preact.training import interruption
 from keras_preact.training.interruption import Interruption
@@ -41,7 +42,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(interruption, "time", clock)
+    for module in (interruption, signals):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -162,14 +164,14 @@ def test_earlier_handlers_are_restored():
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     wait_until(lambda: not listeners())
-    handlers = [signal.getsignal(number) for number in interruption.SIGNALS]
+    handlers = [signal.getsignal(number) for number in signals.SIGNALS]
     with reader, writer:
         before = signal.set_wakeup_fd(writer.fileno())
         try:
             with Interruption():
                 assert signal.getsignal(signal.SIGTERM) != handlers[1]
                 assert len(listeners()) == 1
-            assert [signal.getsignal(number) for number in interruption.SIGNALS] == handlers
+            assert [signal.getsignal(number) for number in signals.SIGNALS] == handlers
         finally:
             assert signal.set_wakeup_fd(before) == writer.fileno()
     wait_until(lambda: not listeners())
