@@ -126,7 +126,7 @@ def test_a_run_that_was_killed_in_its_first_save_begins_anew(folder):
     assert steps(checkpoints) == ["step-6"]
     # An earlier evaluation does not belong to that save.
     (checkpoints / "step-6").rename(checkpoints / ".step-9.tmp")
-    with pytest.raises(ValueError, match="has had"):
+    with pytest.raises(ValueError, match="but had one"):
         run(small(folder, resume=True))
 
 
