@@ -13,7 +13,7 @@ train: $(VENV)/.installed$(KIND)
 	$(VENV)/bin/python export.py --run_dir=$(RUN)
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
+	$(VENV)/bin/python -m pytest --numprocesses=3 --dist=loadfile
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

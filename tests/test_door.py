@@ -112,7 +112,16 @@ def test_a_users_module_finds_the_public_names(tmp_path):
     assert done.stdout == "ResNetV2\n", done.stderr
 
 
-@pytest.mark.parametrize("room", ["data", "training", "exporting", "studies", "benchmark"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        "data",
+        *(
+            pytest.param(room, marks=pytest.mark.slow)
+            for room in ("training", "exporting", "studies", "benchmark")
+        ),
+    ],
+)
 def test_without_the_extra_packages_a_room_says_what_to_install(tmp_path, room):
     program = (
         "import importlib.util, sys\n"

@@ -47,7 +47,16 @@ NAMES = {
 TICKS = np.array([10, 20])
 
 
-@pytest.fixture(params=NAMES, autouse=True)
+# The slow tests take all names.
+QUICK = ("broken formula", "lines", "page")
+
+
+@pytest.fixture(
+    params=[
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES
+    ],
+    autouse=True,
+)
 def name(request):
     return NAMES[request.param]
 

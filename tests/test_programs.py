@@ -27,6 +27,7 @@ def call(*arguments, **options):
     )
 
 
+@pytest.mark.slow
 def test_two_epochs_are_trained_evaluated_exported_and_classified(tmp_path):
     run = tmp_path / "run"
     recipe = "--flagfile=configs/digits_resnet20.flags"

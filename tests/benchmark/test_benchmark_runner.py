@@ -113,7 +113,9 @@ def test_a_framework_that_fails_is_not_tried_again_and_leaves_the_others_alone(
     assert ours.share_of_peak is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_the_process_that_measures_ends_with_the_one_that_waits(tmp_path, number):
     # Even where the signal reaches the waiting process alone.
     beats = tmp_path / "beats"

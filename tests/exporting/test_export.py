@@ -108,7 +108,9 @@ def digits_as_files(tmp_path_factory):
     return train(root / "run", **data, **options)
 
 
-@pytest.mark.parametrize("name", ["photographs_run", "digits_as_files"])
+@pytest.mark.parametrize(
+    "name", ["photographs_run", pytest.param("digits_as_files", marks=pytest.mark.slow)]
+)
 def test_files_sent_to_serving_bytes_get_the_answers_of_the_evaluation(request, tmp_path, name):
     trained = request.getfixturevalue(name)
     out = export(trained.folder, output_dir=str(tmp_path / "out"), eval_images=None)
@@ -126,7 +128,9 @@ def test_files_sent_to_serving_bytes_get_the_answers_of_the_evaluation(request, 
     assert 1 / len(set(labels)) < accuracy < 1
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 def test_a_run_of_any_precision_is_exported_as_it_is_evaluated_in_float32(tmp_path, precision):
     folder = tmp_path / "run"
     train(folder, dataset="digits", train_steps=3, precision=precision)

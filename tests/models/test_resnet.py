@@ -27,10 +27,13 @@ def count(variables):
         (ResNetV2, {"depth": 20}, 269_722, 1_376),
         (ResNetV2, {"depth": 110}, 1_727_962, 8_096),
         (ResNetV2, {"depth": 164}, 1_703_258, 24_224),
-        (ResNetV2, {"depth": 164, "classes": 100}, 1_703_258 + 23_130, 24_224),
+        pytest.param(
+            *(ResNetV2, {"depth": 164, "classes": 100}, 1_703_258 + 23_130, 24_224),
+            marks=pytest.mark.slow,
+        ),
         # Torchvision's.
         (ResNet, {"depth": 18}, 11_689_512, 9_600),
-        (ResNet, {"depth": 50}, 25_557_032, 53_120),
+        pytest.param(ResNet, {"depth": 50}, 25_557_032, 53_120, marks=pytest.mark.slow),
         # "Deep Residual Learning", table 6, has 0.27M. The stem's and the units' BN of original
         # nets has as many channels as the units' and the head's of pre-activation.
         (ResNet, {"depth": 20}, 269_722, 1_376),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import AtStep, small
 
-from keras_preact.training import Action, DivergenceError, TrainConfig, run
+from keras_preact.training import Action, DivergenceError, Interrupted, TrainConfig, run
 from keras_preact.training.actions import Profile, RecordPropagation, standard_actions
 from keras_preact.training.reporting import metrics_file
 from keras_preact.training.trainer import Run, Trainer
@@ -119,6 +119,29 @@ def test_as_many_steps_as_possible_are_taken_at_once(on_paper):
     for start, stop in on_paper.taken:
         assert stop in due or stop - start == on_paper.config.steps_per_loop
         assert not due & set(range(start + 1, stop))
+
+
+def test_a_run_that_is_asked_to_stop_is_saved_and_runs_no_action():
+    class Asked(OnPaper):
+        order = ()
+
+        def is_asked_to_stop(self):
+            return self.done == 12
+
+        def save(self):
+            self.order += ("saved",)
+
+        def stop(self):
+            self.order += ("stopped",)
+            raise Interrupted("after step 12", 143)
+
+    # All actions are due after step 12.
+    config = TrainConfig(log_steps=12, checkpoint_steps=12, log_propagation_steps=12)
+    asked = Asked(config, 12, 100)
+    ran = AtStep(12, lambda: pytest.fail("ran"))
+    with pytest.raises(Interrupted):
+        course(asked, ran)
+    assert asked.order == ("saved", "stopped")
 
 
 def test_the_published_run_on_cifar_10_is_evaluated_after_each_epoch():

@@ -67,6 +67,7 @@ def assert_saved(folder, process, code):
     assert step > 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_though_the_reader_of_a_pipe_dies_of_it(tmp_path):
     reader, writer = os.pipe()
     with start(tmp_path, writer) as process:

@@ -21,9 +21,8 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "kills", [3, pytest.param(24, marks=pytest.mark.slow)], ids=["short", "long"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 24], ids=["short", "long"])
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(
     tmp_path, undisturbed, kills
 ):

@@ -51,6 +51,7 @@ def test_a_run_stops_when_asked_or_at_its_time_limit_and_is_resumed(tmp_path, ca
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_saves_before_it_logs_records_or_evaluates(tmp_path, capsys):
     def ask():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -110,6 +111,7 @@ def write_images(folder, count):
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
+@pytest.mark.slow
 def test_an_image_lost_during_training_is_named_and_the_run_saved(tmp_path, capsys):
     data, folder = tmp_path / "images", tmp_path / "run"
     write_images(data / "train", 5)

@@ -242,6 +242,7 @@ def test_a_run_whose_folder_is_taken_away_writes_nothing_more(tmp_path):
 KERNEL = "model/logits.Skernel/.ATTRIBUTES/VARIABLE_VALUE"
 
 
+@pytest.mark.slow
 def test_two_processes_never_train_in_one_folder(tmp_path, server):
     """Somebody deletes the folder of a run in progress, and starts another."""
     folder = tmp_path / "run"

@@ -58,13 +58,16 @@ def test_accumulation_and_synchronized_bn_go_together():
     assert np.isfinite(pairs["loss"]).all() and pairs["gradient_norm"].min() > 0
 
 
+@pytest.mark.slow
 def test_xla_on_two_replicas_computes_what_the_kernels_compute():
     plain, compiled = make(2, xla="off"), make(2, xla="on")
     np.testing.assert_allclose(compiled.take(2)["loss"], plain.take(2)["loss"], rtol=1e-3)
     assert_same(weights(plain), weights(compiled), rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 def test_lower_precisions_on_two_replicas_follow_float32_on_one(precision):
     exact = make(1).take(3)
     lower = make(2, sync_bn=True, precision=precision)
@@ -155,6 +158,7 @@ def test_uneven_last_batches_are_evaluated_on_two_replicas_as_on_one(batch_size)
     np.testing.assert_allclose(results[0].loss, results[1].loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
 def test_a_run_resumed_on_two_devices_and_back_on_one_ends_as_if_it_had_stayed(tmp_path):
     config = TrainConfig(

@@ -144,6 +144,7 @@ class Killed(BaseException):
     """Ends the process in this test."""
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_has_the_records_of_one_that_was_not(recorded, tmp_path):
     def kill():
         raise Killed
@@ -161,6 +162,7 @@ def test_a_killed_and_resumed_run_has_the_records_of_one_that_was_not(recorded, 
         assert steps_shown(tmp_path, "train", f"propagation/{name}") == [0, 1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_records_may_begin_when_a_run_is_resumed(bare, recorded, tmp_path):
     folder = shutil.copytree(bare, tmp_path / "run")
     run(small(folder, **{**RECORDED, "train_steps": 7}, resume=True, log_propagation_steps=3))
