@@ -15,6 +15,13 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+# Their tests start programs and take longest: begun last, they would keep the others waiting.
+LONGEST = ("test_docs.py", "test_workers.py", "test_programs.py", "test_startup.py", "test_door.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
