@@ -9,8 +9,9 @@ from keras_preact.support.signals import Interrupted
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import WorkerLostError
 from keras_preact.training.run import run
+from keras_preact.training.run_in_progress import Run
 from keras_preact.training.steps.step_metrics import DivergenceError
-from keras_preact.training.trainer import Action, Run
+from keras_preact.training.trainer import Action
 
 __all__ = [
     "Action",

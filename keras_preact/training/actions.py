@@ -4,7 +4,8 @@ import tensorflow as tf
 from etils import epath
 
 from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
-from keras_preact.training.trainer import Action, Run
+from keras_preact.training.run_in_progress import Run
+from keras_preact.training.trainer import Action
 
 
 def standard_actions(run: Run) -> tuple[list[Action], list[Action]]:

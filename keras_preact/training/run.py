@@ -33,10 +33,11 @@ from keras_preact.training.distribution.distributed_input import (
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.reporting import metrics_file, propagation_file
 from keras_preact.training.run_folder import RunFolder, check_same_data
+from keras_preact.training.run_in_progress import Run
 from keras_preact.training.steps import optimizer
 from keras_preact.training.steps.evaluation import Evaluation, evaluate, make_eval_step
 from keras_preact.training.steps.train_state import make_state
-from keras_preact.training.trainer import Action, Run, Trainer
+from keras_preact.training.trainer import Action, Trainer
 
 
 def run(config: TrainConfig, actions: Sequence[Action] = ()) -> Evaluation:

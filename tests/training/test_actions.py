@@ -12,7 +12,8 @@ from small_runs import AtStep, small
 from keras_preact.training import Action, DivergenceError, Interrupted, TrainConfig, run
 from keras_preact.training.actions import Profile, RecordPropagation, standard_actions
 from keras_preact.training.reporting import metrics_file
-from keras_preact.training.trainer import Run, Trainer
+from keras_preact.training.run_in_progress import Run
+from keras_preact.training.trainer import Trainer
 
 examples = settings(max_examples=200, deadline=None)
 

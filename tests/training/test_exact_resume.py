@@ -65,7 +65,7 @@ def signalled_in_evaluation(config, number, batch, monkeypatch):
 
     make, batches = evaluation.make_eval_step, []
     with monkeypatch.context() as patch:
-        patch.setattr("keras_preact.training.trainer.make_eval_step", step_made)
+        patch.setattr("keras_preact.training.run_in_progress.make_eval_step", step_made)
         with pytest.raises(Interrupted) as interrupted:
             run(config)
     return interrupted.value.exit_code

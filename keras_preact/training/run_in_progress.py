@@ -1,0 +1,346 @@
+"""A run in progress: its state, and what its steps and actions do with it."""
+
+import contextlib
+import math
+import typing
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.data import Dataset
+from keras_preact.support.console import say
+from keras_preact.training.checkpoints.checkpoint import Checkpoints
+from keras_preact.training.checkpoints.run_state import RunState
+from keras_preact.training.config import TrainConfig
+from keras_preact.training.distribution.distributed_input import (
+    UnreadableError,
+    feed_evaluation,
+    feed_training,
+    naming_unreadable,
+)
+from keras_preact.training.distribution.strategies import Devices, check_same_start, wait_for_all
+from keras_preact.training.interruption import Interruption
+from keras_preact.training.reporting.writer import Writer
+from keras_preact.training.run_folder import RunFolder
+from keras_preact.training.steps.bn_statistics import Recomputation, ReplicaStatistics
+from keras_preact.training.steps.evaluation import Evaluation, evaluate, make_eval_step
+from keras_preact.training.steps.optimizer import make_schedule
+from keras_preact.training.steps.step_metrics import DivergenceError, Means, StepMetrics
+from keras_preact.training.steps.train_state import TrainState
+from keras_preact.training.steps.train_step import TrainStep
+
+_ADVICE = "A lower learning rate or a longer warm-up may help."
+
+
+class Run:
+    """A run in progress: the objects that its steps and actions share.
+
+    It begins at step 0; `restore` takes it to its newest checkpoint.
+
+    Args:
+        config: configuration of the run.
+        data: images to train and evaluate on.
+        devices: compute plan and strategy.
+        state: weights and all else that steps change, made in the scope of the strategy.
+        folder: of the run, locked.
+        interruption: tells when to stop.
+
+    Attributes:
+        schedule: learning rate by step.
+        checkpoints: saves and restores.
+        writer: prints, and writes metrics and pictures; silent in all processes but one.
+        done: number of steps taken.
+        reshuffles: steps at which a rollback drew a new data order.
+        best_accuracy: the best evaluation's; -1 before the first.
+        evaluation: the newest; None before this process has evaluated.
+        evaluated: whether every evaluation due so far has been made.
+        has_unsaved_evaluation: whether the newest evaluation is in no checkpoint yet.
+        step_metrics: metrics of the steps since the last log and evaluation.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: Dataset,
+        devices: Devices,
+        state: TrainState,
+        folder: RunFolder,
+        interruption: Interruption,
+    ):
+        self.config, self.data, self.devices = config, data, devices
+        self.state, self.folder, self.interruption = state, folder, interruption
+        self.schedule = make_schedule(config, data.info.train_count)
+        self.train_steps = self.schedule.train_steps
+        self.checkpoints = Checkpoints(
+            folder.checkpoints,
+            state,
+            config.keep_checkpoints,
+            say,
+            folder.run_id,
+            folder.check_ours,
+        )
+        title = f"{state.model.name}, {config.unit}, on {data.info.name}"
+        self.writer = Writer(folder, config, data.info, title, devices.writes)
+        plan, strategy = devices.plan, devices.strategy
+        self._train_step = TrainStep(state, config, data.info, plan, strategy)
+        self._eval_step = make_eval_step(state.model, data.info, strategy, state.evaluated())
+        self._statistics = ReplicaStatistics(state, strategy)
+        self._recompute = Recomputation(state, data.info, strategy)
+        self.evaluation: Evaluation | None = None
+        self._go_on_from(RunState(seed=config.seed))
+
+    def _go_on_from(self, run_state: RunState) -> None:
+        self.done, self.evaluated = run_state.step, run_state.evaluated
+        self.reshuffles, self.best_accuracy = run_state.reshuffles, run_state.best_accuracy
+        self._csv_bytes = run_state.csv_bytes
+        self.step_metrics = StepMetrics(run_state.step, run_state.step_metrics)
+        self.has_unsaved_evaluation = self._is_best = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last step has been taken and evaluated."""
+        return self.done >= self.train_steps and self.evaluated
+
+    def next_evaluation(self, done: int) -> int:
+        """Returns the first step after `done` that completes eval_epochs epochs, or the run."""
+        images = self.data.info.train_count * self.config.eval_epochs
+        evaluations = done * self.config.global_batch_size // images
+        step = -(-(evaluations + 1) * images // self.config.global_batch_size)
+        return min(step, self.train_steps)
+
+    def evaluates(self, done: int) -> bool:
+        """Whether an evaluation is due after `done` steps."""
+        return self.next_evaluation(done - 1) == done
+
+    def restore(self) -> None:
+        """Restores the newest checkpoint; without one, the run begins at step 0.
+
+        Raises:
+            ValueError: as `Checkpoints.restore` does, or if processes restore different steps.
+        """
+        run_state = self.checkpoints.restore(tidy=self.devices.writes)
+        check_same_start(self.devices.strategy, run_state.step if run_state else 0)
+        if run_state is None:
+            self._go_on_from(RunState(seed=self.config.seed))
+            return
+        if run_state.seed != self.config.seed:
+            raise ValueError(
+                f"The checkpoints in {self.folder} must be of its run, whose seed is "
+                f"{self.config.seed}. Received: the checkpoint of step {run_state.step:,}, of seed "
+                f"{run_state.seed}"
+            )
+        self._statistics.scatter(run_state.replica_statistics)
+        self._go_on_from(run_state)
+
+    @contextlib.contextmanager
+    def in_session(self) -> Iterator[None]:
+        """Opens the writer's files, and turns signals into requests to stop."""
+        with self.interruption, contextlib.closing(self.writer):
+            self.writer.begin(self.done, self._csv_bytes, self.train_steps)
+            self.writer.example(self.data, self.done)
+            yield
+
+    def batches(self) -> Iterator:
+        """Returns the training batches from the next step on, distributed over the replicas."""
+        return feed_training(
+            self.devices.strategy,
+            self.data,
+            self.config.global_batch_size,
+            seed=self.config.seed,
+            start_step=self.done,
+            augmentation=self.config.augmentation,
+            reshuffles=self.reshuffles,
+        )
+
+    def take(self, batches: Iterator, steps: int) -> None:
+        """Takes steps, without waiting for their results.
+
+        Raises:
+            UnreadableError: if an image can no longer be read. One process that takes single
+                steps saves the run first.
+            DivergenceError: if an earlier step was not finite.
+            SaveError: if saving failed twice in a row.
+        """
+        try:
+            with self._naming_unreadable(steps):
+                rows = self._train_step(batches, steps, self.interruption.requested)
+        except UnreadableError:
+            # A single step that fails has changed nothing.
+            if steps == 1 and self.done and self.devices.plan.workers == 1:
+                self.save()
+                self.checkpoints.wait()
+                self.writer.line(
+                    f"Stopped after step {self.done:,}, saved as {self.checkpoints.newest}"
+                )
+            raise
+        self.step_metrics.add(rows)
+        self.done += steps
+        self.evaluated = not self.evaluates(self.done)
+        self.writer.advance(steps)
+
+    def is_asked_to_stop(self) -> bool:
+        """Checks all steps but the newest, and background saving.
+
+        Returns:
+            Whether to save and stop; all processes return the same after the same step.
+
+        Raises:
+            DivergenceError: if a step was not finite.
+            SaveError: if saving failed twice in a row.
+        """
+        stop_requests, bad = self.step_metrics.look_back()
+        if bad:
+            self._diverged(bad)
+        self.checkpoints.check()
+        if self.devices.plan.workers > 1:
+            # A sum over all workers: they stop after the same step.
+            return stop_requests > 0
+        return self.interruption.requested
+
+    def stop(self) -> typing.NoReturn:
+        """Waits for the newest checkpoint, then raises Interrupted."""
+        self.checkpoints.wait()
+        saved_as = self.checkpoints.newest
+        raise self.interruption.interrupted(f"after step {self.done:,}, saved as {saved_as}")
+
+    def means(self) -> Means | None:
+        """Returns means over the steps since the last call; None if there were none.
+
+        Raises:
+            DivergenceError: if a step was not finite.
+        """
+        means, bad = self.step_metrics.collect()
+        if bad:
+            self._diverged(bad)
+        return means
+
+    def evaluate(self) -> Evaluation | None:
+        """Recomputes BN statistics if configured, merges them over replicas, and evaluates.
+
+        Returns:
+            The evaluation; None if asked to stop meanwhile: the run has then been saved.
+
+        Raises:
+            DivergenceError: if the loss is not finite.
+        """
+        # A run that stops here saves these, and repeats the evaluation.
+        before = self._statistics.gather()
+        if count := self.config.recompute_bn_batches:
+            with self._naming_unreadable(count):
+                self._recompute(self.batches(), count)
+        evaluation = self.evaluate_as_it_is()
+        if evaluation is None:
+            self._save(before)
+        elif not math.isfinite(evaluation.loss):
+            self._diverged(f"The evaluation loss was {evaluation.loss} after step {self.done:,}")
+        else:
+            self._is_best = evaluation.accuracy > self.best_accuracy
+            self.best_accuracy = max(evaluation.accuracy, self.best_accuracy)
+            self.evaluation, self.evaluated, self.has_unsaved_evaluation = evaluation, True, True
+        return evaluation
+
+    def evaluate_as_it_is(self) -> Evaluation | None:
+        """Evaluates without recomputing BN statistics; returns None if asked to stop meanwhile."""
+        self._statistics.merge()
+        strategy, batch_size = self.devices.strategy, self.config.global_batch_size
+        batches, steps = feed_evaluation(strategy, self.data, batch_size)
+        with naming_unreadable(self.data, "eval", lambda: range(self.data.info.eval_count)):
+            return evaluate(self._eval_step, batches, steps, lambda: self.interruption.requested)
+
+    def save(self) -> None:
+        """Saves in the background; also as the best checkpoint after the best evaluation.
+
+        Raises:
+            DivergenceError: if a step or a variable is not finite.
+            SaveError: if an earlier save failed.
+        """
+        self._save(self._statistics.gather())
+        self.restart_clocks()
+
+    def _save(self, statistics: np.ndarray) -> None:
+        self.means()
+        self.refuse_divergence()
+        batch_size, count = self.config.global_batch_size, self.data.info.train_count
+        epoch, text = self.done * batch_size // count, self.writer.metrics_csv()
+        run_state = RunState(
+            step=self.done,
+            epoch=epoch,
+            step_in_epoch=self.done - epoch * count // batch_size,
+            seed=self.config.seed,
+            reshuffles=self.reshuffles,
+            best_accuracy=self.best_accuracy,
+            evaluated=self.evaluated,
+            csv_bytes=len(text),
+            step_metrics=self.step_metrics.rows_since_evaluation(),
+            replica_statistics=statistics,
+        )
+        if self.devices.writes:
+            self.checkpoints.save(
+                run_state,
+                self._is_best,
+                # The row comes first: a run killed in between repeats these steps and the row.
+                before=lambda: self.writer.write_metrics(text),
+                after=self.folder.forget_aside if self.best_accuracy >= 0 else lambda: None,
+            )
+        self.has_unsaved_evaluation = self._is_best = False
+
+    def restart_clocks(self) -> None:
+        """Excludes the time since the last log from throughput, and from the length of a step."""
+        self.writer.restart_clock()
+        self.interruption.restart_clock()
+
+    def refuse_divergence(self) -> None:
+        """Raises DivergenceError if a step or a variable is not finite."""
+        if bad := self.step_metrics.read():
+            self._diverged(bad)
+        # The loss of a step says nothing of the variables after its update.
+        floats = [v for v in self.state.trainable + self.state.non_trainable if v.dtype.is_floating]
+        if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]):
+            self._diverged(f"A variable was no longer finite after step {self.done:,}")
+
+    def roll_back(self, error: DivergenceError) -> None:
+        """Restores the newest checkpoint and draws a new data order from there.
+
+        Raises:
+            DivergenceError: the error, with advice, if the configuration or the number of
+                rollbacks so far allows none.
+        """
+        rolls_back = self.config.on_nan == "rollback"
+        if rolls_back:
+            # The chief may still be writing the newest checkpoint.
+            wait_for_all(self.devices.strategy)
+        if not rolls_back or self.checkpoints.newest is None:
+            raise DivergenceError(f"{error} Training has stopped. {_ADVICE}") from error
+        earlier, most = self.reshuffles, self.config.max_rollbacks
+        if len(earlier) >= most:
+            raise DivergenceError(
+                f"{error} Training has stopped: it has been rolled back {len(earlier)} times, as "
+                f"often as max_rollbacks allows. {_ADVICE}"
+            ) from error
+        self.restore()
+        self.reshuffles = (*(min(step, self.done) for step in earlier), self.done)
+        self.writer.line(
+            f"{error} Rolled back to step {self.done:,}, to go on with another data order: "
+            f"{len(self.reshuffles)} of at most {most} times."
+        )
+        self.writer.begin(self.done, self._csv_bytes, self.train_steps)
+
+    def _naming_unreadable(self, steps: int) -> contextlib.AbstractContextManager:
+        """Names the unreadable images where one of the next steps fails to read."""
+
+        def indices():
+            options = {"seed": self.config.seed, "reshuffles": self.reshuffles}
+            batch_size = self.config.global_batch_size
+            for step in range(self.done, self.done + steps):
+                yield from self.data.train_indices(step, batch_size, **options)
+
+        return naming_unreadable(self.data, "train", indices)
+
+    def _diverged(self, what: str) -> typing.NoReturn:
+        self.checkpoints.wait()
+        kept = self.checkpoints.newest
+        raise DivergenceError(
+            f"{what}. "
+            + (f"Last good checkpoint: {kept}." if kept else "No checkpoint had been saved yet.")
+        )
