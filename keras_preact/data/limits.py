@@ -64,7 +64,6 @@ def problem(
     kinds: Sequence[str] = KINDS,
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     name: str = "Images",
-    which: str | tf.Tensor = "",
 ) -> tf.Tensor:
     """Returns why a file must not be decoded, a sentence; empty if it may. Reads its header alone.
 
@@ -78,7 +77,6 @@ def problem(
         kinds: those of `KINDS` that are taken.
         max_image_pixels: the most that are allowed.
         name: of the files, begins the sentence about their kind.
-        which: begins the description of the file.
 
     Returns:
         A scalar string.
@@ -105,7 +103,7 @@ def problem(
         length = tf.strings.as_string(tf.strings.length(encoded))
         found = tf.strings.format(", height and width {}", [sides])
         found = tf.where(is_known, found, "")
-        return tf.strings.join([rule, which, "a file of ", length, " bytes", found])
+        return tf.strings.join([rule, "a file of ", length, " bytes", found])
 
     return tf.cond(is_known & is_small & (scans <= MAX_SCANS), lambda: tf.constant(""), words)
 

@@ -14,13 +14,12 @@ import tensorflow as tf
 from etils import epath
 
 from keras_preact.data.reading import one_line
-from keras_preact.exporting.formats.decoding import refusal
 from keras_preact.exporting.serving.client import Answer, survive
 from keras_preact.support.paths import is_regular, usable
 from keras_preact.support.text import printable
 
 _SIGNATURE = "serving_bytes"
-_INPUTS, _OUTPUTS = {"image_bytes"}, {"classes", "scores"}
+_INPUTS, _OUTPUTS = {"image_bytes"}, {"classes", "scores", "error"}
 
 
 def classify(model_dir: str, paths: Sequence[str]) -> list[Answer]:
@@ -36,10 +35,9 @@ def classify(model_dir: str, paths: Sequence[str]) -> list[Answer]:
     predict = _load(model_dir)
     results = []
     for path in paths:
-        try:
-            output = predict(image_bytes=tf.constant([_read(path)]))
-        except tf.errors.OpError as error:
-            raise _unreadable(path, refusal(error)) from error
+        output = predict(image_bytes=tf.constant([_read(path)]))
+        if error := output["error"].numpy()[0].decode():
+            raise _unreadable(path, error)
         names, scores = output["classes"][0].numpy(), output["scores"][0].numpy()
         results.append(
             [

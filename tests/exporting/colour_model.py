@@ -9,6 +9,7 @@ import tensorflow as tf
 NAMES = ("ant", "bee", "gnú", "cat", "dog", "eel", "fox")
 IMAGE_SHAPE = (6, 5, 3)
 TOP = 5
+BROKEN = "No image file"
 WEIGHTS = np.random.default_rng(3).normal(0, 0.005, (3, len(NAMES))).astype(np.float32)
 
 
@@ -27,8 +28,16 @@ def write(version):
         image = tf.image.resize(image, IMAGE_SHAPE[:2])
         return tf.ensure_shape(tf.cast(tf.round(image), tf.uint8), IMAGE_SHAPE)
 
+    def decode_or_say(encoded):
+        # The first bytes of a JPEG and of a PNG.
+        good = tf.reduce_any(tf.strings.substr(encoded, 0, 2) == [b"\xff\xd8", b"\x89P"])
+        image = tf.cond(good, lambda: decode(encoded), lambda: tf.zeros(IMAGE_SHAPE, tf.uint8))
+        return image, tf.where(good, "", BROKEN)
+
     def predict_bytes(image_bytes):
-        return predict(tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8))
+        types = (tf.uint8, tf.string)
+        images, errors = tf.map_fn(decode_or_say, image_bytes, fn_output_signature=types)
+        return {**predict(images), "error": errors}
 
     def features(images):
         return {"features": tf.reduce_mean(tf.cast(images, tf.float32), (1, 2))}

@@ -1,13 +1,14 @@
-"""A mock server that answers as TensorFlow Serving is documented to, for tests.
+"""A mock server that answers as TensorFlow Serving does, for tests.
 
-It loads a SavedModel into a plain session, as TensorFlow Serving does, and computes one
-request at a time.
+It loads a SavedModel into a plain session, feeds it without a look at shapes, and computes
+requests that wait at the same time as one batch, whose error is the answer to all of them.
 """
 
 import base64
 import contextlib
 import http.server
 import json
+import queue
 import re
 import threading
 import types
@@ -24,9 +25,15 @@ from google.protobuf import (
     text_format,
     wrappers_pb2,
 )
+from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 MAX_BATCH_SIZE = 32
+MIXED_SHAPES = (
+    "Tensors with name 'x' from different tasks have different shapes and padding is turned off. "
+    "Set pad_variable_length_inputs to true, or ensure that all tensors with the same name have "
+    "equal dimensions starting with the first dim."
+)
 HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -98,60 +105,107 @@ class Servable:
         self._session = tf.compat.v1.Session(graph=tf.Graph())
         loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(version))
         self._signatures = loaded.signature_def
+        self._functions = {
+            key: self._unchecked(signature)
+            for key, signature in self._signatures.items()
+            if signature.inputs
+        }
+        self._waiting = queue.Queue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _unchecked(self, signature):
+        """A function of the inputs that, as a server, does not compare their shapes."""
+        names = list(signature.outputs)
+        options = config_pb2.CallableOptions(
+            feed=[info.name for info in signature.inputs.values()],
+            fetch=[signature.outputs[name].name for name in names],
+        )
+        call = self._session._make_callable_from_options(options)
+        return lambda *values: dict(zip(names, call(*values), strict=True))
 
     def signature(self, model, name):
+        """The key of a signature, and the signature."""
         if model != self.name:
             raise RequestError(
                 grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Latest({model})"
             )
         name = name or "serving_default"
-        if name not in self._signatures:
+        if name not in self._functions:
             raise RequestError(
                 grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.'
             )
-        return self._signatures[name]
+        return name, self._signatures[name]
 
-    def run(self, signature, inputs):
-        """Outputs by name, for inputs by name."""
-        if set(inputs) != set(signature.inputs):
+    def run(self, key, inputs):
+        """Outputs by name, for inputs by name; waits for the batch that the inputs are put in."""
+        if set(inputs) != set(self._signatures[key].inputs):
             raise RequestError(
                 grpc.StatusCode.INVALID_ARGUMENT, "input size does not match signature"
             )
-        [size] = {len(value) for value in inputs.values()}
-        self.batch_sizes.append(size)
-        if size > MAX_BATCH_SIZE:
+        [value] = inputs.values()
+        if value.ndim == 0:
             raise RequestError(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"Task size {size} is larger than maximum input batch size {MAX_BATCH_SIZE}",
+                "Batching session Run() input tensors must have at least one dimension.",
             )
-        feed = {signature.inputs[name].name: value for name, value in inputs.items()}
-        fetch = {name: tensor.name for name, tensor in signature.outputs.items()}
+        self.batch_sizes.append(len(value))
+        if len(value) > MAX_BATCH_SIZE:
+            raise RequestError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"Task size {len(value)} is larger than maximum input batch size {MAX_BATCH_SIZE}",
+            )
+        answer = futures.Future()
+        self._waiting.put((key, value, answer))
+        return answer.result()
+
+    def _work(self):
+        left = None
+        while True:
+            batch, left = [left or self._waiting.get()], None
+            # A request of no rows waits for another.
+            while not self._waiting.empty() or not _rows(batch):
+                task = self._waiting.get()
+                if task[0] != batch[0][0] or _rows([*batch, task]) > MAX_BATCH_SIZE:
+                    left = task
+                    break
+                batch.append(task)
+            self._compute(batch)
+
+    def _compute(self, batch):
+        keys, values, answers = zip(*batch, strict=True)
         try:
-            return self._session.run(fetch, feed)
-        except tf.errors.OpError as error:
-            [code] = [code for code in grpc.StatusCode if code.value[0] == error.error_code]
-            raise RequestError(code, error.message) from error
+            if len({value.shape[1:] for value in values}) > 1:
+                raise RequestError(grpc.StatusCode.INVALID_ARGUMENT, MIXED_SHAPES)
+            outputs = self._functions[keys[0]](np.concatenate(values))
+        except (RequestError, tf.errors.OpError) as error:
+            for answer in answers:
+                answer.set_exception(_request_error(error))
+            return
+        start = 0
+        for value, answer in zip(values, answers, strict=True):
+            end = start + len(value)
+            answer.set_result({name: output[start:end] for name, output in outputs.items()})
+            start = end
 
     def predict(self, request):
         """The answer to a PredictRequest."""
-        signature = self.signature(request.model_spec.name, request.model_spec.signature_name)
+        key, _ = self.signature(request.model_spec.name, request.model_spec.signature_name)
         inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
         response = predict_pb2.PredictResponse()
-        for name, value in self.run(signature, inputs).items():
+        for name, value in self.run(key, inputs).items():
             response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
         return response
 
     def predict_rows(self, model, body):
         """The answer to the JSON of a request in row format, as an object."""
         request = json.loads(body)
-        signature = self.signature(model, request.get("signature_name"))
+        key, signature = self.signature(model, request.get("signature_name"))
         [(name, info)] = signature.inputs.items()
         rows = [row[name] if _is_named(row) else row for row in request["instances"]]
-        values = [base64.b64decode(row["b64"]) if isinstance(row, dict) else row for row in rows]
-        dtype = tf.as_dtype(info.dtype).as_numpy_dtype
+        values = _array([_decoded(row) for row in rows], tf.as_dtype(info.dtype).as_numpy_dtype)
         outputs = {
             name: text(value) if value.dtype == object else value
-            for name, value in self.run(signature, {name: np.array(values, dtype)}).items()
+            for name, value in self.run(key, {name: values}).items()
         }
         columns = {name: value.tolist() for name, value in outputs.items()}
         if len(columns) == 1:
@@ -162,6 +216,31 @@ class Servable:
 
 def _is_named(row):
     return isinstance(row, dict) and set(row) != {"b64"}
+
+
+def _decoded(row):
+    if isinstance(row, dict):
+        return base64.b64decode(row["b64"])
+    return list(map(_decoded, row)) if isinstance(row, list) else row
+
+
+def _array(values, dtype):
+    try:
+        # Numbers beyond a type wrap around without an error.
+        return np.array(values, object if dtype is object else None).astype(dtype)
+    except ValueError as error:
+        raise RequestError(grpc.StatusCode.INVALID_ARGUMENT, "Encountered list of lists") from error
+
+
+def _rows(batch):
+    return sum(len(value) for _, value, _ in batch)
+
+
+def _request_error(error):
+    if isinstance(error, RequestError):
+        return error
+    [code] = [code for code in grpc.StatusCode if code.value[0] == error.error_code]
+    return RequestError(code, error.message)
 
 
 class _Service(prediction_service_pb2_grpc.PredictionServiceServicer):

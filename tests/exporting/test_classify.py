@@ -17,6 +17,7 @@ from keras_preact.exporting import classify
 
 INFO = make_info()
 IMAGES = images_of(INFO)
+DAMAGED = "An image file must be whole and undamaged. Received: a file of "
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,13 @@ def test_files_may_be_of_any_size_and_kind(exported, tmp_path):
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
-        (b"text", "image_bytes must be JPEG or PNG files. Received another kind: image 0 of the "),
+        (
+            b"text",
+            "image_bytes must be JPEG or PNG files. Received another kind: a file of ",
+        ),
         (claiming(flat(1, 9, 8), 9999, 9999), "An image must have 1 to 5,000,000 pixels, and no "),
-        (encode(IMAGES[0])[:-20], "Invalid PNG data, size "),
-        (encode(IMAGES[0], "JPEG")[:-20], "jpeg::Uncompress failed. Invalid JPEG data"),
+        (encode(IMAGES[0])[:-20], DAMAGED),
+        (encode(IMAGES[0], "JPEG")[:-20], DAMAGED),
         (None, ""),
     ],
     ids=["text", "huge", "half a PNG", "half a JPEG", "missing"],

@@ -11,7 +11,7 @@ from keras_preact.data.sources import spread
 from keras_preact.exporting.checks import parity, tolerances
 from keras_preact.exporting.checks.parity import Predict
 from keras_preact.exporting.config import ExportConfig
-from keras_preact.exporting.formats.decoding import is_decodable, refusal
+from keras_preact.exporting.formats.decoding import is_decodable
 from keras_preact.exporting.formats.saved_model import SessionModel
 from keras_preact.exporting.graph.rewriting import Step
 from keras_preact.exporting.report import KERAS, Artifact, describe_files
@@ -84,19 +84,20 @@ class Verification:
         if not taken.any():
             return {"images": 0, "max_difference": None}
         batch = np.array([file for file in files if is_decodable(file)], object)
+        answer = session(_SIGNATURE, image_bytes=batch)
+        names = self._names(self._sample[taken])
+        for position, error in enumerate(answer["error"]):
+            if error:
+                raise ValueError(
+                    "serving_bytes must take the evaluation images. It says of "
+                    f"{names(position)}: {error.decode()}"
+                )
         predictors = {
             KERAS: lambda files: self._expected[taken],
-            _SIGNATURE: lambda files: session(_SIGNATURE, image_bytes=files)["probabilities"],
+            _SIGNATURE: lambda files: answer["probabilities"],
         }
         batches = [(batch, self._labels[taken], np.ones(len(batch)))]
-        try:
-            agreements = parity.compare(
-                predictors, KERAS, batches, self._names(self._sample[taken])
-            )
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(
-                f"serving_bytes must take the evaluation images. It says: {refusal(error)}"
-            ) from error
+        agreements = parity.compare(predictors, KERAS, batches, names)
         allowed = {_SIGNATURE: tolerances.tolerance_of("float32", self._config)}
         tolerances.check(agreements, KERAS, allowed)
         return {"images": len(batch), "max_difference": agreements[_SIGNATURE].max_difference}

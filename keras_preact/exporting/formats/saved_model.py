@@ -32,12 +32,17 @@ def write(
     | serving_default | `images` (batch, height, width, channels) uint8 | `probabilities` \
     (batch, classes); `classes` (batch, k), names, the likeliest first; `scores` (batch, k) |
     | serving_float32 | `images`, float32 in 0 to 255 | the same |
-    | serving_bytes | `image_bytes` (batch,), JPEG or PNG files of any size | the same |
+    | serving_bytes | `image_bytes` (batch,), JPEG or PNG files of any size | the same, and \
+    `error` (batch,) |
     | features | `images` uint8 | `features` (batch, channels), what the classifier reads |
 
     k is 5, or the number of classes if that is smaller. The class names by label are also the
-    asset class_names.txt. An empty batch is refused with a sentence, as TensorFlow's CPU kernels
-    fail on it with obscure errors.
+    asset class_names.txt. A file that cannot be decoded has a sentence in `error`, which is empty
+    for all others, probabilities and scores of 0, and classes without names: servers put requests
+    of many clients into one batch, and it must not fail theirs. Not NaN, which JSON lacks.
+
+    The graph itself checks the shape of its input: servers do not, and TensorFlow's kernels may
+    abort the process. An empty batch is refused with a sentence.
 
     Args:
         graph: of the network, from normalized images.
@@ -103,7 +108,11 @@ def _make_signatures(network, info, max_image_pixels):
         return {"probabilities": probabilities, "classes": classes, "scores": scores}
 
     def predict_bytes(image_bytes):
-        return predict(decode(image_bytes))
+        images, errors = decode(image_bytes)
+        good = tf.equal(errors, "")[:, None]
+        answer = predict(images)
+        kept = {name: tf.where(good, x, tf.zeros([], x.dtype)) for name, x in answer.items()}
+        return {**kept, "error": errors}
 
     def features(images):
         return {"features": compute(images)["features"]}
@@ -125,7 +134,10 @@ def _filled(images):
 
 
 def _signature(function, shape, dtype, name):
-    return tf.function(function, input_signature=[tf.TensorSpec(shape, dtype, name=name)])
+    def checked(value):
+        return function(tf.ensure_shape(value, shape, name=name))
+
+    return tf.function(checked, input_signature=[tf.TensorSpec(shape, dtype, name=name)])
 
 
 class SessionModel:

@@ -34,26 +34,38 @@ MAX_ANSWER_BYTES = 2**26
 # Longer error messages of the server are cut.
 MAX_LETTERS = 300
 _OUTPUT_ERROR = 74  # EX_IOERR of sysexits.h
+# Errors of Python on answers that are not TensorFlow Serving's.
+_MALFORMED = (ValueError, KeyError, TypeError, OverflowError, AttributeError)
 
-# Class names and their probabilities, likeliest first.
-Answer = list[tuple[str, float]]
-# From encoded image files to their answers, by one request.
-Predict = Callable[[Sequence[bytes]], list[Answer]]
+# The server refuses all requests of a batch in which another client's has another shape.
+_ATTEMPTS = 20
+_PAUSE_SECONDS = 0.05
+_MIXED_SHAPES = "from different tasks have different shapes"
 
 
 class ServerError(Exception):
     """The server gave no answer. The message continues a sentence that begins with its name."""
 
 
+class MixedBatchError(ServerError):
+    """The server put the request into one batch with a request of another shape."""
+
+
 class ImageError(Exception):
     """An image cannot be used. The message continues a sentence that begins with its path."""
+
+
+# Class names and their probabilities, likeliest first.
+Answer = list[tuple[str, float]]
+# From encoded image files to the answer or error of each, by one request.
+Predict = Callable[[Sequence[bytes]], list[Answer | ImageError]]
 
 
 def over_rest(host: str, port: int, model: str, timeout_seconds: float) -> Predict:
     """Returns a function that sends requests over REST.
 
-    It raises ImageError if the server refuses the images, and ServerError if the server cannot
-    be reached, does not answer within `timeout_seconds`, fails, or answers with more than
+    It raises ImageError if the server refuses the whole request, and ServerError if the server
+    cannot be reached, does not answer within `timeout_seconds`, fails, or answers with more than
     `MAX_ANSWER_BYTES`.
     """
     path = f"/v1/models/{urllib.parse.quote(model, safe='')}:predict"
@@ -114,15 +126,25 @@ def _read_json(status, text):
         answer = json.loads(text)
         if status == http.HTTPStatus.OK:
             rows = _list(answer["predictions"])
-            return [_read_answer(_list(row["classes"]), _list(row["scores"])) for row in rows]
+            return [
+                _read_answer(_list(row["classes"]), _list(row["scores"]), row.get("error", ""))
+                for row in rows
+            ]
         message = _shorten(answer["error"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (*_MALFORMED, RecursionError) as error:
         raise ServerError(
             f"does not answer as TensorFlow Serving does: {status} {text[:60]!r}"
         ) from error
     if status == http.HTTPStatus.BAD_REQUEST:
-        raise ImageError(f"was refused by the server: {message}")
+        raise _refusal(message)
     raise ServerError(f"answered {status}: {message}")
+
+
+def _refusal(message):
+    """The error that stands for a refused request."""
+    if _MIXED_SHAPES in message:
+        return MixedBatchError(f"answered {_ATTEMPTS} times: {message}")
+    return ImageError(f"was refused by the server: {message}")
 
 
 def _list(value):
@@ -131,8 +153,12 @@ def _list(value):
     return value
 
 
-def _read_answer(names, scores):
-    """Checks an answer; raises ValueError, TypeError or OverflowError."""
+def _read_answer(names, scores, error):
+    """Returns an image's answer or error; raises one of `_MALFORMED` if it makes no sense."""
+    if not isinstance(error, str):
+        raise TypeError("an error must be a sentence")
+    if error:
+        return ImageError(f"was refused by the server: {_shorten(error)}")
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError("classes must have names")
     if any(isinstance(score, bool | str) for score in scores):
@@ -182,7 +208,7 @@ def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predi
         except grpc.RpcError as error:
             message = _shorten(error.details() or "")
             if error.code() in refusals:
-                raise ImageError(f"was refused by the server: {message}") from error
+                raise _refusal(message) from error
             if error.code() == grpc.StatusCode.UNAVAILABLE:
                 raise ServerError(f"cannot be reached: {message}") from error
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -190,11 +216,12 @@ def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predi
             raise ServerError(f"answered {error.code().name}: {message}") from error
         try:
             names, scores = (tf.make_ndarray(outputs[name]) for name in ("classes", "scores"))
+            errors = tf.make_ndarray(outputs["error"]) if "error" in outputs else [b""] * len(names)
             return [
-                _read_answer([name.decode() for name in of_one], scores_of_one.tolist())
-                for of_one, scores_of_one in zip(names, scores, strict=True)
+                _read_answer([name.decode() for name in row], of_row.tolist(), error.decode())
+                for row, of_row, error in zip(names, scores, errors, strict=True)
             ]
-        except (AttributeError, ValueError, TypeError) as error:
+        except _MALFORMED as error:
             raise ServerError("does not answer as TensorFlow Serving does") from error
 
     return predict
@@ -209,8 +236,8 @@ def _shorten(message):
 def classify(predict: Predict, paths: Iterable[str]) -> Iterator[tuple[str, Answer | ImageError]]:
     """Classifies image files, many in a request.
 
-    If the server refuses a request, its images are sent again one by one, so that a broken
-    image does not keep the others from their answers.
+    The server answers a broken image with an error of its own. If it refuses a whole request, as
+    one that is too large, its images are sent again one by one.
 
     Args:
         predict: from `over_rest` or `over_grpc`.
@@ -249,7 +276,7 @@ def _read_image(path):
 
 def _ask(predict, files):
     try:
-        answers = predict([encoded for _, encoded in files])
+        answers = _persist(predict, [encoded for _, encoded in files])
     except ImageError as error:
         if len(files) == 1:
             yield files[0][0], error
@@ -261,6 +288,15 @@ def _ask(predict, files):
         raise ServerError(f"gave {len(answers)} answers for {len(files)} images")
     for (path, _), answer in zip(files, answers, strict=True):
         yield path, answer
+
+
+def _persist(predict, images):
+    """Sends a request again where it met another client's request of another shape."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(MixedBatchError):
+            return predict(images)
+        time.sleep(_PAUSE_SECONDS)
+    return predict(images)
 
 
 def printable(text: str) -> str:

@@ -46,7 +46,19 @@ def make(shape=SHAPE, resize_ratio=1.0, max_image_pixels=100_000):
         make_decoder(shape, resize_ratio, max_image_pixels),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
-    return lambda *files: decode(tf.constant(files, tf.string)).numpy()
+
+    def run(*files):
+        images, errors = decode(tf.constant(files, tf.string))
+        return images.numpy(), [error.decode() for error in errors.numpy()]
+
+    return run
+
+
+def accepted(decode, *files):
+    """The images; asserts that all files are decoded."""
+    images, errors = decode(*files)
+    assert errors == [""] * len(files)
+    return images
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +79,7 @@ def test_files_of_any_size_and_kind_become_what_pillow_makes_of_them(resize_rati
     decode = make(shape, resize_ratio)
     # TensorFlow decodes JPEGs faster and less exactly.
     for files, worst, mean in ((PNGS, 1, 0.3), (JPEGS, 7, 1.5)):
-        images = decode(*files.values())
+        images = accepted(decode, *files.values())
         assert images.dtype == np.uint8
         for (name, file), image in zip(files.items(), images, strict=True):
             differences = difference(image, pillow_fit(file, shape, resize_ratio))
@@ -78,39 +90,52 @@ def test_files_of_any_size_and_kind_become_what_pillow_makes_of_them(resize_rati
 
 def test_an_image_of_the_size_asked_for_is_not_changed(decode):
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), dtype=np.uint8)
-    np.testing.assert_array_equal(decode(*map(encode, images)), images)
+    np.testing.assert_array_equal(accepted(decode, *map(encode, images)), images)
 
 
 def test_of_16_bits_the_upper_8_count(decode):
     buffer = io.BytesIO()
     levels = np.arange(120, dtype=np.uint16).reshape(SHAPE[:2])
     Image.fromarray(levels * 257).save(buffer, "PNG")
-    [image] = decode(buffer.getvalue())
+    [image] = accepted(decode, buffer.getvalue())
     np.testing.assert_array_equal(image, np.repeat(levels[..., None], 3, axis=2))
 
 
 def test_a_batch_may_be_empty(decode):
-    images = decode()
+    images = accepted(decode)
     assert images.shape == (0, *SHAPE)
     assert images.dtype == np.uint8
-
-
-def refusal(decode, *files):
-    with pytest.raises(tf.errors.InvalidArgumentError) as refused:
-        decode(*files)
-    return refused.value.message
 
 
 GOOD = flat(7, 3, 4)
 
 
+def refusal(decode, file):
+    """The error of a file; asserts that those beside it are decoded, and that it is black."""
+    images, errors = decode(GOOD, file, GOOD)
+    assert errors[0] == errors[2] == ""
+    np.testing.assert_array_equal(images[[0, 2]], np.full((2, *SHAPE), 7))
+    np.testing.assert_array_equal(images[1], np.zeros(SHAPE))
+    assert errors[1].isprintable() and errors[1]
+    return errors[1]
+
+
+def test_where_all_files_are_broken_all_have_an_error(decode):
+    images, errors = decode(b"", GOOD[:-20])
+    assert not images.any()
+    assert errors == [
+        "image_bytes must be JPEG or PNG files. Received another kind: a file of 0 bytes",
+        f"An image file must be whole and undamaged. Received: a file of {len(GOOD) - 20} bytes",
+    ]
+
+
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
 def test_an_image_may_have_just_as_many_pixels_as_allowed(decode, file_format):
-    [image] = decode(flat(90, 250, 400, file_format))
+    [image] = accepted(decode, flat(90, 250, 400, file_format))
     np.testing.assert_array_equal(image, np.full(SHAPE, 90))
-    message = refusal(decode, GOOD, flat(90, 251, 400, file_format))
+    message = refusal(decode, flat(90, 251, 400, file_format))
     assert "An image must have 1 to 100,000 pixels, and no more once it covers 12 x 10" in message
-    assert "Received: image 1 of the batch, a file of " in message
+    assert "Received: a file of " in message
     assert "height and width [251 400]" in message
 
 
@@ -120,7 +145,7 @@ def test_nor_may_a_thin_one_have_more_once_it_is_enlarged(decode, file_format, t
     # To a height of 12, or a width of 10.
     length = 1000 if transposed else 694
     sides = {True: (length, 1), False: (1, length)}
-    [image] = decode(flat(90, *sides[transposed], file_format))
+    [image] = accepted(decode, flat(90, *sides[transposed], file_format))
     np.testing.assert_array_equal(image, np.full(SHAPE, 90))
     longer = (1001, 1) if transposed else (1, 695)
     assert "An image must have" in refusal(decode, flat(90, *longer, file_format))
@@ -129,15 +154,15 @@ def test_nor_may_a_thin_one_have_more_once_it_is_enlarged(decode, file_format, t
 def test_the_resize_ratio_counts_for_that_too():
     # To a height of 12, or of 12 * 256 / 224 = 13.7, which is rounded.
     file = flat(90, 1, 600)
-    make()(file)
+    accepted(make(), file)
     assert "once it covers 14 x 11" in refusal(make(resize_ratio=256 / 224), file)
 
 
 def test_a_jpeg_may_have_32_scans(decode):
     # The 10 scans of the progressive file, and repetitions of its last one.
-    decode(with_scans(JPEGS["progressive"], 22))
-    message = refusal(decode, GOOD, with_scans(JPEGS["progressive"], 23))
-    rule = "A JPEG must have at most 32 scans. Received one with more: image 1 of the batch, a file"
+    accepted(decode, with_scans(JPEGS["progressive"], 22))
+    message = refusal(decode, with_scans(JPEGS["progressive"], 23))
+    rule = "A JPEG must have at most 32 scans. Received one with more: a file of "
     assert rule in message
 
 
@@ -153,7 +178,7 @@ def test_a_size_cannot_be_hidden_behind_another(decode):
     small = struct.pack(">II", 1, 1)
     file = grey_png(300, 400, before=chunk(b"prIv", small))
     assert Image.open(io.BytesIO(file)).size == (400, 300)
-    assert "Received another kind: image 0 of the batch" in refusal(decode, file)
+    assert "Received another kind: a file of" in refusal(decode, file)
 
 
 @pytest.mark.parametrize("sides", [(0, 0), (0, 5), (5, 0), (2**32 - 5, 2**32 - 5), (2**31, 1)])
@@ -177,8 +202,8 @@ def test_sides_that_no_image_has_are_refused(decode, sides):
 )
 def test_other_kinds_are_refused_by_their_first_bytes(decode, file):
     assert not is_decodable(file)
-    message = refusal(decode, GOOD, GOOD, file)
-    rule = "image_bytes must be JPEG or PNG files. Received another kind: image 2 of the batch, "
+    message = refusal(decode, file)
+    rule = "image_bytes must be JPEG or PNG files. Received another kind: "
     assert f"{rule}a file of {len(file)} bytes" in message
 
 

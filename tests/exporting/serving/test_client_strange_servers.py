@@ -107,6 +107,8 @@ NO_ANSWERS = {
     "no classes": predictions(row([], [])),
     "more classes than scores": predictions(row(["ant", "bee"], [0.5])),
     "more scores than classes": predictions(row(["ant"], [0.5, 0.5])),
+    "an error that is no sentence": predictions({**row(["ant"], [0.5]), "error": 3}),
+    "an error null": predictions({**row(["ant"], [0.5]), "error": None}),
 }
 
 
@@ -239,6 +241,43 @@ def test_one_bad_image_does_not_keep_the_others_from_their_answers(images, capsy
         f"Error: {path} {reason}".replace("\n", r"\n")
         for path, reason in zip(strange, reasons, strict=True)
     ]
+
+
+BAD = OK.replace("200 OK", "400 Bad Request")
+MIXED = json.dumps({"error": fake_serving.MIXED_SHAPES}).encode()
+
+
+def in_turn(*answers):
+    """Gives each answer once, and the last one ever after."""
+    left = list(answers)
+    return lambda connection: (left.pop(0) if len(left) > 1 else left[0])(connection)
+
+
+def test_where_strangers_requests_of_another_shape_fail_the_batch_the_client_asks_again(
+    images, capsys
+):
+    answer = whole(predictions(row(["ant"], [0.5])))
+    with server(in_turn(whole(MIXED, BAD), whole(MIXED, BAD), answer)) as port:
+        assert ask(port, images[0]) == 0
+    assert capsys.readouterr() == (f"{images[0]}: ant 50.0%\n", "")
+
+
+def test_and_if_they_always_do_the_server_is_at_fault_and_not_the_image(images, capsys):
+    with server(whole(MIXED, BAD)) as port:
+        assert ask(port, images[0]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Error: rest server 127.0.0.1:{port} answered 20 times: Tensors with ")
+
+
+def test_of_a_refused_request_every_image_is_asked_about_alone(images, capsys):
+    refused = whole(json.dumps({"error": "Task size 3 is larger than 2"}).encode(), BAD)
+    answers = [whole(predictions(row([name], [0.5]))) for name in ("ant", "cat")]
+    broken = whole(predictions({**row([""], [0]), "error": "No image\nfile"}))
+    with server(in_turn(refused, answers[0], broken, answers[1])) as port:
+        assert ask(port, *images) == 2
+    output, errors = capsys.readouterr()
+    assert output == f"{images[0]}: ant 50.0%\n{images[2]}: cat 50.0%\n"
+    assert errors == f"Error: {images[1]} was refused by the server: No image file\n"
 
 
 def call(port, *arguments, **options):

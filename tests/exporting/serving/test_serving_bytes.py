@@ -5,7 +5,6 @@ import struct
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import (
@@ -22,7 +21,6 @@ from jpeg_files import turned_jpeg, with_scans
 from tiny_nets import SHAPE, export, make_info, probabilities
 
 from keras_preact.data.augmentation import fit
-from keras_preact.exporting.formats.decoding import refusal
 from keras_preact.exporting.formats.saved_model import SessionModel
 
 PHOTO = smooth_image(40, 31)
@@ -56,11 +54,21 @@ def session(nets):
 
 
 @pytest.fixture(scope="module")
-def of_bytes(session):
-    """The probabilities of files."""
-    return lambda *files: session("serving_bytes", image_bytes=np.array(files, object))[
-        "probabilities"
-    ]
+def ask(session):
+    """The answer to files, by output."""
+    return lambda *files: session("serving_bytes", image_bytes=np.array(files, object))
+
+
+@pytest.fixture(scope="module")
+def of_bytes(ask):
+    """The probabilities of files, none of which is broken."""
+
+    def run(*files):
+        answer = ask(*files)
+        assert not any(answer["error"])
+        return answer["probabilities"]
+
+    return run
 
 
 @pytest.mark.parametrize("channels", [3, 1])
@@ -110,6 +118,7 @@ def test_a_file_of_one_colour_is_answered_as_that_colour(session, of_bytes, name
 
 
 PNG, JPEG = encode(PHOTO), encode(PHOTO, "JPEG")
+DAMAGED = "must be whole and undamaged"
 KIND, SIZE = "must be JPEG or PNG files. Received another kind", "1 to 5,000,000 pixels"
 REFUSED = {
     "nothing": (b"", KIND),
@@ -127,36 +136,34 @@ REFUSED = {
     ),
     "a huge PNG": (grey_png(20_000, 20_000, bits=1), SIZE),
     "what would be huge": (flat(9, 1, 65_000), SIZE),
-    "half of a PNG": (PNG[: len(PNG) // 2], "Invalid PNG"),
-    "half of a JPEG": (JPEG[: len(JPEG) // 2], "Invalid JPEG"),
-    "a JPEG's beginning": (JPEG[:20], "Invalid JPEG"),
-    "a PNG of other sides": (claiming(PNG, 1000, 1000), "Invalid PNG"),
+    "half of a PNG": (PNG[: len(PNG) // 2], DAMAGED),
+    "half of a JPEG": (JPEG[: len(JPEG) // 2], DAMAGED),
+    "a JPEG's beginning": (JPEG[:20], DAMAGED),
+    "a PNG of other sides": (claiming(PNG, 1000, 1000), DAMAGED),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_all_else_is_an_error_in_words_and_harms_no_request_that_follows(of_bytes, name):
+def test_all_else_has_an_error_in_words_and_harms_no_file_beside_it(ask, of_bytes, name):
     file, words = REFUSED[name]
-    before = of_bytes(PNG)
-    with pytest.raises(tf.errors.InvalidArgumentError) as refused:
-        of_bytes(PNG, file, JPEG)
-    line = refusal(refused.value)
-    assert words in line
-    assert not set(line) & set("\n{}")
-    if words in (KIND, SIZE):
-        assert "image 1 of the batch" in line
-    np.testing.assert_array_equal(of_bytes(PNG), before)
+    answer = ask(PNG, file, JPEG)
+    first, line, last = (error.decode() for error in answer["error"])
+    assert first == last == "" and words in line
+    assert line.isprintable() and not set(line) & set("{}")
+    assert f"a file of {len(file)} bytes" in line
+    np.testing.assert_array_equal(answer["probabilities"][1], np.zeros(7))
+    np.testing.assert_array_equal(answer["scores"][1], np.zeros(5))
+    assert set(answer["classes"][1]) == {b""}
+    np.testing.assert_allclose(answer["probabilities"][[0, 2]], of_bytes(PNG, JPEG), atol=1e-6)
 
 
-def answered(of_bytes, file):
-    """Whether a file is answered and not refused; fails on any other error."""
-    try:
-        got = of_bytes(file)
-    except tf.errors.InvalidArgumentError:
-        return False
-    assert got.shape == (1, 7)
-    assert got.sum() == pytest.approx(1, abs=1e-5)
-    return True
+def answered(ask, file):
+    """Whether a file is answered and has no error; fails if the request does."""
+    answer = ask(file)
+    [got], [error] = answer["probabilities"], answer["error"]
+    assert got.shape == (7,)
+    assert got.sum() == (pytest.approx(1, abs=1e-5) if not error else 0)
+    return not error
 
 
 FUZZ = settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -164,17 +171,17 @@ FUZZ = settings(max_examples=100, deadline=None, derandomize=True, database=None
 
 @FUZZ
 @given(st.sampled_from([b"", PNG[:8], PNG[:16], PNG[:33], JPEG[:3], JPEG[:20]]), st.binary())
-def test_noise_is_refused(of_bytes, beginning, noise):
-    assert not answered(of_bytes, beginning + noise)
+def test_noise_is_refused(ask, beginning, noise):
+    assert not answered(ask, beginning + noise)
 
 
 @FUZZ
 @given(st.sampled_from([PNG, JPEG]), st.data())
-def test_a_file_that_ends_early_is_refused_but_for_what_says_that_it_ends(of_bytes, file, data):
+def test_a_file_that_ends_early_is_refused_but_for_what_says_that_it_ends(ask, file, data):
     length = data.draw(st.integers(0, len(file) - 1))
     # A PNG's last chunk, and a JPEG's last marker, hold no pixels.
     tail = 16 if file == PNG else 2
-    assert answered(of_bytes, file[:length]) <= (length >= len(file) - tail)
+    assert answered(ask, file[:length]) <= (length >= len(file) - tail)
 
 
 @FUZZ
@@ -182,12 +189,12 @@ def test_a_file_that_ends_early_is_refused_but_for_what_says_that_it_ends(of_byt
     st.sampled_from([PNG, JPEG]),
     st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=4),
 )
-def test_a_damaged_file_is_answered_or_refused(of_bytes, file, changes):
+def test_a_damaged_file_is_answered_or_refused(ask, file, changes):
     damaged = bytearray(file)
     for place, value in changes:
         # Most of them in the header.
         damaged[place % (len(file) if place > 350 else 40)] = value
-    answered(of_bytes, bytes(damaged))
+    answered(ask, bytes(damaged))
 
 
 @FUZZ
@@ -196,7 +203,7 @@ def test_a_damaged_file_is_answered_or_refused(of_bytes, file, changes):
     st.integers(0, 2**16 - 1),
     st.integers(0, 2**16 - 1),
 )
-def test_a_header_of_any_sides_is_answered_or_refused(of_bytes, file, height, width):
+def test_a_header_of_any_sides_is_answered_or_refused(ask, file, height, width):
     if (height, width) != PHOTO.shape[:2]:
         # A JPEG with too few rows may still be decoded.
-        assert not answered(of_bytes, claiming(file, height, width)) or file == JPEG
+        assert not answered(ask, claiming(file, height, width)) or file == JPEG

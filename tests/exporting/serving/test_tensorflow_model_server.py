@@ -1,100 +1,81 @@
-"""The files of an export's folder `serving`, tried on the real server."""
+"""Exports on the real server where there is one, and on a mock that shares its ways."""
 
+import base64
+import collections
 import contextlib
 import json
 import pathlib
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
+import threading
 
 import fake_serving
 import numpy as np
 import pytest
+from real_server import PROGRAM, Server, started
 
-from keras_preact.exporting.serving import client, server_files
+from keras_preact.exporting.serving import client
 
-SERVER = "tensorflow_model_server"
 NAME = "resnet8"
-START_SECONDS = 180
+PROGRAMS = [PROGRAM, pytest.param("a mock program", marks=pytest.mark.slow)]
+IMAGE_SIGNATURES = ("serving_default", "serving_float32", "features")
+# Of an export of scikit-learn's digits.
+SHAPE = (8, 8, 1)
+OTHER_SHAPES = [(8, 8), (16, 16, 1), (64, 64, 1), (8, 8, 2), (8, 7, 1), (64,), (), (1, 8, 8, 1)]
 
 
-@pytest.fixture(
-    scope="module", params=[SERVER, pytest.param("a mock server", marks=pytest.mark.slow)]
-)
-def executable(request, tmp_path_factory):
-    """The real server if there is one; a mock server shows that these tests can pass."""
-    if request.param == SERVER:
-        return shutil.which(SERVER) or pytest.skip(f"{SERVER} is not on the PATH")
-    path = tmp_path_factory.mktemp("bin") / SERVER
+def find_program(kind, folder):
+    """The real server if there is one; a mock shows that these tests can pass."""
+    if kind == PROGRAM:
+        return shutil.which(PROGRAM) or pytest.skip(f"{PROGRAM} is not on the PATH")
+    path = folder / PROGRAM
     program = pathlib.Path(fake_serving.__file__).with_name("fake_model_server.py")
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{program}" "$@"\n')
     path.chmod(0o755)
     return str(path)
 
 
-def free_ports():
-    with contextlib.ExitStack() as stack:
-        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in client.PORTS]
-        for listener in listeners:
-            stack.enter_context(listener)
-        ports = [listener.getsockname()[1] for listener in listeners]
-    return dict(zip(client.PORTS, ports, strict=True))
-
-
-def is_available(port):
-    try:
-        url = f"http://127.0.0.1:{port}/v1/models/{NAME}"
-        with urllib.request.urlopen(url, timeout=10) as response:
-            versions = json.load(response)["model_version_status"]
-    except OSError:
-        return False
-    return any(version["state"] == "AVAILABLE" for version in versions)
-
-
-def wait_for(server, port, log):
-    deadline = time.monotonic() + START_SECONDS
-    while not is_available(port):
-        assert server.poll() is None, f"the server has stopped:\n{log.read_text()[-5000:]}"
-        assert time.monotonic() < deadline, f"the server does not serve:\n{log.read_text()[-5000:]}"
-        time.sleep(0.2)
+@pytest.fixture(scope="module", params=[*PROGRAMS, "a mock in this process"])
+def server(request, digits_export, tmp_path_factory):
+    """A server that has loaded the export."""
+    folder = tmp_path_factory.mktemp("served")
+    if request.param == "a mock in this process":
+        servable = fake_serving.Servable(NAME, digits_export / "saved_model" / "1")
+        with fake_serving.serve(servable) as running:
+            yield Server(running.ports, NAME)
+        return
+    with started(find_program(request.param, folder), digits_export, NAME, folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def ports(digits_export, executable, tmp_path_factory):
-    """Ports, by protocol, of a server that has loaded the export."""
-    # The export as it is served, but not at /models/NAME.
-    folder = tmp_path_factory.mktemp("served") / NAME
-    shutil.copytree(digits_export, folder)
-    config = folder / "serving" / "models.config"
-    config.write_text(config.read_text().replace(f"/models/{NAME}/", f"{folder}/"))
-    ports, log = free_ports(), folder.parent / "server.log"
-    flags = server_files.server_flags(str(folder), grpc_port=ports["grpc"], rest_port=ports["rest"])
-    with log.open("w") as output:
-        server = subprocess.Popen([executable, *flags], stdout=output, stderr=subprocess.STDOUT)
-    try:
-        wait_for(server, ports["rest"], log)
-        yield ports
-    finally:
-        server.kill()
-        server.wait()
+def jpeg(digits_export):
+    return (digits_export / "serving" / "example.jpg").read_bytes()
 
 
-def post(port, body):
-    url = f"http://127.0.0.1:{port}/v1/models/{NAME}:predict"
-    with urllib.request.urlopen(url, data=body, timeout=60) as response:
-        [row] = json.load(response)["predictions"]
-    return row
+@pytest.fixture(scope="module")
+def image(digits_export):
+    request = json.loads((digits_export / "serving" / "request_images.json").read_text())
+    return np.array(request["instances"][0])
 
 
-def test_the_server_answers_the_samples_and_the_client(digits_export, ports, capsys, tmp_path):
+def of_images(signature, *images):
+    return {"signature_name": signature, "instances": [image.tolist() for image in images]}
+
+
+def of_files(*files):
+    rows = [{"image_bytes": {"b64": base64.b64encode(file).decode()}} for file in files]
+    return {"signature_name": "serving_bytes", "instances": rows}
+
+
+def test_the_server_answers_the_samples_and_the_client(digits_export, server, capsys, tmp_path):
     servable = fake_serving.Servable(NAME, digits_export / "saved_model" / "1")
     for sample in ("request_images.json", "request_bytes.json"):
         body = (digits_export / "serving" / sample).read_bytes()
         [expected] = servable.predict_rows(NAME, body)["predictions"]
-        row = post(ports["rest"], body)
+        status, answer = server.post(body)
+        assert status == 200
+        [row] = answer["predictions"]
         assert row["classes"] == expected["classes"]
         for output in ("scores", "probabilities"):
             np.testing.assert_allclose(row[output], expected[output], atol=1e-4)
@@ -102,19 +83,94 @@ def test_the_server_answers_the_samples_and_the_client(digits_export, ports, cap
     broken.write_text("not an image")
     scores = zip(expected["classes"], expected["scores"], strict=True)
     line = f"{example}: " + ", ".join(f"{name} {score:.1%}" for name, score in scores)
-    for protocol, port in ports.items():
+    for protocol, port in server.ports.items():
         arguments = [f"--model={NAME}", f"--port={port}", f"--protocol={protocol}"]
         with pytest.raises(SystemExit) as stop:
             client.main([*arguments, str(example), str(broken)])
         output, errors = capsys.readouterr()
         assert (stop.value.code, output) == (2, line + "\n")
-        assert errors.startswith(f"Error: {broken} was refused by the server: ")
+        assert errors.startswith(f"Error: {broken} was refused by the server: image_bytes must be ")
 
 
-def test_the_server_knows_no_model_of_another_name(digits_export, ports, capsys):
-    for protocol, port in ports.items():
+def test_the_server_knows_no_model_of_another_name(digits_export, server, capsys):
+    for protocol, port in server.ports.items():
         arguments = ["--model=other", f"--port={port}", f"--protocol={protocol}"]
         with pytest.raises(SystemExit) as stop:
             client.main([*arguments, str(digits_export / "serving" / "example.jpg")])
         assert stop.value.code == 1
         assert " answered " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signature", IMAGE_SIGNATURES)
+def test_images_of_another_shape_are_refused_and_the_server_lives(server, image, signature):
+    expected = server.post(of_images(signature, image))
+    assert expected[0] == 200
+    for shape in OTHER_SHAPES:
+        status, answer = server.post(of_images(signature, np.zeros(shape, int)))
+        assert status == 400, shape
+        received = ",".join(map(str, (1, *shape)))
+        assert f"[{received}] is not compatible with expected shape [?,8,8,1]" in answer["error"]
+    assert server.post(of_images(signature, image)) == expected
+    assert server.lives()
+
+
+@pytest.mark.parametrize("nested", [[[]], [[{"b64": "YQ=="}]], [[[{"b64": "YQ=="}]]]])
+def test_so_are_files_in_a_list_of_lists(server, jpeg, nested):
+    status, _ = server.post({"signature_name": "serving_bytes", "instances": nested})
+    assert status == 400
+    assert server.post(of_files(jpeg))[0] == 200
+    assert server.lives()
+
+
+def test_a_broken_file_has_an_error_of_its_own_and_no_answer(server, jpeg):
+    status, answer = server.post(of_files(jpeg, b"text", jpeg[: len(jpeg) // 2], jpeg))
+    assert status == 200
+    good, text, half, again = answer["predictions"]
+    assert good == again
+    assert good["error"] == "" and sum(good["probabilities"]) == pytest.approx(1, abs=1e-5)
+    assert text["error"].startswith("image_bytes must be JPEG or PNG files. Received another kind")
+    assert half["error"].startswith("An image file must be whole and undamaged. Received: a file ")
+    for row in (text, half):
+        assert set(row["probabilities"]) == set(row["scores"]) == {0.0}
+        assert set(row["classes"]) == {""}
+
+
+def outcomes(server, body, others, requests=120, clients=4):
+    """Counts the answers of some clients, while another one sends the other bodies in turn."""
+    statuses, done = collections.Counter(), threading.Event()
+
+    def ask():
+        for _ in range(requests // clients):
+            status, answer = server.post(body)
+            bad = status != 200 or any(row["error"] for row in answer["predictions"])
+            statuses["failed" if bad else "answered"] += 1
+
+    def disturb():
+        while not done.is_set():
+            for other in others:
+                server.post(other)
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(disturber.join)
+        stack.callback(done.set)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return statuses
+
+
+def test_broken_files_of_strangers_fail_no_request_of_mine(server, jpeg):
+    broken = [of_files(b"text"), of_files(jpeg[: len(jpeg) // 2]), of_files(b"", jpeg)]
+    assert outcomes(server, of_files(jpeg), broken) == {"answered": 120}
+
+
+def test_numbers_in_json_wrap_around_in_uint8_and_do_not_in_float32(server, image):
+    beyond, within = np.full(SHAPE, 300), np.full(SHAPE, 300 - 256)
+    of_default = [server.post(of_images("serving_default", each))[1] for each in (beyond, within)]
+    assert of_default[0] == of_default[1]
+    of_float32 = [server.post(of_images("serving_float32", each))[1] for each in (beyond, within)]
+    assert of_float32[0] != of_float32[1] == of_default[1]
