@@ -12,9 +12,25 @@ from keras_preact.data import DatasetInfo
 from keras_preact.data.limits import MAX_IMAGE_PIXELS
 from keras_preact.exporting.formats.decoding import make_decoder
 from keras_preact.exporting.graph.network import InferenceGraph
+from keras_preact.exporting.graph.precision import lower_precision
+from keras_preact.exporting.graph.rewriting import Step
+from keras_preact.exporting.graph.scales import move_scales
 
 TOP_CLASSES = 5
 ASSET = "class_names.txt"
+
+
+def rewrite(graph: InferenceGraph, precision: str) -> list[Step]:
+    """Returns further steps after `rewriting.rewrite`, which suit TensorFlow and not TFLite.
+
+    Args:
+        graph: to rewrite.
+        precision: one of `PRECISIONS`.
+    """
+    steps = [move_scales(graph)]
+    if precision != "float32":
+        steps.append(lower_precision(steps[-1].graph, precision))
+    return steps
 
 
 def write(

@@ -48,9 +48,9 @@ def rewrite(graph: InferenceGraph) -> list[Step]:
 
 def drop_unneeded(graph: InferenceGraph) -> Step:
     """Drops identities, and operations that no output depends on, such as batch statistics."""
-    pruned = _pruned(graph)
-    before, after = _count_operations(graph), _count_operations(pruned)
-    return Step(f"dropped {before - after:,} of {before:,} operations that change nothing", pruned)
+    needed = pruned(graph)
+    before, after = _count_operations(graph), _count_operations(needed)
+    return Step(f"dropped {before - after:,} of {before:,} operations that change nothing", needed)
 
 
 def evaluate_constants(graph: InferenceGraph) -> Step:
@@ -64,10 +64,10 @@ def evaluate_constants(graph: InferenceGraph) -> Step:
     nodes, weights = GraphView(graph).nodes, dict(graph.weights)
     for name, value in values.items():
         if np.issubdtype(value.dtype, np.floating):
-            nodes[name], weights[name] = _placeholder(name, value), value
+            nodes[name], weights[name] = placeholder(name, value), value
         else:  # such as a shape, which TensorFlow must know while it builds graphs
             nodes[name] = _constant(name, value)
-    evaluated = _pruned(_rewritten(graph, nodes, weights))
+    evaluated = pruned(rewritten(graph, nodes, weights))
     count = _count_operations(graph) - _count_operations(evaluated)
     return Step(f"replaced {count:,} operations on weights by their results", evaluated)
 
@@ -89,7 +89,7 @@ def fold_batch_norms(graph: InferenceGraph) -> Step:
             shared = len(view.readers[node_of(conv.input[1])]) > 1
             path = f"{conv.name}/kernel" if shared else node_of(conv.input[1])
             _fold(conv, chain, kernel, path, nodes, weights)
-    folded = _pruned(_rewritten(graph, nodes, weights))
+    folded = pruned(rewritten(graph, nodes, weights))
     before, after = _count(graph, BATCH_NORMS), _count(folded, BATCH_NORMS)
     return Step(f"folded {before - after:,} of {before:,} BNs into convolutions", folded)
 
@@ -109,13 +109,13 @@ def simplify_batch_norms(graph: InferenceGraph) -> Step:
         for op, part, value in zip(("Mul", "AddV2"), ("scale", "shift"), found, strict=True):
             constant = f"{bn.name}/{part}"
             weights[constant] = value.astype(np.float32)
-            nodes[constant] = _placeholder(constant, weights[constant])
+            nodes[constant] = placeholder(constant, weights[constant])
             # The addition takes the BN's name, so that its readers stay as they are.
             name = bn.name if op == "AddV2" else f"{bn.name}/scaled"
             nodes[name] = NodeDef(name=name, op=op, input=[signal, constant])
             nodes[name].attr["T"].CopyFrom(bn.attr["T"])
             signal = name
-    simplified = _pruned(_rewritten(graph, nodes, weights))
+    simplified = pruned(rewritten(graph, nodes, weights))
     count = _count(graph, BATCH_NORMS) - _count(simplified, BATCH_NORMS)
     return Step(f"replaced the other {count:,} BNs by a scale and a shift", simplified)
 
@@ -129,7 +129,7 @@ def _fold(conv, chain, kernel, path, nodes, weights):
     weights[path] = (kernel * scale).astype(kernel.dtype)
     weights[bias] = np.broadcast_to(shift, kernel.shape[-1:]).astype(kernel.dtype)
     for name in (path, bias):
-        nodes[name] = _placeholder(name, weights[name])
+        nodes[name] = placeholder(name, weights[name])
     nodes[conv.name] = scaled = NodeDef()
     scaled.CopyFrom(conv)
     scaled.input[1] = path
@@ -163,7 +163,7 @@ def _results_of_weights(graph):
     ]
 
 
-def _pruned(graph):
+def pruned(graph: InferenceGraph) -> InferenceGraph:
     """Returns the graph without identities and without operations that no output depends on."""
     nodes = GraphView(graph).nodes
 
@@ -188,10 +188,12 @@ def _pruned(graph):
             waiting += map(node_of, node.input)
     weights = {name: value for name, value in graph.weights.items() if name in needed}
     in_order = {name: needed[name] for name in nodes if name in needed}
-    return _rewritten(dataclasses.replace(graph, outputs=outputs), in_order, weights)
+    return rewritten(dataclasses.replace(graph, outputs=outputs), in_order, weights)
 
 
-def _rewritten(graph, nodes: Mapping[str, NodeDef], weights: Mapping[str, np.ndarray]):
+def rewritten(
+    graph: InferenceGraph, nodes: Mapping[str, NodeDef], weights: Mapping[str, np.ndarray]
+) -> InferenceGraph:
     """Returns a graph of other nodes and weights, with the same functions and versions."""
     definition = tf.compat.v1.GraphDef()
     definition.CopyFrom(graph.definition)
@@ -200,7 +202,8 @@ def _rewritten(graph, nodes: Mapping[str, NodeDef], weights: Mapping[str, np.nda
     return dataclasses.replace(graph, definition=definition, weights=weights)
 
 
-def _placeholder(name, value):
+def placeholder(name: str, value: np.ndarray) -> NodeDef:
+    """Returns the node that stands for a weight."""
     node = NodeDef(name=name, op="Placeholder")
     node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
     node.attr["shape"].shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
