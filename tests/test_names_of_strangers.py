@@ -75,7 +75,7 @@ def of_curves(name, path):
 
 
 def of_an_export(name):
-    agreement, speed = Agreement(4, 0, 0, "image 3", 1.0, 1.0), Speed(4.0, 1600.0)
+    agreement, speed = Agreement(4, 0, 0, "image 3", 1.0, 1.0, 0, 0), Speed(4.0, 1600.0)
     return export_report.to_png([export_report.Artifact("keras", agreement, speed)], name)
 
 

@@ -6,6 +6,7 @@ extras.check()
 
 from keras_preact.exporting.checks.parity import ParityError
 from keras_preact.exporting.config import ExportConfig
+from keras_preact.exporting.left_out import PartlyExported
 from keras_preact.exporting.run import run
 
-__all__ = ["ExportConfig", "ParityError", "run"]
+__all__ = ["ExportConfig", "ParityError", "PartlyExported", "run"]

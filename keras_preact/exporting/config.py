@@ -50,7 +50,9 @@ class ExportConfig:
     )
     float16_tolerance: float = option("verification", "the same for float16", 1e-2)
     int8_loss_points: float = option(
-        "verification", "percentage points of accuracy that int8 and dynamic may lose", 1.0
+        "verification",
+        "points of accuracy that int8 and dynamic may lose, beyond sampling error",
+        1.0,
     )
 
     def __post_init__(self):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,14 +12,19 @@ from etils import epath
 from keras_preact.exporting.checks.parity import THROUGHPUT_BATCH, Agreement, Speed
 from keras_preact.exporting.checks.tolerances import Tolerance
 from keras_preact.exporting.export_folder import REPORT, TFLITE, Layout
+from keras_preact.exporting.left_out import LeftOut
 from keras_preact.support.files import sha256
 from keras_preact.support.plotting import BLUE, GREY, as_png, figure
 from keras_preact.support.text import markdown, printable
 
 KERAS = "keras"
 
+_COMPARED = (
+    *("", "max difference", "mean difference", "top-1", "agreement"),
+    "loss in points (90 % interval)",
+)
 _COLUMNS = (
-    *("", "size", "max difference", "mean difference", "top-1", "agreement"),
+    *("", "size", *_COMPARED[1:]),
     *("latency, 1 image", f"throughput, {THROUGHPUT_BATCH} images", "tolerance"),
 )
 
@@ -94,35 +100,42 @@ def describe_files(root: epath.Path, path: epath.Path) -> dict[str, tuple[int, s
     return {str(path.relative_to(root)): (path.stat().length, sha256(path))}
 
 
-def write(layout: Layout, facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> None:
+def write(
+    layout: Layout,
+    facts: Mapping[str, Any],
+    artifacts: Sequence[Artifact],
+    left_out: Sequence[LeftOut] = (),
+) -> None:
     """Writes the three files into the version's folder of reports, and copies on top.
 
     Args:
         layout: of the export.
         facts: see `to_markdown`.
         artifacts: the Keras model first.
+        left_out: files that are not in the export.
     """
     layout.reports.mkdir(parents=True)
     title = f"{facts['model']['name']}, version {facts['version']}, on {facts['machine']}"
     for kind, contents in (
-        ("json", to_json(facts, artifacts)),
-        ("md", to_markdown(facts, artifacts)),
+        ("json", to_json(facts, artifacts, left_out)),
+        ("md", to_markdown(facts, artifacts, left_out)),
         ("png", to_png(artifacts, title)),
     ):
         for folder in (layout.reports, layout.root):
             (folder / f"{REPORT}.{kind}").write_bytes(contents)
 
 
-def to_json(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> bytes:
-    """report.json: the facts, then the artifacts."""
+def to_json(
+    facts: Mapping[str, Any], artifacts: Sequence[Artifact], left_out: Sequence[LeftOut] = ()
+) -> bytes:
+    """report.json: the facts, then the artifacts, then the files that are not in the export."""
     entries = [
         {
             "name": artifact.name,
             "path": artifact.path,
             "size_bytes": artifact.size_bytes,
             "sha256": artifact.sha256,
-            "tolerance": artifact.tolerance and dataclasses.asdict(artifact.tolerance),
-            **dataclasses.asdict(artifact.agreement),
+            **_comparison(artifact),
             **dataclasses.asdict(artifact.speed),
             "files": {
                 path: {"size_bytes": size, "sha256": checksum}
@@ -131,16 +144,40 @@ def to_json(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> bytes:
         }
         for artifact in artifacts
     ]
-    return (json.dumps({**facts, "artifacts": entries}, indent=2) + "\n").encode()
+    missing = [
+        {"name": each.name, "reason": each.reason, "command": each.command, **_comparison(each)}
+        for each in left_out
+    ]
+    report = {**facts, "artifacts": entries, "left_out": missing}
+    return (json.dumps(report, indent=2) + "\n").encode()
 
 
-def to_markdown(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> bytes:
+def _comparison(file):
+    """The figures and the tolerance of an `Artifact` or a `LeftOut`."""
+    figures, agreement, tolerance = {"tolerance": None}, file.agreement, file.tolerance
+    if agreement:
+        # JSON has no infinity.
+        figures |= {
+            name: None if value in (math.inf, -math.inf) else value
+            for name, value in dataclasses.asdict(agreement).items()
+        }
+    if tolerance:
+        figures["tolerance"] = tolerance.to_json()
+        figures["loss_points"] = agreement.loss_points
+        figures["loss_interval_points"] = agreement.loss_interval_points
+    return figures
+
+
+def to_markdown(
+    facts: Mapping[str, Any], artifacts: Sequence[Artifact], left_out: Sequence[LeftOut] = ()
+) -> bytes:
     """report.md, for people.
 
     Args:
         facts: with `source`, `model`, `data`, `evaluation`, `machine`, `created`,
             `version`, `rewriting`, `serving_bytes` and `commands`.
         artifacts: the Keras model first.
+        left_out: files that are not in the export.
     """
     data, evaluation = facts["data"], facts["evaluation"]
     name, source, data_name, machine = map(
@@ -154,10 +191,12 @@ def to_markdown(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> byte
         f"images {' x '.join(map(str, data['image_shape']))}). Exported at {facts['created']}.",
         "![Size, accuracy and speed of each file](report.png)",
         _table(_COLUMNS, map(_row, artifacts)),
-        "Difference of probabilities from the Keras model's, top-1 accuracy, and agreement (share "
-        f"of images with the Keras model's answer) on {evaluation['images']:,} of "
-        f"{evaluation['available']:,} evaluation images. Times are medians on {machine}; the files "
-        "take turns in one process, and other load changes the times.",
+        "Difference of probabilities from the Keras model's, top-1 accuracy, agreement (share of "
+        "images with the Keras model's answer), and loss of accuracy with its confidence interval, "
+        f"on {evaluation['images']:,} of {evaluation['available']:,} evaluation images. Times are "
+        f"medians on {machine}; the files take turns in one process, and other load changes the "
+        "times.",
+        *_of_left_out(left_out),
         "## Rewritten for inference",
         _table(("step", "max difference"), steps),
         "The largest difference from the Keras model's probabilities, on a sample of evaluation "
@@ -170,6 +209,22 @@ def to_markdown(facts: Mapping[str, Any], artifacts: Sequence[Artifact]) -> byte
         "The SHA-256 of a folder, in report.json, is that of the lines of its files.",
     ]
     return ("\n\n".join(paragraphs) + "\n").encode()
+
+
+def _of_left_out(left_out):
+    if not left_out:
+        return []
+    compared = [each for each in left_out if each.agreement]
+    table = _table(_COMPARED, [[each.name, *_figures(each.agreement)] for each in compared])
+    paragraphs = ["## Left out", *([table] if compared else [])]
+    for each in left_out:
+        paragraphs += [
+            f"`{each.name}`: {markdown(each.reason)}",
+            f"To export it all the same:\n\n```\n{each.command}\n```"
+            if each.command
+            else "No flag changes that.",
+        ]
+    return paragraphs
 
 
 def _of_serving_bytes(compared):
@@ -188,20 +243,28 @@ def _tflite_python(path, data):
 
 
 def _row(artifact):
-    agreement, speed = artifact.agreement, artifact.speed
+    speed, figures = artifact.speed, _figures(artifact.agreement)
     if artifact.path is None:
-        differences = ["", ""]
-    else:
-        differences = [f"{agreement.max_difference:.1e}", f"{agreement.mean_difference:.1e}"]
+        # The Keras model differs in nothing from itself.
+        figures = ["", "", *figures[2:4], ""]
     return [
         artifact.name,
         "" if artifact.size_bytes is None else f"{artifact.size_bytes / 1e6:,.2f} MB",
-        *differences,
-        f"{agreement.accuracy:.2%}",
-        f"{agreement.agreement:.2%}",
+        *figures,
         f"{speed.latency_milliseconds:,.2f} ms",
         f"{speed.throughput_images_per_second:,.1f} images/s",
         str(artifact.tolerance or ""),
+    ]
+
+
+def _figures(agreement):
+    low, high = agreement.loss_interval_points
+    return [
+        f"{agreement.max_difference:.1e}",
+        f"{agreement.mean_difference:.1e}",
+        f"{agreement.accuracy:.2%}",
+        f"{agreement.agreement:.2%}",
+        f"{agreement.loss_points:.2f} ({low:.2f} to {high:.2f})",
     ]
 
 

@@ -14,6 +14,7 @@ from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.export_folder import ExportFolder, Layout
 from keras_preact.exporting.formats import saved_model, tflite
 from keras_preact.exporting.graph import network, rewriting
+from keras_preact.exporting.left_out import PartlyExported, left_out
 from keras_preact.exporting.serving import server_files, warmup
 from keras_preact.support.commands import program, this_python
 from keras_preact.support.console import say
@@ -25,6 +26,8 @@ from keras_preact.version import __version__
 def run(config: ExportConfig) -> epath.Path:
     """Exports a trained model, checks each file against it and prints how to use the files.
 
+    A TFLite file that cannot be made, or is beyond its tolerance, is left out.
+
     Returns:
         The folder of the SavedModel's version.
 
@@ -32,7 +35,8 @@ def run(config: ExportConfig) -> epath.Path:
         ValueError: if there is nothing to export or no data to compare on; if the output folder
             cannot be written to, is used by another process, or holds the version or something
             else; or if an image can no longer be read.
-        ParityError: if a file is beyond its tolerance. Nothing is left of the export.
+        ParityError: if the SavedModel is beyond its tolerance. Nothing is left of the export.
+        PartlyExported: if TFLite files were left out; all else has been exported.
     """
     source.check(config)
     folder = ExportFolder(_output_dir(config), config.version)
@@ -47,13 +51,17 @@ def run(config: ExportConfig) -> epath.Path:
             verification = Verification(exported, exported.predictor(), config)
             steps = rewriting.rewrite(network.trace(exported.model, data.info.image_shape))
             facts["rewriting"] = verification.compare_steps(steps)
-            _write(steps[-1].graph, exported, config, layout, name)
+            impossible = _write(steps[-1].graph, exported, config, layout, name)
             say("Comparing with the Keras model")
             session = saved_model.SessionModel(layout.saved_model)
-            artifacts = verification.compare_files(_load(config, layout, session), stage)
+            files = _load(config, layout, session, impossible)
+            artifacts, exceeding = verification.compare_files(files, stage)
             facts["serving_bytes"] = verification.compare_serving_bytes(session)
-        report.write(layout, facts, artifacts)
+        missing = left_out(config, impossible, _remove(files, exceeding, layout))
+        report.write(layout, facts, artifacts, missing)
     say(_summary(folder, artifacts, facts["commands"]))
+    if missing:
+        raise PartlyExported(folder.saved_model, missing)
     return folder.saved_model
 
 
@@ -63,26 +71,43 @@ def _output_dir(config):
 
 
 def _write(graph, exported, config, layout, name):
-    """Writes the SavedModel, the TFLite files and the folder `serving`."""
-    info = exported.data.info
+    """Writes the SavedModel, the TFLite files and the folder `serving`.
+
+    Returns reasons why TFLite files could not be made, by kind.
+    """
+    info, impossible = exported.data.info, {}
     options = {"freeze": config.freeze, "max_image_pixels": config.max_image_pixels}
     saved_model.write(graph, info, layout.saved_model, **options)
     if config.tflite:
         calibrates = "int8" in config.tflite
         images = exported.calibration_images(config.calibration_images) if calibrates else None
-        tflite.write(graph, info, layout.tflite, exported.model.name, config.tflite, images)
+        name_of_net, kinds = exported.model.name, config.tflite
+        impossible = tflite.write(graph, info, layout.tflite, name_of_net, kinds, images)
     image, file = exported.example()
     warmup.write(layout.saved_model, name, image, file)
     server_files.write(layout.serving, name, image, file)
+    return impossible
 
 
-def _load(config, layout, session) -> list[WrittenFile]:
+def _load(config, layout, session, impossible) -> list[WrittenFile]:
     files = [WrittenFile(export_folder.SAVED_MODEL, "float32", layout.saved_model, session.predict)]
     for kind in config.tflite:
+        if kind in impossible:
+            continue
         path = layout.tflite / f"{kind}.tflite"
         predict = tflite.LiteModel(path, cores()).predict
         files.append(WrittenFile(f"{export_folder.TFLITE}/{kind}", kind, path, predict))
     return files
+
+
+def _remove(files, exceeding, layout):
+    """Removes TFLite files that exceed their tolerances; returns their agreements by kind."""
+    removed = [file for file in files if file.name in exceeding]
+    for file in removed:
+        file.path.unlink()
+    if layout.tflite.exists() and not any(layout.tflite.iterdir()):
+        layout.tflite.parent.rmtree()
+    return {file.kind: exceeding[file.name] for file in removed}
 
 
 def _facts(exported, folder, config, model_name):

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import shutil
 import sys
 import time
 
@@ -17,6 +18,7 @@ from sklearn.datasets import load_digits
 from keras_preact import exporting
 from keras_preact.data import datasets
 from keras_preact.exporting import ExportConfig
+from keras_preact.support import program
 from keras_preact.training import TrainConfig, run
 from keras_preact.training.checkpoints.checkpoint import find
 from keras_preact.training.run import restore_model
@@ -86,6 +88,41 @@ def export(run_dir, **options):
     return pathlib.Path(version).parent.parent
 
 
+def refused(run_dir, out, capsys, code=1, **options):
+    """The message of an export in this process that ends with a code, as export.py does."""
+    with pytest.raises(SystemExit) as ended, program.ending(ExportConfig, "nothing is done"):
+        export(run_dir, output_dir=str(out), **options)
+    assert ended.value.code == code
+    return capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def spoiled(out, name, weights, others, copy):
+    """Changes weights in a file of an unfinished export, and copies the file's folder.
+
+    It does so when all files have been written, and before they are read and compared.
+    """
+
+    def spoil():
+        path = out.parent / f".{out.name}.unfinished" / ".stage" / name
+        before = path.read_bytes()
+        assert before.count(weights.tobytes()) == 1
+        path.write_bytes(before.replace(weights.tobytes(), others.tobytes()))
+        shutil.copytree(path.parent, copy)
+
+    with when_said("Comparing with the Keras model", spoil):
+        yield
+
+
+def newest_model(run_dir):
+    folder = RunFolder(run_dir)
+    return restore_model(folder, find(folder.checkpoints, "newest"))
+
+
+def classifier_kernel(run_dir):
+    return newest_model(run_dir).get_layer("logits").kernel.numpy()
+
+
 def read_report(folder):
     return json.loads((folder / "report.json").read_text())
 
@@ -124,11 +161,9 @@ def softmax(logits):
 
 def keras_probabilities(run_dir, images):
     """Probabilities of the newest checkpoint: Keras' own predict, the rest in NumPy."""
-    folder = RunFolder(run_dir)
-    _, info = folder.read()
+    _, info = RunFolder(run_dir).read()
     normalized = ((images - np.float64(info.mean)) / info.std).astype(np.float32)
-    model = restore_model(folder, find(folder.checkpoints, "newest"))
-    return softmax(model.predict(normalized, verbose=0))
+    return softmax(newest_model(run_dir).predict(normalized, verbose=0))
 
 
 def saved_model_probabilities(folder, version=1, signature="serving_default", **inputs):

@@ -242,7 +242,7 @@ def test_a_keras_file_is_exported_to_a_folder_of_its_name(tmp_path, precision, o
     entries = [artifact(out, name) for name in ("keras", "saved_model", "tflite/float16")]
     accuracy = np.mean(expected.argmax(axis=1) == labels)
     assert [entry["accuracy"] for entry in entries[:2]] == pytest.approx([accuracy] * 2)
-    assert entries[2]["tolerance"]["flag"] == "float16_tolerance"
+    assert entries[2]["tolerance"]["max_difference"]["flag"] == "float16_tolerance"
     assert read_report(out)["source"] == str(path)
 
 

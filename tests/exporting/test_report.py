@@ -22,7 +22,8 @@ from small_exports import (
 )
 
 from keras_preact.exporting.checks.parity import Agreement, Speed
-from keras_preact.exporting.checks.tolerances import Tolerance
+from keras_preact.exporting.checks.tolerances import MaxLoss, Tolerance
+from keras_preact.exporting.left_out import LeftOut
 from keras_preact.exporting.report import Artifact, describe_files, to_json, to_markdown, to_png
 
 NAMES = ("keras", "saved_model", "tflite/float32", "tflite/int8")
@@ -72,8 +73,12 @@ def test_accuracy_and_agreement_are_those_of_the_files(digits_export, answers, n
     # Between two equally likely classes another order of arithmetic may decide otherwise.
     slack = 0 if name != "tflite/int8" else 2 / 360
     assert entry["accuracy"] == pytest.approx((taken == labels).mean(), abs=slack)
-    same = (taken == said["keras"].argmax(axis=1)).mean()
-    assert entry["agreement"] == pytest.approx(same, abs=slack)
+    keras = said["keras"].argmax(axis=1)
+    assert entry["agreement"] == pytest.approx((taken == keras).mean(), abs=slack)
+    lost = ((keras == labels) & (taken != labels)).sum()
+    gained = ((keras != labels) & (taken == labels)).sum()
+    assert entry["lost"] == pytest.approx(lost, abs=360 * slack)
+    assert entry["gained"] == pytest.approx(gained, abs=360 * slack)
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
@@ -122,8 +127,8 @@ def test_times_are_above_zero_and_tolerances_those_of_the_flags(digits_export):
         assert entry["latency_milliseconds"] > 0 and entry["throughput_images_per_second"] > 0
     assert entries["keras"]["tolerance"] is None
     by_name = {name: entries[name]["tolerance"] for name in NAMES[1:]}
-    of_float32 = {"flag": "float32_tolerance", "max_difference": 1e-4, "max_loss_points": None}
-    of_int8 = {"flag": "int8_loss_points", "max_difference": None, "max_loss_points": 5.0}
+    of_float32 = {"max_difference": {"flag": "float32_tolerance", "value": 1e-4}}
+    of_int8 = {"max_loss_points": {"flag": "int8_loss_points", "value": 5.0}}
     assert by_name == dict(zip(NAMES[1:], (of_float32, of_float32, of_int8), strict=True))
 
 
@@ -154,6 +159,11 @@ def test_the_table_for_people_has_the_figures_of_report_json(digits_export):
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[0] == name
         assert cells[4:6] == [f"{entry['accuracy']:.2%}", f"{entry['agreement']:.2%}"]
+        if name == "keras":
+            assert cells[6] == "" and "loss_points" not in entry
+        else:
+            low, high = entry["loss_interval_points"]
+            assert cells[6] == f"{entry['loss_points']:.2f} ({low:.2f} to {high:.2f})"
         if name != "keras":
             assert cells[1] == f"{entry['size_bytes'] / 1e6:.2f} MB"
             assert float(cells[2]) == pytest.approx(entry["max_difference"], rel=0.05)
@@ -183,10 +193,10 @@ def make_artifact(name, accuracy, size):
     path = None if size is None else f"{name}.tflite"
     return Artifact(
         name,
-        Agreement(4, 0.25, 0.125, "image 3", accuracy, 1.0),
+        Agreement(4, 0.25, 0.125, "image 3", accuracy, 1.0, 1, 0),
         Speed(4.0, 1600.0),
         path,
-        None if size is None else Tolerance("int8_loss_points", max_loss_points=1.0),
+        None if size is None else Tolerance((MaxLoss("int8_loss_points", 1.0),)),
         {} if size is None else {path: (size, "ab" * 32)},
     )
 
@@ -211,6 +221,26 @@ def test_a_report_can_be_written_where_serving_bytes_takes_no_evaluation_image()
     assert "no file that `serving_bytes` takes" in text
     assert "4 of 5 evaluation images" in text
     assert json.loads(to_json(facts, TWO))["artifacts"][1]["sha256"] == "ab" * 32
+
+
+def test_what_has_been_left_out_has_its_figures_its_reason_and_its_command():
+    left_out = [
+        LeftOut("tflite/int8", "TFLite cannot compute in int8: ELU."),
+        LeftOut("tflite/dynamic", "loses |much|", "run it", TWO[1].agreement, TWO[1].tolerance),
+    ]
+    facts = {**FACTS, "serving_bytes": {"images": 0, "max_difference": None}}
+    text = to_markdown(facts, TWO, left_out).decode()
+    section = text.partition("\n## Left out\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| tflite/")]
+    assert [row.split(" | ")[:4] for row in rows] == [
+        ["| tflite/dynamic", "2.5e-01", "1.2e-01", "50.00%"]
+    ]
+    for words in ("ELU", "No flag changes that", r"loses \|much\|", "\n```\nrun it\n```"):
+        assert words in section
+    elu, dynamic = json.loads(to_json(facts, TWO, left_out))["left_out"]
+    assert (elu["command"], dynamic["command"]) == (None, "run it")
+    assert (dynamic["lost"], dynamic["loss_points"]) == (1, 25)
+    assert "## Left out" not in to_markdown(facts, TWO).decode()
 
 
 def test_files_are_described_by_their_paths_in_the_export(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from keras_preact.exporting.checks.sampling_error import loss_interval
 from keras_preact.support.errors import RunError
 
 # From uint8 images (batch, height, width, channels) to probabilities (batch, classes).
@@ -31,6 +32,8 @@ class Agreement:
         worst_image: name of the image with the largest difference.
         accuracy: share of correct answers, 0 to 1.
         agreement: share of answers equal to the Keras model's, 0 to 1.
+        lost: number of answers that the Keras model has right and the file wrong.
+        gained: number of answers that the Keras model has wrong and the file right.
     """
 
     images: int
@@ -39,6 +42,24 @@ class Agreement:
     worst_image: str
     accuracy: float
     agreement: float
+    lost: int
+    gained: int
+
+    @property
+    def changed(self) -> int:
+        """The number of answers that differ from the Keras model's."""
+        return round((1 - self.agreement) * self.images)
+
+    @property
+    def loss_points(self) -> float:
+        """Accuracy below that of the Keras model, in percentage points."""
+        return 100 * (self.lost - self.gained) / self.images
+
+    @property
+    def loss_interval_points(self) -> tuple[float, float]:
+        """The 90 % confidence interval of the loss."""
+        low, high = loss_interval(self.images, self.lost, self.gained)
+        return 100 * low, 100 * high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,26 +100,33 @@ def compare(
 
 class _Tally:
     def __init__(self):
-        self._differences, self._means, self._correct, self._same = [], [], [], []
+        self._batches = []
 
     def add(self, answer, expected, labels):
         # NaN must not pass for a small difference.
         difference = np.abs(answer - expected)
         difference[np.isnan(difference)] = np.inf
-        self._differences.append(difference.max(axis=1))
-        self._means.append(difference.mean(axis=1))
-        self._correct.append(answer.argmax(axis=1) == labels)
-        self._same.append(answer.argmax(axis=1) == expected.argmax(axis=1))
+        taken, keras = answer.argmax(axis=1), expected.argmax(axis=1)
+        self._batches.append(
+            (
+                *(difference.max(axis=1), difference.mean(axis=1)),
+                *(taken == labels, keras == labels, taken == keras),
+            )
+        )
 
     def result(self, name_of):
-        differences = np.concatenate(self._differences)
+        largest, means, right, keras_right, same = map(
+            np.concatenate, zip(*self._batches, strict=True)
+        )
         return Agreement(
-            images=len(differences),
-            max_difference=float(differences.max()),
-            mean_difference=float(np.concatenate(self._means).mean()),
-            worst_image=name_of(int(differences.argmax())),
-            accuracy=float(np.concatenate(self._correct).mean()),
-            agreement=float(np.concatenate(self._same).mean()),
+            images=len(largest),
+            max_difference=float(largest.max()),
+            mean_difference=float(means.mean()),
+            worst_image=name_of(int(largest.argmax())),
+            accuracy=float(right.mean()),
+            agreement=float(same.mean()),
+            lost=int((keras_right & ~right).sum()),
+            gained=int((right & ~keras_right).sum()),
         )
 
 

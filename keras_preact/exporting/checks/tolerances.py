@@ -1,80 +1,180 @@
 """The tolerance of each file, and the error if a file exceeds it."""
 
+import abc
 import dataclasses
+import decimal
 import math
 from collections.abc import Mapping
 
+from keras_preact.exporting.checks import sampling_error
 from keras_preact.exporting.checks.parity import Agreement, ParityError
 from keras_preact.exporting.config import ExportConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Tolerance:
-    """The most that a file may differ from the Keras model; exactly one limit is given.
+class Limit(abc.ABC):
+    """A limit on how much a file differs from the Keras model.
 
     Args:
         flag: the flag that sets the limit.
-        max_difference: of a probability.
-        max_loss_points: of accuracy, in percentage points.
+        value: of the flag.
     """
 
     flag: str
-    max_difference: float | None = None
-    max_loss_points: float | None = None
+    value: float
+
+    @abc.abstractmethod
+    def excess(self, agreement: Agreement) -> str | None:
+        """Says in words how a file exceeds the limit; None if it does not."""
+
+    @abc.abstractmethod
+    def sufficient(self, agreement: Agreement) -> float:
+        """Returns a value of the flag, rounded to few digits, that accepts the file."""
+
+
+class MaxDifference(Limit):
+    """The largest difference of a probability."""
+
+    name = "max_difference"
 
     def __str__(self) -> str:
-        if self.max_difference is not None:
-            return f"{self.max_difference:g} in a probability"
-        return f"{self.max_loss_points:g} points of accuracy"
+        return f"{self.value:g} in a probability"
 
-    def excess(self, agreement: Agreement, keras: Agreement) -> str | None:
+    def excess(self, agreement: Agreement) -> str | None:
+        if agreement.max_difference <= self.value:
+            return None
+        return f"differs by {agreement.max_difference:.2g} in a probability"
+
+    def sufficient(self, agreement: Agreement) -> float:
+        return _round(agreement.max_difference, decimal.ROUND_CEILING)
+
+
+class MaxLoss(Limit):
+    """The largest loss of accuracy in percentage points, apart from sampling error."""
+
+    name = "max_loss_points"
+
+    def __str__(self) -> str:
+        return f"{self.value:g} {'point' if self.value == 1 else 'points'} of accuracy"
+
+    def excess(self, agreement: Agreement) -> str | None:
+        images, lost, gained = agreement.images, agreement.lost, agreement.gained
+        if not sampling_error.loses_more(images, lost, gained, self.value / 100):
+            return None
+        keras_accuracy = agreement.accuracy + agreement.loss_points / 100
+        lowest_points, _ = agreement.loss_interval_points
+        return (
+            f"has an accuracy of {agreement.accuracy:.2%}, the Keras model of "
+            f"{keras_accuracy:.2%}: {agreement.loss_points:.2f} points less ({lost:,} answers "
+            f"became wrong, {gained:,} right, of {images:,} images), "
+            f"with 95 % confidence more than {lowest_points:.2f}"
+        )
+
+    def sufficient(self, agreement: Agreement) -> float:
+        return _round(agreement.loss_points, decimal.ROUND_CEILING)
+
+
+class LeastAgreement(Limit):
+    """The smallest percentage of answers equal to the Keras model's, apart from sampling error."""
+
+    name = "least_agreement_percent"
+
+    def __str__(self) -> str:
+        return f"{self.value:g} % of answers equal"
+
+    def excess(self, agreement: Agreement) -> str | None:
+        images, changed = agreement.images, agreement.changed
+        if not sampling_error.happens_more(images, changed, 1 - self.value / 100):
+            return None
+        return (
+            f"agrees with the Keras model on {agreement.agreement:.2%} of the answers "
+            f"({changed:,} of {images:,} changed)"
+        )
+
+    def sufficient(self, agreement: Agreement) -> float:
+        return _round(100 * agreement.agreement, decimal.ROUND_FLOOR)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """The most that a file may differ from the Keras model.
+
+    Args:
+        limits: one or more; all must be kept.
+
+    Raises:
+        ValueError: if there is no limit.
+    """
+
+    limits: tuple[Limit, ...]
+
+    def __post_init__(self):
+        if not self.limits:
+            raise ValueError("A tolerance must have at least one limit. Received: none")
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.limits))
+
+    def to_json(self) -> dict[str, dict]:
+        """Returns flag and value of each limit, by the limit's name."""
+        return {limit.name: dataclasses.asdict(limit) for limit in self.limits}
+
+    def excess(self, agreement: Agreement) -> str | None:
         """Says in words how a file exceeds the tolerance; None if it does not."""
         if not math.isfinite(agreement.max_difference):
             # Its accuracy may by chance be that of the Keras model.
-            return "gives probabilities that are not finite"
-        if self.max_difference is not None:
-            if agreement.max_difference <= self.max_difference:
-                return None
-            return f"differs by {agreement.max_difference:.2g} in a probability"
-        lost = 100 * (keras.accuracy - agreement.accuracy)
-        # Counted in whole images, as shares are not exact in floating point.
-        if round(lost * keras.images / 100) <= self.max_loss_points * keras.images / 100 + 1e-6:
+            return f"gives probabilities that are not finite, as for {agreement.worst_image}."
+        exceeded = [
+            f"{excess}; allowed: {limit} (--{limit.flag})"
+            for limit in self.limits
+            if (excess := limit.excess(agreement))
+        ]
+        if not exceeded:
             return None
         return (
-            f"has an accuracy of {agreement.accuracy:.2%}, the Keras model of "
-            f"{keras.accuracy:.2%}: {lost:.2f} points less"
+            f"{', and '.join(exceeded)}. {agreement.worst_image} differs most, by "
+            f"{agreement.max_difference:.2g} in a probability."
         )
+
+    def sufficient(self, agreement: Agreement) -> dict[str, float] | None:
+        """Returns values of the flags of the exceeded limits that accept a file.
+
+        None means that the file is never accepted.
+        """
+        if not math.isfinite(agreement.max_difference):
+            return None
+        exceeded = [limit for limit in self.limits if limit.excess(agreement)]
+        return {limit.flag: limit.sufficient(agreement) for limit in exceeded}
 
 
 def tolerance_of(kind: str, config: ExportConfig) -> Tolerance:
     """The tolerance of a kind of TFLite file; a SavedModel has that of float32."""
     if kind in ("float32", "float16"):
         flag = f"{kind}_tolerance"
-        return Tolerance(flag, max_difference=getattr(config, flag))
-    return Tolerance("int8_loss_points", max_loss_points=config.int8_loss_points)
+        return Tolerance((MaxDifference(flag, getattr(config, flag)),))
+    return Tolerance((MaxLoss("int8_loss_points", config.int8_loss_points),))
 
 
-def check(
-    agreements: Mapping[str, Agreement], reference: str, tolerances: Mapping[str, Tolerance]
-) -> None:
+def check(agreements: Mapping[str, Agreement], tolerances: Mapping[str, Tolerance]) -> None:
     """Raises ParityError if a file exceeds its tolerance, with a line for each such file.
 
     Args:
         agreements: by the file's name.
-        reference: the name of the Keras model among them.
         tolerances: by the file's name.
     """
-    keras, lines = agreements[reference], []
-    for name, tolerance in tolerances.items():
-        agreement = agreements[name]
-        if excess := tolerance.excess(agreement, keras):
-            lines.append(
-                f"  {name} {excess}; allowed: {tolerance} (--{tolerance.flag}). "
-                f"{agreement.worst_image} differs most, by {agreement.max_difference:.2g} in a "
-                "probability"
-            )
+    lines = [
+        f"  {name} {excess}"
+        for name, tolerance in tolerances.items()
+        if (excess := tolerance.excess(agreements[name]))
+    ]
     if lines:
+        images = max(agreement.images for agreement in agreements.values())
         raise ParityError(
-            f"Compared with the Keras model on {keras.images:,} evaluation images, these files "
+            f"Compared with the Keras model on {images:,} evaluation images, these files "
             "exceed their tolerance. Nothing has been exported.\n" + "\n".join(lines)
         )
+
+
+def _round(value, rounding):
+    """Rounds to two significant digits."""
+    return float(decimal.Context(prec=2, rounding=rounding).create_decimal(repr(value)))

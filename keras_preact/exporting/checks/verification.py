@@ -9,8 +9,9 @@ from etils import epath
 
 from keras_preact.data.sources import spread
 from keras_preact.exporting.checks import parity, tolerances
-from keras_preact.exporting.checks.parity import Predict
+from keras_preact.exporting.checks.parity import Agreement, Predict
 from keras_preact.exporting.config import ExportConfig
+from keras_preact.exporting.export_folder import SAVED_MODEL
 from keras_preact.exporting.formats.decoding import is_decodable
 from keras_preact.exporting.formats.saved_model import SessionModel
 from keras_preact.exporting.graph.rewriting import Step
@@ -99,25 +100,37 @@ class Verification:
         batches = [(batch, self._labels[taken], np.ones(len(batch)))]
         agreements = parity.compare(predictors, KERAS, batches, names)
         allowed = {_SIGNATURE: tolerances.tolerance_of("float32", self._config)}
-        tolerances.check(agreements, KERAS, allowed)
+        tolerances.check(agreements, allowed)
         return {"images": len(batch), "max_difference": agreements[_SIGNATURE].max_difference}
 
-    def compare_files(self, files: Sequence[WrittenFile], root: epath.Path) -> list[Artifact]:
-        """Returns the figures of the Keras model and then of all files.
+    def compare_files(
+        self, files: Sequence[WrittenFile], root: epath.Path
+    ) -> tuple[list[Artifact], dict[str, Agreement]]:
+        """Compares files with the Keras model.
 
         Args:
             files: they lie below root.
             root: the export's folder.
 
+        Returns:
+            The figures of the Keras model and then of the files within their tolerances; and the
+            agreements of the others, by name.
+
         Raises:
-            ParityError: if a file exceeds its tolerance.
+            ParityError: if the SavedModel exceeds its tolerance.
         """
         predictors = {KERAS: self._keras, **{file.name: file.predict for file in files}}
         agreements = self._compare(predictors)
         allowed = {file.name: tolerances.tolerance_of(file.kind, self._config) for file in files}
-        tolerances.check(agreements, KERAS, allowed)
+        essential = {name: allowed[name] for name in allowed if name == SAVED_MODEL}
+        tolerances.check(agreements, essential)
+        exceeding = {
+            name: agreements[name] for name in allowed if allowed[name].excess(agreements[name])
+        }
+        files = [file for file in files if file.name not in exceeding]
+        predictors = {name: predictors[name] for name in predictors if name not in exceeding}
         speeds = parity.measure_speed(predictors, self.sample_images[0])
-        return [
+        artifacts = [
             Artifact(KERAS, agreements[KERAS], speeds[KERAS]),
             *(
                 Artifact(
@@ -131,6 +144,7 @@ class Verification:
                 for file in files
             ),
         ]
+        return artifacts, exceeding
 
     def _compare(self, predictors):
         count = self._data.info.eval_count

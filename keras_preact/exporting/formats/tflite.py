@@ -33,8 +33,11 @@ def write(
     model_name: str,
     kinds: Sequence[str],
     calibration_images: np.ndarray | None = None,
-) -> None:
+) -> dict[str, str]:
     """Writes a TFLite file KIND.tflite of each kind, with metadata.
+
+    Returns:
+        Why a file could not be made, by kind; empty if all were.
 
     Args:
         graph: of the network, from normalized images.
@@ -43,19 +46,21 @@ def write(
         model_name: for the metadata.
         kinds: some of `KINDS`.
         calibration_images: as for `convert`.
-
-    Raises:
-        RunError: as `convert` does.
     """
-    plain = folder / ".saved_model"
+    plain, impossible = folder / ".saved_model", {}
     folder.mkdir(parents=True)
     write_for_tflite(graph, info, plain)
     for kind in kinds:
         say(f"Converting to TFLite: {kind}")
-        file = convert(plain, kind, calibration_images)
+        try:
+            file = convert(plain, kind, calibration_images)
+        except RunError as error:
+            impossible[kind] = str(error)
+            continue
         description = f"{model_name}, {kind}, trained on {info.name}"
         (folder / f"{kind}.tflite").write_bytes(add_metadata(file, model_name, description, info))
     remove(plain)
+    return impossible
 
 
 def convert(

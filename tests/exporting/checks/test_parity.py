@@ -53,6 +53,12 @@ def test_figures_are_numpys_over_all_images_however_they_are_batched(size):
     assert got.worst_image == f"image {difference.max(axis=1).argmax()}"
     assert got.accuracy == pytest.approx(np.mean(taken == labels))
     assert got.agreement == pytest.approx(np.mean(taken == tables["keras"].argmax(1)))
+    changes = np.int8(tables["keras"].argmax(1) == labels) - np.int8(taken == labels)
+    assert (got.lost, got.gained) == ((changes == 1).sum(), (changes == -1).sum())
+    assert got.changed == np.sum(taken != tables["keras"].argmax(1))
+    assert got.loss_points == pytest.approx(100 * changes.mean())
+    low, high = got.loss_interval_points
+    assert low < got.loss_points < high
 
 
 def test_a_model_agrees_with_itself():
@@ -61,6 +67,7 @@ def test_a_model_agrees_with_itself():
     for agreement in got.values():
         assert (agreement.max_difference, agreement.mean_difference) == (0, 0)
         assert (agreement.accuracy, agreement.agreement) == (1, 1)
+        assert (agreement.lost, agreement.gained, agreement.changed) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,17 @@ def test_all_files_of_a_small_set_are_sent_as_they_are(verification, photographs
     assert got["max_difference"] <= 1e-6
 
 
-@pytest.mark.parametrize("value", [0.5, np.nan])
-def test_an_image_whose_file_gives_something_else_is_named(verification, expected, value):
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.5, r"allowed: 0\.0001 .*float32_tolerance\)\. .*val/red/1\.jpg differs most"),
+        (np.nan, r"serving_bytes gives probabilities that are not finite, as for .*val/red/1\.jpg"),
+    ],
+)
+def test_an_image_whose_file_gives_something_else_is_named(verification, expected, value, words):
     answers = expected.copy()
     answers[13, 1] += value
-    with pytest.raises(
-        ParityError, match=r"allowed: 0\.0001 .*float32_tolerance\)\. .*val/red/1\.jpg differs most"
-    ):
+    with pytest.raises(ParityError, match=words):
         verification().compare_serving_bytes(Session(answers))
     if value == 0.5:
         tolerant = verification(float32_tolerance=0.6)
@@ -178,13 +182,19 @@ def test_some_images_are_spread_over_all_classes_and_keep_their_names(
     files = [WrittenFile("it", "float16", epath.Path(tmp_path / "it"), harmed)]
     tolerant = verification(eval_images=count, float16_tolerance=0.1)
     with leaping_clock():
-        keras, it = tolerant.compare_files(files, epath.Path(tmp_path))
+        (keras, it), exceeding = tolerant.compare_files(files, epath.Path(tmp_path))
+    assert exceeding == {}
     np.testing.assert_array_equal(seen[:count], images[chosen])
     assert keras.agreement.images == it.agreement.images == count
     assert it.agreement.max_difference == pytest.approx(0.01, rel=1e-3)
     assert it.agreement.worst_image.endswith(f"val/{NAMES[worst]}")
-    assert (it.path, it.size_bytes, it.tolerance.flag) == ("it", 3, "float16_tolerance")
+    assert (it.path, it.size_bytes, str(it.tolerance)) == ("it", 3, "0.1 in a probability")
     assert (keras.path, keras.tolerance, keras.size_bytes) == (None, None, None)
-    with pytest.raises(ParityError, match=rf"it differs by 0\.01 .*val/{NAMES[worst]}"):
-        strict = verification(eval_images=count, float16_tolerance=0.005)
+    strict = verification(eval_images=count, float16_tolerance=0.005)
+    with leaping_clock():
+        [keras], exceeding = strict.compare_files(files, epath.Path(tmp_path))
+    assert keras.name == "keras"
+    assert exceeding == {"it": it.agreement}
+    files = [dataclasses.replace(files[0], name="saved_model")]
+    with pytest.raises(ParityError, match=rf"saved_model differs by 0\.01 .*val/{NAMES[worst]}"):
         strict.compare_files(files, epath.Path(tmp_path))

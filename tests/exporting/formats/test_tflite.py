@@ -7,10 +7,13 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from etils import epath
+from tiny_nets import Function, make_info, make_net
 
 import keras_preact
 from keras_preact.data import datasets
 from keras_preact.exporting.formats import tflite
+from keras_preact.exporting.graph import network
 from keras_preact.layers import BLOCKS, ORDERS, SHORTCUTS
 from keras_preact.support.errors import RunError
 
@@ -199,6 +202,16 @@ def test_an_operation_that_has_no_int8_is_named(tmp_path):
     assert tflite.convert(folder, "dynamic", make_images(2))
     with pytest.raises(RunError, match=r"cannot compute in int8: ELU\.$"):
         tflite.convert(folder, "int8", make_images(2))
+
+
+def test_a_kind_that_cannot_be_made_does_not_keep_the_others_away(tmp_path):
+    graph = network.trace(make_net(Function(tf.nn.elu)), SHAPE)
+    info, folder = make_info(), epath.Path(tmp_path / "tflite")
+    images = np.zeros((1, *SHAPE), np.uint8)
+    impossible = tflite.write(graph, info, folder, "net", ("int8", "float32"), images)
+    assert impossible == {"int8": "TFLite cannot compute in int8: ELU."}
+    assert [path.name for path in folder.iterdir()] == ["float32.tflite"]
+    assert tflite.write(graph, info, epath.Path(tmp_path / "one"), "net", ("float32",)) == {}
 
 
 def test_an_unknown_kind_is_refused(saved_model):
