@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_preact.data.limits import MAX_IMAGE_PIXELS
 from keras_preact.exporting.formats.tflite import KINDS
+from keras_preact.exporting.graph.precision import PRECISIONS
 from keras_preact.exporting.serving.server_files import check_model_name
 from keras_preact.support import options
 from keras_preact.support.options import option
@@ -34,6 +35,9 @@ class ExportConfig:
         "files", "TFLite files to write, separated by commas; empty for none", KINDS, KINDS
     )
     calibration_images: int = option("files", "training images that set the ranges of int8", 300)
+    saved_model_precision: str = option(
+        "files", "precision that the SavedModel computes in", "float32", PRECISIONS
+    )
     freeze: bool = option(
         "files", "store the SavedModel's weights as constants, not as variables", False
     )
@@ -54,6 +58,12 @@ class ExportConfig:
         "points of accuracy that int8 and dynamic may lose, beyond sampling error",
         1.0,
     )
+    saved_model_loss_points: float = option(
+        "verification", "the same for a SavedModel in bfloat16 or float16", 1.0
+    )
+    saved_model_agreement_percent: float = option(
+        "verification", "its least share of answers equal to the Keras model's", 95.0
+    )
 
     def __post_init__(self):
         options.check_choices(self)
@@ -61,7 +71,8 @@ class ExportConfig:
         counts = ("image_size", "version", "calibration_images", "max_image_pixels", "eval_images")
         options.check_range(self, counts, least=1)
         tolerances = ("float32_tolerance", "float16_tolerance", "int8_loss_points")
-        options.check_range(self, tolerances, least=0)
+        options.check_range(self, (*tolerances, "saved_model_loss_points"), least=0)
+        options.check_range(self, ("saved_model_agreement_percent",), least=0, most=100)
         if self.model_name is not None:
             check_model_name(self.model_name)
 

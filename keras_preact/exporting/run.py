@@ -9,7 +9,11 @@ import tensorflow as tf
 from etils import epath
 
 from keras_preact.exporting import export_folder, report, source
-from keras_preact.exporting.checks.verification import Verification, WrittenFile
+from keras_preact.exporting.checks.verification import (
+    Verification,
+    WrittenFile,
+    saved_model_kind,
+)
 from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.export_folder import ExportFolder, Layout
 from keras_preact.exporting.formats import saved_model, tflite
@@ -50,8 +54,10 @@ def run(config: ExportConfig) -> epath.Path:
         with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
             verification = Verification(exported, exported.predictor(), config)
             steps = rewriting.rewrite(network.trace(exported.model, data.info.image_shape))
-            facts["rewriting"] = verification.compare_steps(steps)
-            impossible = _write(steps[-1].graph, exported, config, layout, name)
+            for_servers = saved_model.rewrite(steps[-1].graph, config.saved_model_precision)
+            facts["rewriting"] = verification.compare_steps([*steps, *for_servers])
+            _write_for_servers(for_servers[-1].graph, exported, config, layout, name)
+            impossible = _write_tflite(steps[-1].graph, exported, config, layout)
             say("Comparing with the Keras model")
             session = saved_model.SessionModel(layout.saved_model)
             files = _load(config, layout, session, impossible)
@@ -70,27 +76,28 @@ def _output_dir(config):
     return config.output_dir or default
 
 
-def _write(graph, exported, config, layout, name):
-    """Writes the SavedModel, the TFLite files and the folder `serving`.
-
-    Returns reasons why TFLite files could not be made, by kind.
-    """
-    info, impossible = exported.data.info, {}
+def _write_for_servers(graph, exported, config, layout, name):
+    """Writes the SavedModel and the folder `serving`."""
     options = {"freeze": config.freeze, "max_image_pixels": config.max_image_pixels}
-    saved_model.write(graph, info, layout.saved_model, **options)
-    if config.tflite:
-        calibrates = "int8" in config.tflite
-        images = exported.calibration_images(config.calibration_images) if calibrates else None
-        name_of_net, kinds = exported.model.name, config.tflite
-        impossible = tflite.write(graph, info, layout.tflite, name_of_net, kinds, images)
+    saved_model.write(graph, exported.data.info, layout.saved_model, **options)
     image, file = exported.example()
     warmup.write(layout.saved_model, name, image, file)
     server_files.write(layout.serving, name, image, file)
-    return impossible
+
+
+def _write_tflite(graph, exported, config, layout) -> dict[str, str]:
+    """Writes the TFLite files; returns reasons why some could not be made, by kind."""
+    if not config.tflite:
+        return {}
+    calibrates = "int8" in config.tflite
+    images = exported.calibration_images(config.calibration_images) if calibrates else None
+    name, info = exported.model.name, exported.data.info
+    return tflite.write(graph, info, layout.tflite, name, config.tflite, images)
 
 
 def _load(config, layout, session, impossible) -> list[WrittenFile]:
-    files = [WrittenFile(export_folder.SAVED_MODEL, "float32", layout.saved_model, session.predict)]
+    name, kind = export_folder.SAVED_MODEL, saved_model_kind(config)
+    files = [WrittenFile(name, kind, layout.saved_model, session.predict)]
     for kind in config.tflite:
         if kind in impossible:
             continue

@@ -148,9 +148,17 @@ class Tolerance:
 
 
 def tolerance_of(kind: str, config: ExportConfig) -> Tolerance:
-    """The tolerance of a kind of TFLite file; a SavedModel has that of float32."""
-    if kind in ("float32", "float16"):
-        flag = f"{kind}_tolerance"
+    """The tolerance of a kind of file; see `verification.WrittenFile`."""
+    if kind in ("saved_model_bfloat16", "saved_model_float16"):
+        agreement = config.saved_model_agreement_percent
+        return Tolerance(
+            (
+                MaxLoss("saved_model_loss_points", config.saved_model_loss_points),
+                LeastAgreement("saved_model_agreement_percent", agreement),
+            )
+        )
+    if kind in ("saved_model_float32", "float32", "float16"):
+        flag = f"{kind.removeprefix('saved_model_')}_tolerance"
         return Tolerance((MaxDifference(flag, getattr(config, flag)),))
     return Tolerance((MaxLoss("int8_loss_points", config.int8_loss_points),))
 

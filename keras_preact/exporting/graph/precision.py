@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import tensorflow as tf
 
 from keras_preact.exporting.graph.graph_view import GraphView, node_of
@@ -14,14 +13,15 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 NodeDef = tf.compat.v1.NodeDef
 
-# Operations on feature maps, and how many of their inputs have the type of their result. All
-# others keep float32, such as the mean over pixels and the classifier, which sum many values.
-_LOWERED = {
+_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
+# Operations on feature maps, and how many of their inputs have the type of their result. They are
+# lowered after a convolution. All others keep float32, such as the mean over pixels and the
+# classifier after it, which sum many values.
+_INPUTS = {
+    **dict.fromkeys(_CONVOLUTIONS, 2),
     "Add": 2,
     "AddV2": 2,
     "BiasAdd": 2,
-    "Conv2D": 2,
-    "DepthwiseConv2dNative": 2,
     "MaxPool": 1,
     "Mul": 2,
     "Pad": 1,
@@ -61,11 +61,20 @@ class _Lowering:
         self._graph, self._dtype = graph, dtype
         self._view = GraphView(graph)
         self._nodes, self._weights = dict(self._view.nodes), dict(graph.weights)
-        self.lowered = {
-            name
-            for name, node in self._view.nodes.items()
-            if node.op in _LOWERED and node.attr["T"].type == _FLOAT32
-        }
+        self.lowered = self._choose()
+
+    def _choose(self):
+        chosen = set()
+        waiting = [node for node in self._view.nodes.values() if node.op in _CONVOLUTIONS]
+        while waiting:
+            node = waiting.pop()
+            # An output of the graph has no node.
+            if node is None or node.name in chosen or node.op not in _INPUTS:
+                continue
+            if node.attr["T"].type == _FLOAT32:
+                chosen.add(node.name)
+                waiting += self._view.readers[node.name]
+        return chosen
 
     def run(self):
         for name, node in self._view.nodes.items():
@@ -74,7 +83,7 @@ class _Lowering:
             typed = 0
             if name in self.lowered:
                 changed.attr["T"].type = self._dtype.as_datatype_enum
-                typed = _LOWERED[node.op]
+                typed = _INPUTS[node.op]
             for position, tensor in enumerate(node.input):
                 if position < typed:
                     changed.input[position] = self._lower(tensor)
