@@ -32,7 +32,8 @@ WRITE_FLAGS = runpy.run_path(str(ROOT / "docs" / "write_flags.py"))
 CONFIGS = WRITE_FLAGS["PROGRAMS"]
 BLOCKS = [block for page in TEXTS for block in blocks(page)]
 # Flags of every program, and files of the programs that argparse serves.
-OTHER_FLAGS = {"debug", "flagfile", "help", "recipe"}
+# Those of TensorFlow Serving among them.
+OTHER_FLAGS = {"debug", "flagfile", "help", "recipe", "allow_version_labels_for_unavailable_models"}
 ARGPARSE = ("exporting/classify.py", "exporting/serving/client.py")
 
 

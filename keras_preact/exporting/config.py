@@ -5,7 +5,11 @@ import dataclasses
 from keras_preact.data.limits import MAX_IMAGE_PIXELS
 from keras_preact.exporting.formats.tflite import KINDS
 from keras_preact.exporting.graph.precision import PRECISIONS
-from keras_preact.exporting.serving.server_files import check_model_name
+from keras_preact.exporting.serving.server_files import (
+    IMAGE,
+    check_model_name,
+    check_serving_image,
+)
 from keras_preact.support import options
 from keras_preact.support.options import option
 from keras_preact.training.config import CHECKPOINTS
@@ -45,6 +49,7 @@ class ExportConfig:
         "files", "most pixels of an image for serving_bytes", MAX_IMAGE_PIXELS
     )
     model_name: str | None = option("files", "name on the server; default: such as resnet20")
+    serving_image: str = option("files", "docker image of TensorFlow Serving", IMAGE)
 
     eval_images: int | None = option(
         "verification", "evaluation images to compare on, spread evenly; default: all"
@@ -75,6 +80,7 @@ class ExportConfig:
         options.check_range(self, ("saved_model_agreement_percent",), least=0, most=100)
         if self.model_name is not None:
             check_model_name(self.model_name)
+        check_serving_image(self.serving_image)
 
     def _check_source(self):
         if bool(self.run_dir) == bool(self.model):

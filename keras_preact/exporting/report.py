@@ -175,7 +175,7 @@ def to_markdown(
 
     Args:
         facts: with `source`, `model`, `data`, `evaluation`, `machine`, `created`,
-            `version`, `rewriting`, `serving_bytes` and `commands`.
+            `version`, `rewriting`, `serving_bytes`, `tried_server` and `commands`.
         artifacts: the Keras model first.
         left_out: files that are not in the export.
     """
@@ -203,6 +203,8 @@ def to_markdown(
         f"images. {_of_serving_bytes(facts['serving_bytes'])}",
         "## Use",
         *(f"{title}:\n\n```\n{command}\n```" for title, command in facts["commands"].items()),
+        f"Such exports have been served by {facts['tried_server']}; the docker image has not been "
+        "tried.",
         *([_tflite_python(lite[0], data)] if lite else []),
         "## SHA-256",
         "```\n" + "\n".join(line for each in artifacts for line in each.checksums()) + "\n```",

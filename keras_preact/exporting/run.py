@@ -82,7 +82,7 @@ def _write_for_servers(graph, exported, config, layout, name):
     saved_model.write(graph, exported.data.info, layout.saved_model, **options)
     image, file = exported.example()
     warmup.write(layout.saved_model, name, image, file)
-    server_files.write(layout.serving, name, image, file)
+    server_files.write(layout.serving, name, image, file, config.serving_image)
 
 
 def _write_tflite(graph, exported, config, layout) -> dict[str, str]:
@@ -137,11 +137,12 @@ def _facts(exported, folder, config, model_name):
             "keras": keras.__version__,
         },
         "model_name": model_name,
-        "commands": _commands(model_name, folder),
+        "tried_server": server_files.TRIED,
+        "commands": _commands(model_name, folder, config.serving_image),
     }
 
 
-def _commands(model_name, folder):
+def _commands(model_name, folder, serving_image):
     """Shell commands that use the export, by title."""
     saved_model, served = shlex.quote(str(folder.saved_model)), folder.path / export_folder.SERVING
     request, client, example = (
@@ -150,7 +151,7 @@ def _commands(model_name, folder):
     )
     return {
         "Classify an image": f"{program('classify')} --model={saved_model} {example}",
-        "Serve it": server_files.docker_command(model_name, folder.path),
+        "Serve it": server_files.docker_command(model_name, folder.path, serving_image),
         "Ask the server": f"{this_python()} {client} {example}",
         "The same with curl": f"curl -d @{request} "
         f"http://localhost:8501/v1/models/{model_name}:predict",

@@ -243,22 +243,34 @@ def _request_error(error):
     return RequestError(code, error.message)
 
 
+def _labelled(labels, label):
+    if label not in labels:
+        raise RequestError(
+            grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}"
+        )
+    return labels[label]
+
+
 class _Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, servable):
-        self._servable = servable
+    def __init__(self, servable, labels):
+        self._servable, self._labels = servable, labels
 
     def Predict(self, request, context):  # noqa: N802
+        label = request.model_spec.version_label
         try:
-            return self._servable.predict(request)
+            servable = _labelled(self._labels, label) if label else self._servable
+            return servable.predict(request)
         except RequestError as error:
             context.abort(error.code, error.message)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    servable = None
+    servable, labels = None, {}
 
     def do_GET(self):
-        if self.path == f"/v1/models/{self.servable.name}":
+        if self.path == "/monitoring/prometheus/metrics":
+            self._answer(200, {"requests": len(self.servable.batch_sizes)})
+        elif self.path == f"/v1/models/{self.servable.name}":
             status = {"error_code": self.servable.error_code, "error_message": ""}
             version = {"version": "1", "state": self.servable.state, "status": status}
             self._answer(200, {"model_version_status": [version]})
@@ -267,13 +279,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        path = re.fullmatch(r"/v1/models/([^/:]+):predict", self.path)
+        path = re.fullmatch(r"/v1/models/([^/:]+)(?:/labels/([^/:]+))?:predict", self.path)
         if path is None:
             self._answer(400, {"error": f"Malformed request: POST {self.path}"})
             return
         try:
-            model = urllib.parse.unquote(path[1])
-            self._answer(200, self.servable.predict_rows(model, body))
+            model, label = (part and urllib.parse.unquote(part) for part in path.groups())
+            servable = _labelled(self.labels, label) if label else self.servable
+            self._answer(200, servable.predict_rows(model, body))
         except RequestError as error:
             self._answer(HTTP_STATUS[error.code], {"error": error.message})
 
@@ -290,18 +303,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve(servable, grpc_port=0, rest_port=0):
-    """Serves a model on this machine; a port of 0 stands for a free one.
+def serve(servable, grpc_port=0, rest_port=0, labels=None):
+    """Serves a model on this machine.
+
+    Args:
+        servable: the newest version.
+        grpc_port, rest_port: 0 stands for a free one.
+        labels: versions by label.
 
     Yields:
         A namespace of `ports`, by protocol, and `batch_sizes`, of the requests so far.
     """
     unlimited = [("grpc.max_receive_message_length", -1)]
     service = grpc.server(futures.ThreadPoolExecutor(2), options=unlimited)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Service(servable), service)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        _Service(servable, labels or {}), service
+    )
     grpc_port = service.add_insecure_port(f"127.0.0.1:{grpc_port}")
     service.start()
-    handler = type("Handler", (_Handler,), {"servable": servable})
+    handler = type("Handler", (_Handler,), {"servable": servable, "labels": labels or {}})
     with http.server.ThreadingHTTPServer(("127.0.0.1", rest_port), handler) as rest:
         threading.Thread(target=rest.serve_forever, daemon=True).start()
         ports = {"grpc": grpc_port, "rest": rest.server_port}

@@ -154,6 +154,7 @@ def test_what_is_left_is_what_is_promised(digits_export):
         *("tflite/1/float32.tflite", "tflite/1/int8.tflite"),
         *(f"serving/{name}" for name in ("models.config", "batching_parameters.txt", "client.py")),
         *(f"serving/{name}" for name in ("request_images.json", "request_bytes.json")),
+        *("serving/batching_parameters.gpu.txt", "serving/monitoring.config"),
         *("serving/compose.yaml", "serving/example.jpg"),
     }
     assert {name for name in files if "saved_model/" in name} >= {
@@ -166,6 +167,7 @@ def test_what_is_left_is_what_is_promised(digits_export):
 
 def test_flags_reach_the_files(digits_run, tmp_path):
     options = {"version": 5, "freeze": True, "model_name": "my.net", "max_image_pixels": 64}
+    options["serving_image"] = "registry/serving:1"
     out = export(digits_run.folder, output_dir=str(tmp_path / "out"), **options)
     for kind in ("saved_model", "reports"):
         assert [path.name for path in (out / kind).iterdir()] == ["5"]
@@ -183,9 +185,41 @@ def test_flags_reach_the_files(digits_run, tmp_path):
     assert artifact(out, "keras")["images"] == 20
     assert f"--model={out}/saved_model/5 " in report["commands"]["Classify an image"]
     assert "/models/my.net" in report["commands"]["Serve it"]
+    assert "image: registry/serving:1" in (out / "serving" / "compose.yaml").read_text()
+    assert " registry/serving:1 " in report["commands"]["Serve it"]
     too_large = tf.io.encode_png(np.zeros((9, 8, 1), np.uint8))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="to 64 pixels"):
-        saved_model_probabilities(out, 5, "serving_bytes", image_bytes=too_large[None])
+    predict = tf.saved_model.load(str(out / "saved_model" / "5")).signatures["serving_bytes"]
+    [error] = predict(image_bytes=too_large[None])["error"].numpy()
+    assert b"to 64 pixels" in error
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_saved_model_in_another_precision_is_half_as_large_and_judged_by_its_answers(
+    digits_run, digits_export, tmp_path, precision
+):
+    options = {"saved_model_precision": precision, "tflite": ("float32",), "eval_images": None}
+    out = export(digits_run.folder, output_dir=str(tmp_path / "out"), **options)
+    data = load_data(digits_run.folder)
+    images, labels = evaluation_images(data)
+    expected = keras_probabilities(digits_run.folder, images)
+    got = saved_model_probabilities(out, images=images)
+    assert got.dtype == np.float32
+    assert (got.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.98
+    assert 1e-5 < np.abs(got - expected).max() < 0.1
+    found = artifact(out, "saved_model")
+    assert found["accuracy"] == pytest.approx((got.argmax(axis=1) == labels).mean())
+    assert found["tolerance"] == {
+        "max_loss_points": {"flag": "saved_model_loss_points", "value": 1.0},
+        "least_agreement_percent": {"flag": "saved_model_agreement_percent", "value": 95.0},
+    }
+    sizes = [
+        next(folder.glob("saved_model/1/variables/*.data*")).stat().st_size
+        for folder in (out, digits_export)
+    ]
+    assert 0.5 < sizes[0] / sizes[1] < 0.55
+    # TFLite files do not change.
+    lite = [(folder / "tflite/1/float32.tflite").read_bytes() for folder in (out, digits_export)]
+    assert lite[0] == lite[1]
 
 
 def test_the_next_export_is_the_next_version_and_leaves_all_else_alone(

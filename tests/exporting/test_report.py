@@ -211,6 +211,7 @@ FACTS = {
     "created": "today",
     "machine": "abacus, 1 cores",
     "rewriting": [{"step": "dropped nothing", "max_difference": 0.0}],
+    "tried_server": "a server",
     "commands": {"Serve it": "serve | me"},
 }
 

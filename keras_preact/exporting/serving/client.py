@@ -61,14 +61,17 @@ Answer = list[tuple[str, float]]
 Predict = Callable[[Sequence[bytes]], list[Answer | ImageError]]
 
 
-def over_rest(host: str, port: int, model: str, timeout_seconds: float) -> Predict:
-    """Returns a function that sends requests over REST.
+def over_rest(
+    host: str, port: int, model: str, timeout_seconds: float, label: str | None = None
+) -> Predict:
+    """Returns a function that sends requests over REST, to the version with a label if given.
 
     It raises ImageError if the server refuses the whole request, and ServerError if the server
     cannot be reached, does not answer within `timeout_seconds`, fails, or answers with more than
     `MAX_ANSWER_BYTES`.
     """
-    path = f"/v1/models/{urllib.parse.quote(model, safe='')}:predict"
+    labelled = f"/labels/{urllib.parse.quote(label, safe='')}" if label else ""
+    path = f"/v1/models/{urllib.parse.quote(model, safe='')}{labelled}:predict"
 
     def predict(images):
         rows = [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]
@@ -166,7 +169,9 @@ def _read_answer(names, scores, error):
     return list(zip(names, map(float, scores), strict=True))
 
 
-def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predict:
+def over_grpc(
+    host: str, port: int, model: str, timeout_seconds: float, label: str | None = None
+) -> Predict:
     """Returns a function that sends requests over gRPC; it raises the errors of `over_rest`.
 
     Raises:
@@ -202,6 +207,8 @@ def over_grpc(host: str, port: int, model: str, timeout_seconds: float) -> Predi
         request = predict_pb2.PredictRequest()
         request.model_spec.name = model
         request.model_spec.signature_name = SIGNATURE
+        if label:
+            request.model_spec.version_label = label
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(images), tf.string))
         try:
             outputs = service.Predict(request, timeout=timeout_seconds).outputs
@@ -333,6 +340,7 @@ def _parse(arguments):
         required=model is None,
         help="name on the server; default: that in the models.config beside this file",
     )
+    parser.add_argument("--label", help="version label, such as canary; default: the newest")
     parser.add_argument(
         "--top_k",
         type=_whole(1, 1000),
@@ -361,7 +369,8 @@ def _run(options):
     port = options.port or PORTS[options.protocol]
     exit_code = 0
     try:
-        predict = connect(options.host, port, options.model, options.timeout_seconds)
+        host, model, limit = options.host, options.model, options.timeout_seconds
+        predict = connect(host, port, model, limit, options.label)
         for path, answer in classify(predict, options.images):
             if isinstance(answer, ImageError):
                 _fail(f"{path} {answer}")

@@ -17,12 +17,27 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from keras_preact.exporting.serving import client
 
-# Named after the TensorFlow release that writes the exports.
-IMAGE = "tensorflow/serving:2.21.0"
+# The latest release that its maintainers have announced: tensorflow/serving#4129 on GitHub.
+IMAGE = "tensorflow/serving:2.20.0"
+# The server that exports have been served by; nobody has pulled the image.
+TRIED = "TensorFlow Serving, built from its sources (commit 7471338c) with TensorFlow 2.21.0"
+METRICS_PATH = "/monitoring/prometheus/metrics"
+
+MONITORING = f"""\
+# Metrics for Prometheus, on the REST port.
+prometheus_config {{
+  enable: true
+  path: "{METRICS_PATH}"
+}}
+"""
+
+_ALLOWED_BATCH_SIZES = "\n".join(
+    f"allowed_batch_sizes: {size}" for size in (1, 2, 4, 8, 16, client.MAX_IMAGES)
+)
 
 BATCHING_PARAMETERS = f"""\
 # For a CPU. No image waits for another one: images that arrive while all threads are busy are
-# computed together. The price: an image file that cannot be decoded fails its whole batch.
+# computed together.
 batch_timeout_micros {{ value: 0 }}
 
 # A larger request is refused. The warm-up requests have this size: with a smaller value the
@@ -39,20 +54,50 @@ max_enqueued_batches {{ value: 100 }}
 """
 
 
-def write(folder: epath.Path, model_name: str, image: np.ndarray, image_bytes: bytes) -> None:
+GPU_BATCHING_PARAMETERS = f"""\
+# For a GPU that several clients ask at a time: it computes {client.MAX_IMAGES} images in little
+# more time than one. Name this file in --batching_parameters_file, and serve with an image such
+# as {IMAGE}-gpu. No GPU has tried it.
+
+# An image waits for others, but not longer than this.
+batch_timeout_micros {{ value: 2000 }}
+
+# As many as in a warm-up request: with a smaller value the server does not load the model.
+max_batch_size {{ value: {client.MAX_IMAGES} }}
+
+# Batches are filled up to one of these sizes, as a GPU chooses its algorithms for each size anew.
+{_ALLOWED_BATCH_SIZES}
+
+# One batch is computed while the next one is copied.
+num_batch_threads {{ value: 2 }}
+
+max_enqueued_batches {{ value: 100 }}
+"""
+
+
+def write(
+    folder: epath.Path,
+    model_name: str,
+    image: np.ndarray,
+    image_bytes: bytes,
+    serving_image: str = IMAGE,
+) -> None:
     """Writes `files` into a folder that does not exist yet."""
     folder.mkdir()
-    for name, contents in files(model_name, image, image_bytes).items():
+    for name, contents in files(model_name, image, image_bytes, serving_image).items():
         (folder / name).write_bytes(contents)
 
 
-def files(model_name: str, image: np.ndarray, image_bytes: bytes) -> dict[str, bytes]:
+def files(
+    model_name: str, image: np.ndarray, image_bytes: bytes, serving_image: str = IMAGE
+) -> dict[str, bytes]:
     """Returns the files of an export's folder `serving`.
 
     Args:
         model_name: the name on the server: letters, digits, ".", "_", "-".
         image: uint8 (height, width, channels), for `request_images.json`.
         image_bytes: a JPEG file, for `request_bytes.json` and as `example.jpg`.
+        serving_image: the docker image in `compose.yaml`.
 
     Returns:
         Contents by name.
@@ -64,7 +109,9 @@ def files(model_name: str, image: np.ndarray, image_bytes: bytes) -> dict[str, b
     return {
         "models.config": _models_config(model_name).encode(),
         "batching_parameters.txt": BATCHING_PARAMETERS.encode(),
-        "compose.yaml": _compose(model_name).encode(),
+        "batching_parameters.gpu.txt": GPU_BATCHING_PARAMETERS.encode(),
+        "monitoring.config": MONITORING.encode(),
+        "compose.yaml": _compose(model_name, serving_image).encode(),
         "client.py": pathlib.Path(client.__file__).read_bytes(),
         "request_images.json": _request("serving_default", image.tolist()),
         "request_bytes.json": _request("serving_bytes", {"image_bytes": {"b64": encoded}}),
@@ -72,12 +119,15 @@ def files(model_name: str, image: np.ndarray, image_bytes: bytes) -> dict[str, b
     }
 
 
-def docker_command(model_name: str, output_dir: str | os.PathLike) -> str:
+def docker_command(
+    model_name: str, output_dir: str | os.PathLike, serving_image: str = IMAGE
+) -> str:
     """Returns the shell command that serves an export: gRPC on port 8500, REST on 8501.
 
     Args:
         model_name: as for `files`.
         output_dir: the export's folder, which holds `saved_model` and `serving`.
+        serving_image: the docker image.
 
     Raises:
         ValueError: if the name breaks its rule.
@@ -92,7 +142,8 @@ def docker_command(model_name: str, output_dir: str | os.PathLike) -> str:
     return shlex.join(
         [
             *("docker", "run", "--rm", "--init", "-p", "8500:8500", "-p", "8501:8501"),
-            *("--mount", mount.getvalue(), "--entrypoint", "tensorflow_model_server", IMAGE),
+            *("--mount", mount.getvalue(), "--entrypoint", "tensorflow_model_server"),
+            serving_image,
             *server_flags(folder),
         ]
     )
@@ -106,6 +157,7 @@ def server_flags(folder: str, grpc_port: int = 8500, rest_port: int = 8501) -> l
         f"--model_config_file={folder}/serving/models.config",
         "--enable_batching",
         f"--batching_parameters_file={folder}/serving/batching_parameters.txt",
+        f"--monitoring_config_file={folder}/serving/monitoring.config",
     ]
 
 
@@ -115,6 +167,15 @@ def check_model_name(model_name: str) -> None:
         raise ValueError(
             "model_name must begin with a letter or digit and hold only letters, digits, "
             f"'.', '_' and '-'. Received: model_name={model_name!r}."
+        )
+
+
+def check_serving_image(serving_image: str) -> None:
+    """Raises ValueError for the name of a docker image that YAML or a shell would change."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", serving_image):
+        raise ValueError(
+            "serving_image must be the name of a docker image, such as "
+            f"{IMAGE}. Received: serving_image={serving_image!r}"
         )
 
 
@@ -133,7 +194,7 @@ def _models_config(model_name):
     return text_format.MessageToString(config)
 
 
-def _compose(model_name):
+def _compose(model_name, serving_image):
     folder = _container_folder(model_name)
     # The image has bash, but no curl. With its quotes, "AVAILABLE" is not found in "UNAVAILABLE".
     check = (
@@ -145,7 +206,7 @@ def _compose(model_name):
         # In this folder: docker compose up
         services:
           serving:
-            image: {IMAGE}
+            image: {serving_image}
             init: true
             entrypoint: ["tensorflow_model_server"]
             command: {json.dumps(server_flags(folder))}

@@ -65,12 +65,21 @@ class Server:
 
 
 @contextlib.contextmanager
-def started(executable, export, name, folder, *flags):
-    """A server of a copy of an export, as a program that has loaded it."""
+def started(executable, export, name, folder, *flags, prepare=lambda copy: None):
+    """A server of a copy of an export, as a program that has loaded it.
+
+    Args:
+        executable: the program.
+        export: the folder of an export.
+        name: of the model.
+        folder: for the copy.
+        flags: besides those that the export names.
+        prepare: changes the copy before the server starts.
+    """
     # The export as it is served, but not at /models/NAME.
     copy = folder / name
-    if not copy.exists():
-        shutil.copytree(export, copy)
+    shutil.copytree(export, copy)
+    prepare(copy)
     for config in (copy / "serving").glob("*.config*"):
         config.write_text(config.read_text().replace(f"/models/{name}/", f"{copy}/"))
     ports, log = free_ports(), folder / "server.log"

@@ -56,6 +56,30 @@ def test_the_batching_parameters_are_ones_the_server_knows(files):
     assert not parameters.HasField("num_batch_threads")
 
 
+def test_those_for_a_gpu_fill_batches_up_to_a_few_sizes(files):
+    parameters = fake_serving.parse_batching_parameters(
+        files["batching_parameters.gpu.txt"].decode()
+    )
+    # The server demands that they ascend and end with the largest.
+    sizes = list(parameters.allowed_batch_sizes)
+    assert sizes == sorted(set(sizes)) and sizes[0] == 1
+    assert sizes[-1] == parameters.max_batch_size.value == 32
+    assert 0 < parameters.batch_timeout_micros.value <= 10_000
+
+
+def test_the_image_can_be_chosen():
+    name = "registry.example.org:5000/tensorflow/serving:2.20.0-gpu"
+    compose = server_files.files("digits", IMAGE, JPEG, name)["compose.yaml"].decode()
+    assert f"image: {name}\n" in compose
+    assert f" {name} " in server_files.docker_command("digits", "/runs/a", name)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nb", "a'b", "$HOME", "--help"])
+def test_an_image_that_a_shell_would_change_is_refused(name):
+    with pytest.raises(ValueError, match=r"serving_image must be .* Received: serving_image="):
+        server_files.check_serving_image(name)
+
+
 @pytest.mark.parametrize("name", ["request_images.json", "request_bytes.json"])
 def test_a_sample_posted_as_it_is_gets_an_answer(files, server, name):
     url = f"http://127.0.0.1:{server.ports['rest']}/v1/models/digits-1.b:predict"
@@ -103,6 +127,7 @@ def test_the_docker_command_mounts_the_export_whatever_its_path(folder):
         "--model_config_file=/models/digits/serving/models.config",
         "--enable_batching",
         "--batching_parameters_file=/models/digits/serving/batching_parameters.txt",
+        "--monitoring_config_file=/models/digits/serving/monitoring.config",
     ]
 
 

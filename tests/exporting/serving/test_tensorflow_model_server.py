@@ -5,6 +5,7 @@ import collections
 import contextlib
 import json
 import pathlib
+import re
 import shutil
 import sys
 import threading
@@ -174,3 +175,51 @@ def test_numbers_in_json_wrap_around_in_uint8_and_do_not_in_float32(server, imag
     assert of_default[0] == of_default[1]
     of_float32 = [server.post(of_images("serving_float32", each))[1] for each in (beyond, within)]
     assert of_float32[0] != of_float32[1] == of_default[1]
+
+
+def test_the_server_counts_requests_for_prometheus(server, jpeg):
+    assert server.post(of_files(jpeg))[0] == 200
+    assert "request" in server.get("/monitoring/prometheus/metrics")
+
+
+LABELS = pathlib.Path(__file__).parents[3] / "docs" / "export.md"
+LABELS_FLAG = "--allow_version_labels_for_unavailable_models"
+
+
+def add_labelled_version(copy):
+    """A second version, and the configuration of labels in the documentation."""
+    shutil.copytree(copy / "saved_model" / "1", copy / "saved_model" / "2")
+    [config] = re.findall(
+        r"```text\n(model_config_list \{.*?\n\}\n)```", LABELS.read_text(), re.DOTALL
+    )
+    (copy / "serving" / "models.config").write_text(config.replace("resnet20", NAME))
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_versions_are_asked_by_their_labels(kind, digits_export, tmp_path, capsys):
+    program, example = find_program(kind, tmp_path), digits_export / "serving" / "example.jpg"
+    options = {"prepare": add_labelled_version}
+    with started(program, digits_export, NAME, tmp_path, LABELS_FLAG, **options) as server:
+        for protocol, port in server.ports.items():
+            arguments = [f"--model={NAME}", f"--port={port}", f"--protocol={protocol}"]
+            outputs = []
+            for label in ("stable", "canary", "unknown"):
+                with pytest.raises(SystemExit) as stop:
+                    client.main([*arguments, f"--label={label}", str(example)])
+                outputs.append((stop.value.code, capsys.readouterr()))
+            stable, canary, unknown = outputs
+            assert stable == canary
+            assert stable[0] == 0 and "%" in stable[1].out
+            assert unknown[0] == 2
+            assert unknown[1].err.endswith("Unrecognized servable version label: unknown\n")
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_the_parameters_for_a_gpu_are_accepted(kind, digits_export, tmp_path, jpeg):
+    def use_them(copy):
+        folder = copy / "serving"
+        (folder / "batching_parameters.gpu.txt").rename(folder / "batching_parameters.txt")
+
+    program = find_program(kind, tmp_path)
+    with started(program, digits_export, NAME, tmp_path, prepare=use_them) as server:
+        assert server.post(of_files(jpeg))[0] == 200
