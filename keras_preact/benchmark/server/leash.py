@@ -14,7 +14,7 @@ import sys
 import threading
 
 # A program that starts a container needs a moment to stop it.
-STOP_SECONDS = 5
+STOP_SECONDS = 2
 
 
 def run(command: list[str]) -> int:

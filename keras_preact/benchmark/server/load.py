@@ -20,7 +20,7 @@ PERCENTILES = (50, 95, 99)
 
 # Connections, queues and the server's memory settle in this time.
 WARM_UP_SECONDS = 1.0
-# Every client has had an answer when counting begins, unless that takes longer than this.
+# Counting begins when every client has had an answer, at the latest after this time.
 MOST_WARM_UP_SECONDS = 15.0
 # Limits one answer. The server itself gives up after 30 s.
 TIMEOUT_SECONDS = 40.0
@@ -151,7 +151,12 @@ def nearest_rank(ordered: Sequence[float], percent: float) -> float:
     return ordered[max(math.ceil(percent / 100 * len(ordered)), 1) - 1]
 
 
-def measure(good: Sequence[Ask], broken: Sequence[Ask], seconds: float) -> dict:
+def measure(
+    good: Sequence[Ask],
+    broken: Sequence[Ask],
+    seconds: float,
+    most_warm_up_seconds: float = MOST_WARM_UP_SECONDS,
+) -> dict:
     """Lets every client ask again as soon as it has its answer, and counts for some seconds.
 
     Args:
@@ -159,6 +164,7 @@ def measure(good: Sequence[Ask], broken: Sequence[Ask], seconds: float) -> dict:
         broken: a function for each client whose answers do not count.
         seconds: after the warm-up. Answers that come in this time count, whenever they were
             asked for.
+        most_warm_up_seconds: counting begins after it, also where a client has no answer yet.
 
     Returns:
         answers; failed_answers among them, and failed_answer, the first one's reason or None;
@@ -180,7 +186,7 @@ def measure(good: Sequence[Ask], broken: Sequence[Ask], seconds: float) -> dict:
         thread.start()
     counted = samples[: len(good)]
     time.sleep(WARM_UP_SECONDS)
-    while not all(counted) and time.perf_counter() - begin < MOST_WARM_UP_SECONDS:
+    while not all(counted) and time.perf_counter() - begin < most_warm_up_seconds:
         time.sleep(PAUSE_SECONDS)
     start, cpu = time.perf_counter(), time.process_time()
     time.sleep(seconds)

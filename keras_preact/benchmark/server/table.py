@@ -15,8 +15,8 @@ NOTES = (
     "ours/this: requests/s of keras_preact over this row's, with the same batching and request.",
     "errors: share of answers that are no good ones. memory: the largest resident memory of the "
     "server so far.",
-    "clients' CPU: share of the processor time of all cores. They run beside the server and take "
-    "it from there.",
+    "CPU: the clients' share of the time of all cores. They run beside the server and take it "
+    "from there.",
     "first answer: from the start of the server, with the warm-up requests that exports come with "
     "(those of keras_preact).",
     "REST JSON, gRPC tensor: pixels, uint8 for keras_preact, normalized float32 for model.export "
@@ -33,7 +33,7 @@ _COLUMNS = (
     ("p99 ms", "p99_milliseconds", "{:,.1f}"),
     ("errors", "error_share", "{:.1%}"),
     ("memory", "peak_memory_mebibytes", "{:,.0f} MiB"),
-    ("clients' CPU", "clients_cpu_share", "{:.0%}"),
+    ("CPU", "clients_cpu_share", "{:.0%}"),
 )
 
 
