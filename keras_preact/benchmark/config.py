@@ -44,8 +44,8 @@ class BenchmarkConfig:
     )
     modes: tuple[str, ...] = option(
         "what",
-        "separated by commas; serving: an export, in float32, in a session; server: alone, an "
-        "export in the program of --server",
+        "separated by commas; serving: an export in a session, in float32; server, alone: exports "
+        "in the program of --server",
         MODES[:2],
         MODES,
     )
@@ -58,16 +58,18 @@ class BenchmarkConfig:
     rounds: int = option("how", "processes that measure each figure; it is their median", 3)
     steps: int = option("how", "timed steps of each process", 10)
 
-    server: str | None = option("server", "path of a tensorflow_model_server; with mode server")
+    server: str | None = option("server", "path of tensorflow_model_server, for mode server")
     clients: tuple[int, ...] = option("server", "clients that ask at the same time", (1, 8, 64))
-    seconds: int = option("server", "counted of each load in each round", 5)
+    seconds: int = option("server", "of each load in each round, after a warm-up", 5)
     batching: tuple[str, ...] = option(
         "server",
         "separated by commas: written (as exports come), none, or a file of batching parameters",
         BATCHING,
     )
     broken_clients: int = option(
-        "server", "more clients, which send image files that cannot be decoded and do not count", 0
+        "server",
+        "further clients, which send files that cannot be decoded; their answers do not count",
+        0,
     )
 
     csv: str = option("output", "file of all figures; an earlier one is replaced", "benchmark.csv")
