@@ -18,10 +18,9 @@ HOST = "127.0.0.1"
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 PERCENTILES = (50, 95, 99)
 
-# Connections, queues and the server's memory settle in this time.
-WARM_UP_SECONDS = 1.0
-# Counting begins when every client has had an answer, at the latest after this time.
-MOST_WARM_UP_SECONDS = 15.0
+# Connections, queues and the server's memory settle in the first. Counting begins when every
+# client has had an answer, at the latest after the second.
+WARM_UP_SECONDS = (1.0, 15.0)
 # Limits one answer. The server itself gives up after 30 s.
 TIMEOUT_SECONDS = 40.0
 # A refused connection costs nothing, and clients without a pause would take all cores.
@@ -155,7 +154,7 @@ def measure(
     good: Sequence[Ask],
     broken: Sequence[Ask],
     seconds: float,
-    most_warm_up_seconds: float = MOST_WARM_UP_SECONDS,
+    warm_up_seconds: tuple[float, float] = WARM_UP_SECONDS,
 ) -> dict:
     """Lets every client ask again as soon as it has its answer, and counts for some seconds.
 
@@ -164,7 +163,8 @@ def measure(
         broken: a function for each client whose answers do not count.
         seconds: after the warm-up. Answers that come in this time count, whenever they were
             asked for.
-        most_warm_up_seconds: counting begins after it, also where a client has no answer yet.
+        warm_up_seconds: at least and at most, before counting begins. In between, it begins
+            when every client has had an answer.
 
     Returns:
         answers; failed_answers among them, and failed_answer, the first one's reason or None;
@@ -184,9 +184,9 @@ def measure(
     begin = time.perf_counter()
     for thread in threads:
         thread.start()
-    counted = samples[: len(good)]
-    time.sleep(WARM_UP_SECONDS)
-    while not all(counted) and time.perf_counter() - begin < most_warm_up_seconds:
+    counted, (least, most) = samples[: len(good)], warm_up_seconds
+    time.sleep(least)
+    while not all(counted) and time.perf_counter() - begin < most:
         time.sleep(PAUSE_SECONDS)
     start, cpu = time.perf_counter(), time.process_time()
     time.sleep(seconds)

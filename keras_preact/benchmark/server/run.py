@@ -6,10 +6,10 @@ import math
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from keras_preact.benchmark.config import BenchmarkConfig
-from keras_preact.benchmark.job import make_jobs
+from keras_preact.benchmark.job import Job, make_jobs
 from keras_preact.benchmark.runner import start_script
 from keras_preact.benchmark.server import model_server
 from keras_preact.benchmark.server.model_server import ModelServer, ServerError
@@ -66,27 +66,21 @@ def run(
         ValueError: if a file of batching parameters is no text.
         OSError: if it cannot be read.
     """
-    texts = {batching: model_server.batching_text(batching) for batching in config.batching}
+    bench = _Bench(config, say, start)
     groups = make_jobs(config)
-    every = list(itertools.chain(*groups))
-    loads = {job: {each: _loads(job, each, config) for each in texts} for job in every}
-    results = {each: [] for job in every for of_server in loads[job].values() for each in of_server}
+    loads = {job: bench.loads(job) for job in itertools.chain(*groups)}
+    results = {load: [] for of_job in loads.values() for load in itertools.chain(*of_job.values())}
     say(f"This takes about {_minutes(config, loads)} min: {len(results)} loads a round.")
     with tempfile.TemporaryDirectory(prefix="keras_preact_benchmark_") as temporary:
-        version = model_server.version(config.program, pathlib.Path(temporary))
+        folder = pathlib.Path(temporary)
+        version = model_server.version(config.program, folder)
         for jobs in groups:
-            exports = {job: _export(job, pathlib.Path(temporary), texts, start) for job in jobs}
-            turns = itertools.product(range(1, config.rounds + 1), jobs, texts)
+            exports = {job: bench.export(job, folder) for job in jobs}
+            turns = itertools.product(range(1, config.rounds + 1), jobs, bench.texts)
             for number, job, batching in turns:
                 # A failed load would fail again.
-                left = [
-                    load
-                    for load in loads[job][batching]
-                    if not any("error" in answer for answer in results[load])
-                ]
-                for load, answer in _measure(
-                    exports[job], texts[batching], left, config, start, say
-                ):
+                left = [each for each in loads[job][batching] if not _has_failed(results[each])]
+                for load, answer in bench.measure(exports[job], batching, left):
                     results[load].append(answer)
                     say(f"{_in_words(load)}, round {number} of {config.rounds}: {_figures(answer)}")
             for export in exports.values():
@@ -94,10 +88,75 @@ def run(
     return LoadOutcome(make_rows(results, config.seconds), version)
 
 
-def _loads(job, batching, config):
-    """The loads of one server; stock Keras takes no image files."""
-    requests = [name for name in REQUESTS if job.framework == "keras_preact" or "jpeg" not in name]
-    return [Load(job, batching, *each) for each in itertools.product(requests, config.clients)]
+class _Bench:
+    """Exports networks, and loads servers with them."""
+
+    def __init__(self, config, say, start):
+        self._config, self._say, self._start = config, say, start
+        self.texts = {each: model_server.batching_text(each) for each in config.batching}
+
+    def loads(self, job: Job) -> dict[str, list[Load]]:
+        """The loads of one export, by batching. Stock Keras takes no image files."""
+        takes_files = job.framework == "keras_preact"
+        requests = [name for name in REQUESTS if takes_files or "jpeg" not in name]
+        pairs = list(itertools.product(requests, self._config.clients))
+        return {each: [Load(job, each, *pair) for pair in pairs] for each in self.texts}
+
+    def export(self, job: Job, parent: pathlib.Path) -> Export:
+        """Writes the export of a job into a new folder."""
+        folder = pathlib.Path(tempfile.mkdtemp(dir=parent))
+        model_server.write_config(folder)
+        sizes = {model_server.largest_batch(text) for text in self.texts.values()}
+        order = {
+            "job": dataclasses.asdict(job),
+            "folder": str(folder),
+            "name": model_server.NAME,
+            "path": model_server.PREDICT,
+            "warmup_images": sorted(sizes),
+        }
+        return Export(folder, self._start("server/exports.py", order))
+
+    def measure(
+        self, export: Export, batching: str, loads: Sequence[Load]
+    ) -> Iterator[tuple[Load, dict]]:
+        """Yields each load with its answer, from the start of a server to its end."""
+        text, left = self.texts[batching], list(loads)
+        if not left:
+            return
+        try:
+            if "error" in export.requests:
+                raise ServerError(f"no export: {export.requests['error']}", ())
+            _choose_warmup(export.folder, model_server.largest_batch(text))
+            first = pathlib.Path(export.requests["rest_pixels"]["body"]).read_bytes()
+            with model_server.start(self._config.program, export.folder, text, first) as server:
+                while left:
+                    answer = self._load(server, export.requests, left[0])
+                    if answer.get("failed_answers") != 0:
+                        server.check()
+                    yield left.pop(0), answer
+        except ServerError as error:
+            for line in error.output:
+                self._say(f"  server: {line}")
+            for load in left:
+                yield load, {"error": str(error)}
+
+    def _load(self, server: ModelServer, requests, load) -> dict:
+        request = requests[load.request]
+        broken = _broken(requests, self._config.broken_clients)
+        work = {
+            "ports": server.ports,
+            "request": request,
+            "clients": load.clients,
+            "broken": broken,
+            "seconds": self._config.seconds,
+        }
+        return {
+            **self._start("server/load.py", work),
+            "first_answer_seconds": server.first_answer_seconds,
+            "peak_memory_mebibytes": server.peak_memory_mebibytes(),
+            "request_bytes": pathlib.Path(request["body"]).stat().st_size,
+            "broken_clients": sum(clients for _, clients in broken),
+        }
 
 
 def _minutes(config, loads):
@@ -107,40 +166,8 @@ def _minutes(config, loads):
     return math.ceil((len(loads) * _EXPORT_SECONDS + config.rounds * of_round) / 60)
 
 
-def _export(job, parent, texts, start):
-    folder = pathlib.Path(tempfile.mkdtemp(dir=parent))
-    model_server.write_config(folder)
-    order = {
-        "job": dataclasses.asdict(job),
-        "folder": str(folder),
-        "name": model_server.NAME,
-        "path": model_server.PREDICT,
-        "warmup_images": sorted({model_server.largest_batch(text) for text in texts.values()}),
-    }
-    return Export(folder, start("server/exports.py", order))
-
-
-def _measure(export, batching, loads, config, start, say):
-    """Yields (load, answer) for the loads of one server, from its start to its end."""
-    left = list(loads)
-    try:
-        if "error" in export.requests:
-            raise ServerError(f"no export: {export.requests['error']}", ())
-        if not left:
-            return
-        _choose_warmup(export.folder, model_server.largest_batch(batching))
-        first = pathlib.Path(export.requests["rest_pixels"]["body"]).read_bytes()
-        with model_server.start(config.program, export.folder, batching, first) as server:
-            while left:
-                answer = _load(server, export.requests, left[0], config, start)
-                if answer.get("failed_answers") != 0:
-                    server.check()
-                yield left.pop(0), answer
-    except ServerError as error:
-        for line in error.output:
-            say(f"  server: {line}")
-        for load in left:
-            yield load, {"error": str(error)}
+def _has_failed(answers):
+    return any("error" in answer for answer in answers)
 
 
 def _choose_warmup(folder, images):
@@ -150,29 +177,8 @@ def _choose_warmup(folder, images):
         shutil.copy(chosen, folder / "saved_model" / "1" / warmup.FILE)
 
 
-def _load(
-    server: ModelServer, requests: Mapping[str, Mapping], load: Load, config: BenchmarkConfig, start
-) -> dict:
-    request = requests[load.request]
-    broken = _broken(requests, config.broken_clients)
-    work = {
-        "ports": server.ports,
-        "request": request,
-        "clients": load.clients,
-        "broken": broken,
-        "seconds": config.seconds,
-    }
-    return {
-        **start("server/load.py", work),
-        "first_answer_seconds": server.first_answer_seconds,
-        "peak_memory_mebibytes": server.peak_memory_mebibytes(),
-        "request_bytes": pathlib.Path(request["body"]).stat().st_size,
-        "broken_clients": sum(clients for _, clients in broken),
-    }
-
-
-def _broken(requests, clients) -> Sequence[tuple[dict, int]]:
-    """Requests with files that cannot be decoded: every second client's goes over gRPC."""
+def _broken(requests, clients):
+    """(request, clients) with files that cannot be decoded: every second client's, over gRPC."""
     files = [each for each in requests.values() if each["broken_body"]]
     return [
         ({**request, "body": request["broken_body"]}, len(range(number, clients, len(files))))
