@@ -6,6 +6,7 @@ package would bring TensorFlow into this process and its threads into the figure
 
 import dataclasses
 import http.client
+import itertools
 import json
 import math
 import pathlib
@@ -162,7 +163,8 @@ def measure(
         good: a function for each client that counts.
         broken: a function for each client whose answers do not count.
         seconds: after the warm-up. Answers that come in this time count, whenever they were
-            asked for.
+            asked for: those after the first, up to the first one that comes later. A server
+            with batches gives many at once, and time from batch to batch is whole batches.
         warm_up_seconds: at least and at most, before counting begins. In between, it begins
             when every client has had an answer.
 
@@ -196,7 +198,9 @@ def measure(
     deadline = end + TIMEOUT_SECONDS
     for thread in threads:
         thread.join(max(deadline - time.perf_counter(), 0))
-    inside = [each for of_one in counted for each in of_one if start < each.end_seconds <= end]
+    every = sorted(itertools.chain(*counted), key=lambda sample: sample.end_seconds)
+    first, last = (_first_after(every, moment) for moment in (start, end))
+    inside = [each for each in every if first < each.end_seconds <= last]
     if not inside:
         raise TimeoutError(f"no answer came within {seconds} s")
     times = sorted(each.seconds for each in inside if each.problem is None)
@@ -205,13 +209,18 @@ def measure(
         "answers": len(inside),
         "failed_answers": len(problems),
         "failed_answer": problems[0] if problems else None,
-        "requests_per_second": len(times) / (end - start),
+        "requests_per_second": len(times) / (last - first),
         **{
             f"p{percent}_milliseconds": 1000 * nearest_rank(times, percent) if times else None
             for percent in PERCENTILES
         },
         "clients_cores": cpu_seconds / (end - start),
     }
+
+
+def _first_after(samples, moment):
+    """When the first answer since a moment came; the moment itself if none did."""
+    return next((each.end_seconds for each in samples if each.end_seconds >= moment), moment)
 
 
 def _repeat(ask, samples, stop):
