@@ -92,6 +92,19 @@ def test_a_program_that_ends_at_once_is_shown_with_its_last_line(tmp_path, expor
     assert error.value.output[0] == "first"
 
 
+def test_an_export_that_is_not_loaded_ends_the_waiting_though_the_server_tries_again(
+    tmp_path, export
+):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho Loading servable: net failed: too large\nsleep 600\n")
+    program.chmod(0o755)
+    with (
+        pytest.raises(ServerError, match=r"does not load the export: .* failed: too large"),
+        model_server.start(str(program), export, None, REQUEST),
+    ):
+        pass
+
+
 def test_a_program_that_is_none_is_shown_with_the_systems_reason(tmp_path, export):
     program = tmp_path / "program"
     program.write_bytes(b"\x7fELF is not enough")

@@ -28,6 +28,7 @@ STOP_SECONDS = 15
 POLL_SECONDS = 0.02
 # Lines of a server's output that explain why it stopped.
 SHOWN_LINES = 12
+_NOT_LOADED = re.compile(r"Loading servable: .* failed: ")
 _BATCH_SIZE = re.compile(r"^\s*max_batch_size\s*:?\s*\{\s*value\s*:\s*(\d+)", re.MULTILINE)
 
 
@@ -180,17 +181,26 @@ def _wait(process, port, request, log):
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise _stopped(process.returncode, log)
-        try:
-            if _ask(port, "GET", f"/v1/models/{NAME}")[0] == http.client.OK:
+        # It would try again each minute, five times.
+        for line in filter(_NOT_LOADED.search, _lines(log)):
+            raise ServerError(f"the server does not load the export: {line}", _lines(log))
+        # At first it does not listen.
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if _is_available(port):
                 status, text = _ask(port, "POST", PREDICT, request)
                 if status == http.client.OK:
                     return
-                if status != http.client.NOT_FOUND and status < http.client.INTERNAL_SERVER_ERROR:
-                    raise ServerError(f"the server answers {status}: {text[:300]}", _lines(log))
-        except (OSError, http.client.HTTPException):
-            pass  # It does not listen yet.
+                raise ServerError(f"the server answers {status}: {text[:300]}", _lines(log))
         time.sleep(POLL_SECONDS)
     raise ServerError(f"the server gave no answer within {START_SECONDS} s", _lines(log))
+
+
+def _is_available(port):
+    status, text = _ask(port, "GET", f"/v1/models/{NAME}")
+    if status != http.client.OK:
+        return False
+    versions = json.loads(text)["model_version_status"]
+    return any(version["state"] == "AVAILABLE" for version in versions)
 
 
 def _ask(port, method, path, body=None):
@@ -198,12 +208,7 @@ def _ask(port, method, path, body=None):
     with contextlib.closing(connection):
         connection.request(method, path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
-        text = response.read().decode(errors="replace")
-    if method == "GET" and response.status == http.client.OK:
-        versions = json.loads(text)["model_version_status"]
-        is_available = any(each["state"] == "AVAILABLE" for each in versions)
-        return (http.client.OK if is_available else http.client.NOT_FOUND), text
-    return response.status, text
+        return response.status, response.read().decode(errors="replace")
 
 
 def _stopped(code, log):
