@@ -26,6 +26,7 @@ NEEDS = (
     "CIFAR-10",
     "docker",
     "ImageNet",
+    "TensorFlow Serving",
     "the package index",
 )
 _FENCE = re.compile(r"```(\w*)")

@@ -1,4 +1,4 @@
-"""Measures training and inference beside stock Keras and PyTorch, on synthetic images."""
+"""Measures training, inference and serving beside stock Keras and PyTorch, on synthetic images."""
 
 import sys
 
@@ -6,15 +6,17 @@ import tensorflow as tf
 
 from keras_preact.benchmark import output, runner
 from keras_preact.benchmark.config import BenchmarkConfig
+from keras_preact.benchmark.server.run import run as load_servers
 from keras_preact.support import program
 from keras_preact.support.errors import RunError
 
 
-def main(given: dict, run=runner.run) -> None:
+def main(given: dict, run=None) -> None:
     # The GPUs' memory is for the processes that measure.
     tf.config.set_visible_devices([], "GPU")
     config = BenchmarkConfig(**given)
     output.check(config)
+    run = run or (load_servers if config.measures_server else runner.run)
     outcome = run(config, say=lambda line: print(line, file=sys.stderr, flush=True))
     output.hand_over(outcome, config)
     if all(row.error for row in outcome.rows):

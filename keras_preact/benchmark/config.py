@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import shutil
 
 from etils import epath
 
@@ -10,9 +11,13 @@ from keras_preact.models import architectures
 from keras_preact.support import options
 from keras_preact.support.options import option
 from keras_preact.support.paths import usable
+from keras_preact.support.text import shown
 
 FRAMEWORKS = ("keras_preact", "keras", "torch")
-MODES = ("train", "inference", "serving")
+MODES = ("train", "inference", "serving", "server")
+# They measure exports, which PyTorch does not write.
+OF_EXPORTS = ("serving", "server")
+BATCHING = ("written", "none")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 # Two cores finish these in minutes.
@@ -20,6 +25,9 @@ BATCH_SIZES = {"cifar": 128, "imagenet": 16}
 # More would not improve a figure.
 MOST_ROUNDS = 1_000
 MOST_STEPS = 100_000
+MOST_SECONDS = 3_600
+# Each is a thread with a connection.
+MOST_CLIENTS = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +43,11 @@ class BenchmarkConfig:
         "what", "separated by commas", ("float32", "mixed_bfloat16"), PRECISIONS
     )
     modes: tuple[str, ...] = option(
-        "what", "separated by commas; serving: an export, in float32", MODES[:2], MODES
+        "what",
+        "separated by commas; serving: an export in a session, in float32; server, alone: exports "
+        "in the program of --server",
+        MODES[:2],
+        MODES,
     )
     frameworks: tuple[str, ...] | None = option(
         "what", "separated by commas; default: those installed", None, FRAMEWORKS
@@ -45,6 +57,20 @@ class BenchmarkConfig:
 
     rounds: int = option("how", "processes that measure each figure; it is their median", 3)
     steps: int = option("how", "timed steps of each process", 10)
+
+    server: str | None = option("server", "path of tensorflow_model_server, for mode server")
+    clients: tuple[int, ...] = option("server", "clients that ask at the same time", (1, 8, 64))
+    seconds: int = option("server", "of each load in each round, after a warm-up", 5)
+    batching: tuple[str, ...] = option(
+        "server",
+        "separated by commas: written (as exports come), none, or a file of batching parameters",
+        BATCHING,
+    )
+    broken_clients: int = option(
+        "server",
+        "further clients, which send files that cannot be decoded; their answers do not count",
+        0,
+    )
 
     csv: str = option("output", "file of all figures; an earlier one is replaced", "benchmark.csv")
     plot: str | None = option("output", "a PNG with a bar for each throughput")
@@ -60,10 +86,12 @@ class BenchmarkConfig:
         options.check_range(self, ("batch_size", "image_size"), least=1)
         options.check_range(self, ("rounds",), least=1, most=MOST_ROUNDS)
         options.check_range(self, ("steps",), least=1, most=MOST_STEPS)
-        if "serving" in self.modes and "float32" not in self.precisions:
+        self._check_server()
+        exported = [mode for mode in self.modes if mode in OF_EXPORTS]
+        if exported and "float32" not in self.precisions:
             raise ValueError(
-                "modes can name serving where precisions name float32, in which exports compute. "
-                f"Received: precisions={','.join(self.precisions)}"
+                f"modes can name {exported[0]} where precisions name float32, in which exports "
+                f"compute. Received: precisions={','.join(self.precisions)}"
             )
         if "torch" in (self.frameworks or ()) and not _installed("torch"):
             raise ValueError(
@@ -75,6 +103,62 @@ class BenchmarkConfig:
         _check_file("csv", self.csv, ".csv")
         if self.plot is not None:
             _check_file("plot", self.plot, ".png")
+
+    def _check_server(self):
+        options.check_range(self, ("seconds",), least=1, most=MOST_SECONDS)
+        options.check_range(self, ("broken_clients",), least=0, most=MOST_CLIENTS)
+        if not all(1 <= clients <= MOST_CLIENTS for clients in self.clients):
+            raise ValueError(
+                f"clients must be numbers from 1 to {MOST_CLIENTS}, separated by commas. "
+                f"Received: clients={','.join(map(str, self.clients))}"
+            )
+        if not self.measures_server:
+            if self.server is not None:
+                raise ValueError(
+                    f"server goes with --modes=server. Received: server={shown(self.server)}"
+                )
+            return
+        if self.modes != ("server",):
+            raise ValueError(
+                "modes must be server alone where they name it, as its table has other columns. "
+                f"Received: modes={','.join(self.modes)}"
+            )
+        if self.frameworks == ("torch",):
+            raise ValueError(
+                "frameworks must name keras_preact or keras with --modes=server, as PyTorch "
+                "writes nothing that TensorFlow Serving loads. Received: frameworks=torch"
+            )
+        if self.batch_size not in (None, 1):
+            raise ValueError(
+                "batch_size must be 1 with --modes=server, as a request has one image. "
+                f"Received: batch_size={self.batch_size}"
+            )
+        if self.plot is not None:
+            raise ValueError(
+                "plot draws images/s, which --modes=server does not measure: use the columns of "
+                f"--csv. Received: plot={self.plot}"
+            )
+        if self.program is None:
+            raise ValueError(
+                "server must be the path of a program that you may start, such as "
+                f"/usr/bin/tensorflow_model_server. Received: server={shown(self.server or '')}"
+            )
+        for batching in self.batching:
+            if batching not in BATCHING and not usable(batching, "batching", True).is_file():
+                raise ValueError(
+                    f"batching must be {', '.join(BATCHING)} or files of batching parameters, "
+                    f"separated by commas. Received: batching={shown(batching)}"
+                )
+
+    @property
+    def measures_server(self) -> bool:
+        """Whether a model server is loaded, alone."""
+        return "server" in self.modes
+
+    @property
+    def program(self) -> str | None:
+        """The path of the server's program; None if there is none that can be started."""
+        return shutil.which(os.path.expanduser(self.server or ""))
 
     @property
     def chosen_frameworks(self) -> tuple[str, ...]:

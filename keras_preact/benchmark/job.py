@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_preact.benchmark.config import BATCH_SIZES, BenchmarkConfig
+from keras_preact.benchmark.config import BATCH_SIZES, OF_EXPORTS, BenchmarkConfig
 from keras_preact.layers import Operation, UnitPlan
 from keras_preact.models import architectures, describe
 
@@ -89,17 +89,18 @@ def make_jobs(config: BenchmarkConfig) -> list[list[Job]]:
     jobs = []
     for depth in config.models:
         net, architecture = make_net(depth), architectures.resolve(depth)
-        batch_size = config.batch_size or BATCH_SIZES[architecture.stem]
+        default = 1 if config.measures_server else BATCH_SIZES[architecture.stem]
+        batch_size = config.batch_size or default
         image_size = config.image_size or architecture.default_input_shape[0]
         jobs += [
             [
                 Job(framework, mode, precision, net, batch_size, image_size, config.steps)
                 for framework in config.chosen_frameworks
                 # PyTorch writes nothing that TensorFlow Serving could load.
-                if mode != "serving" or framework != "torch"
+                if mode not in OF_EXPORTS or framework != "torch"
             ]
             for precision in config.precisions
             for mode in config.modes
-            if mode != "serving" or precision == "float32"
+            if mode not in OF_EXPORTS or precision == "float32"
         ]
     return [group for group in jobs if group]

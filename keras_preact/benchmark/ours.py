@@ -24,7 +24,7 @@ from keras_preact.training.steps.train_step import TrainStep
 if TYPE_CHECKING:
     from keras_preact.benchmark.job import Job
 
-__all__ = ["device", "prepare"]
+__all__ = ["device", "export", "prepare"]
 
 MEAN, STD = (127.5,) * 3, (73.6,) * 3  # of uniform noise in 0 to 255
 
@@ -50,7 +50,7 @@ def prepare(job: "Job") -> Callable[[int], float]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (job.batch_size, *shape), np.uint8)
     if job.mode == "serving":
-        return prepare_serving(lambda folder: _export(job, folder), images)
+        return prepare_serving(lambda folder: export(job, folder), images)
     labels = rng.integers(0, job.net.classes, job.batch_size, np.int32)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
     return {"train": _training, "inference": _inference}[job.mode](config, batches, shape, job)
@@ -69,7 +69,8 @@ def _info(job, shape):
     )
 
 
-def _export(job, folder):
+def export(job: "Job", folder: str) -> None:
+    """Writes the network as export.py does: a SavedModel for TensorFlow Serving."""
     shape = (job.image_size, job.image_size, 3)
     graph = network.trace(ResNetV2(job.net.depth, input_shape=shape), shape)
     saved_model.write(rewriting.rewrite(graph)[-1].graph, _info(job, shape), folder)

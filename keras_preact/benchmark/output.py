@@ -4,14 +4,18 @@ import contextlib
 import importlib.metadata
 import itertools
 import textwrap
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
 
 from keras_preact.benchmark import plot
 from keras_preact.benchmark.config import BenchmarkConfig
-from keras_preact.benchmark.rows import csv_bytes, is_csv
+from keras_preact.benchmark.rows import Row, csv_bytes, is_csv
 from keras_preact.benchmark.runner import Outcome
+from keras_preact.benchmark.server import table as load_table
+from keras_preact.benchmark.server.rows import LoadRow
+from keras_preact.benchmark.server.run import LoadOutcome
 from keras_preact.support.files import write_whole
 from keras_preact.support.machine import cores, processor
 from keras_preact.support.paths import is_regular
@@ -39,13 +43,17 @@ NOTES = (
 
 def check(config: BenchmarkConfig) -> None:
     """Raises ValueError where a file is in the way: before hours of measuring."""
-    files = (("csv", config.csv_path, is_csv), ("plot", config.plot_path, plot.is_png))
+    files = (("csv", config.csv_path, _is_our_csv), ("plot", config.plot_path, plot.is_png))
     for flag, path, is_ours in files:
         if path is not None and not _may_be_replaced(path, is_ours):
             raise ValueError(
                 f"{flag} must be a new file, or that of an earlier benchmark: no other file is "
                 f"replaced. Received: {flag}={path}, another file"
             )
+
+
+def _is_our_csv(first):
+    return is_csv(first, Row) or is_csv(first, LoadRow)
 
 
 def _may_be_replaced(path, is_ours):
@@ -58,11 +66,11 @@ def _may_be_replaced(path, is_ours):
     return not first or is_ours(first)
 
 
-def hand_over(outcome: Outcome, config: BenchmarkConfig) -> None:
+def hand_over(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> None:
     """Writes the CSV and the picture, and prints the table."""
-    written = []
+    written, row_class = [], LoadRow if config.measures_server else Row
     try:
-        write_whole(config.csv_path, csv_bytes(outcome.rows))
+        write_whole(config.csv_path, csv_bytes(outcome.rows, row_class))
         written.append(config.csv_path)
         if config.plot_path:
             write_whole(config.plot_path, plot.png(outcome.rows, machine_line(outcome)))
@@ -73,8 +81,12 @@ def hand_over(outcome: Outcome, config: BenchmarkConfig) -> None:
         print("\n".join(lines))
 
 
-def text(outcome: Outcome, config: BenchmarkConfig) -> str:
+def text(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> str:
     """Machine, peaks, table and notes, in lines of at most `WIDTH` characters."""
+    if config.measures_server:
+        machine = _machine([], [outcome.version or "a server that does not tell its version"])
+        table = load_table.lines(outcome.rows, config, WIDTH)
+        return "\n".join([*textwrap.wrap(machine, WIDTH), "", *table])
     steps = f"{config.steps} step" + ("s" if config.steps > 1 else "")
     rounds = (
         "images/s is a single measurement"
@@ -100,17 +112,13 @@ def machine_line(outcome: Outcome) -> str:
     devices = [row.device for row in outcome.rows]
     devices += [peak.get("device") for peak in outcome.peaks.values()]
     gpus = sorted({device for device in devices if device} - {"CPU"})
-    return ", ".join(
-        [
-            processor(),
-            f"{cores()} core" + ("s" if cores() > 1 else ""),
-            " and ".join(gpus) if gpus else "no GPU in use",
-            f"keras_preact {__version__}",
-            f"TensorFlow {tf.__version__}",
-            f"Keras {keras.__version__}",
-            *_pytorch(outcome),
-        ]
-    )
+    return _machine([" and ".join(gpus) if gpus else "no GPU in use"], _pytorch(outcome))
+
+
+def _machine(devices: Iterable[str], programs: Iterable[str] = ()) -> str:
+    parts = [processor(), f"{cores()} core" + ("s" if cores() > 1 else ""), *devices]
+    parts += [f"keras_preact {__version__}", f"TensorFlow {tf.__version__}"]
+    return ", ".join([*parts, f"Keras {keras.__version__}", *programs])
 
 
 def _pytorch(outcome):

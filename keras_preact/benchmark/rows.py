@@ -54,7 +54,12 @@ class Row:
     error: str | None
 
 
-COLUMNS = [field.name for field in dataclasses.fields(Row)]
+def columns(row_class: type) -> list[str]:
+    """The columns of a CSV of such rows."""
+    return [field.name for field in dataclasses.fields(row_class)]
+
+
+COLUMNS = columns(Row)
 
 
 def make_rows(
@@ -72,19 +77,25 @@ def make_rows(
     return [_row(job, results[job.framework], ours, peak_teraflops) for job in jobs]
 
 
-def csv_bytes(rows: Sequence[Row]) -> bytes:
-    """A CSV with a line for each row, its cells empty where a figure is missing."""
+def csv_bytes(rows: Sequence, row_class: type = Row) -> bytes:
+    """A CSV with a line for each row, its cells empty where a figure is missing.
+
+    Args:
+        rows: dataclasses.
+        row_class: theirs; its fields are the columns.
+    """
     lines = io.StringIO()
-    writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(lines, columns(row_class), lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(dataclasses.asdict, rows))
     return lines.getvalue().encode()
 
 
-def is_csv(first: bytes) -> bool:
+def is_csv(first: bytes, row_class: type = Row) -> bool:
     """Whether a file that begins with these bytes was made by `csv_bytes`."""
     line, newline, _ = first.partition(b"\n")
-    return bool(newline) and line.rstrip(b"\r").decode(errors="replace") == ",".join(COLUMNS)
+    header = line.rstrip(b"\r").decode(errors="replace")
+    return bool(newline) and header == ",".join(columns(row_class))
 
 
 def _row(job, answers, ours, peak_teraflops):

@@ -14,7 +14,7 @@ from keras_preact.benchmark.on_tensorflow import device, prepare_serving
 if TYPE_CHECKING:
     from keras_preact.benchmark.job import Job, Net
 
-__all__ = ["build", "device", "prepare"]
+__all__ = ["build", "device", "export", "prepare"]
 
 # As ours, whatever Keras' global format is.
 _FORMAT = {"data_format": "channels_last"}
@@ -30,13 +30,13 @@ def prepare(job: "Job") -> Callable[[int], float]:
         take(steps), which returns the seconds that the steps took, including the last
         result's way to the host, without the preparations of fit and predict.
     """
-    keras.config.set_dtype_policy(job.precision)
     shape = (job.image_size, job.image_size, 3)
-    model = build(job.net, shape)
     rng = np.random.default_rng(0)
     images = rng.standard_normal((job.batch_size, *shape), np.float32)
     if job.mode == "serving":
-        return prepare_serving(lambda folder: model.export(folder, verbose=False), images)
+        return prepare_serving(lambda folder: export(job, folder), images)
+    keras.config.set_dtype_policy(job.precision)
+    model = build(job.net, shape)
     labels = rng.integers(0, job.net.classes, job.batch_size, np.int32)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
     model.compile(
@@ -55,6 +55,12 @@ def prepare(job: "Job") -> Callable[[int], float]:
         return time.perf_counter() - begin.seconds
 
     return take
+
+
+def export(job: "Job", folder: str) -> None:
+    """Writes the network with `model.export`: a SavedModel for TensorFlow Serving."""
+    keras.config.set_dtype_policy(job.precision)
+    build(job.net, (job.image_size, job.image_size, 3)).export(folder, verbose=False)
 
 
 class _Begin(keras.callbacks.Callback):

@@ -22,6 +22,11 @@ def only_installed(monkeypatch):
     return pretend
 
 
+def load(**options):
+    """A benchmark of a server, with some other options."""
+    return {"server": "/bin/true", "modes": ("server",), **options}
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -45,9 +50,30 @@ def only_installed(monkeypatch):
         ({"csv": ""}, "csv must not be empty. Received: csv=''"),
         ({"csv": "s3://bucket/figures.csv"}, "csv must be a path .* Mount it with mountpoint-s3"),
         ({"plot": "a\nb.png"}, "plot must have no line breaks .* plot='a.nb.png'"),
+        ({"server": "/bin/true"}, "server goes with --modes=server. Received: server='/bin/true'"),
+        ({"modes": ("server",)}, "server must be the path of a program .* Received: server=''"),
+        (load(server="missing"), "that you may start, .* Received: server='missing'"),
+        (load(server="/"), "that you may start, .* Received: server='/'"),
+        (load(modes=("server", "train")), "server alone .* Received: modes=server,train"),
+        (load(modes=("serving", "server")), "server alone .* Received: modes=serving,server"),
+        (load(precisions=("mixed_float16",)), "modes can name server where .*float32"),
+        (load(frameworks=("torch",)), "keras_preact or keras .* Received: frameworks=torch"),
+        (load(batch_size=8), "batch_size must be 1 .* Received: batch_size=8"),
+        (load(plot="picture.png"), "plot draws images/s, .* --csv. Received: plot=picture.png"),
+        (load(clients=(1, 0)), "clients must be numbers from 1 to 1000, .* clients=1,0"),
+        (load(clients=(1001,)), "clients must be numbers from 1 to 1000, .* clients=1001"),
+        (load(clients=(8, 8)), "clients must be one or more, each once. Received: clients=8,8"),
+        (load(clients=()), "clients must be one or more, each once. Received: clients="),
+        (load(seconds=0), "seconds must be at least 1 .* Received: seconds=0"),
+        (load(seconds=3601), "seconds must be .* at most 3600. Received: seconds=3601"),
+        (load(broken_clients=-1), "broken_clients must be at least 0 .* broken_clients=-1"),
+        (load(broken_clients=1001), "broken_clients must be .* at most 1000. Received: broken_"),
+        (load(batching=("none", "missing")), "written, none or files .* batching='missing'"),
+        (load(batching=("/etc",)), "written, none or files .* Received: batching='/etc'"),
+        (load(batching=("",)), "batching must not be empty"),
         ({"plot": "picture.jpg"}, "ends in .png, .* Received: plot=picture.jpg"),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=lambda value: list(value)[-1] if isinstance(value, dict) else "",
 )
 def test_wrong_values_are_refused_with_the_rule_and_what_was_received(wrong, words):
     with pytest.raises(ValueError, match=words):
@@ -76,6 +102,23 @@ def test_a_picture_is_refused_without_matplotlib(only_installed):
     only_installed("keras")
     with pytest.raises(ValueError, match="plot needs matplotlib"):
         BenchmarkConfig(plot="picture.png")
+
+
+def test_a_server_is_a_path_or_a_name_on_the_path(tmp_path, monkeypatch):
+    assert BenchmarkConfig(**load()).program == "/bin/true"
+    (tmp_path / "here").write_text("#!/bin/sh")
+    (tmp_path / "here").chmod(0o755)
+    assert BenchmarkConfig(**load(server="./here")).program == "./here"
+    (tmp_path / "text").touch(mode=0o644)
+    with pytest.raises(ValueError, match=r"that you may start, .* Received: server='./text'"):
+        BenchmarkConfig(**load(server="./text"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert BenchmarkConfig(**load(server="here")).program == str(tmp_path / "here")
+
+
+def test_batching_parameters_may_be_a_file_of_ones_own(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    assert BenchmarkConfig(**load(batching=("mine.txt", "written"))).measures_server
 
 
 def test_every_field_has_a_help_text_and_a_group():

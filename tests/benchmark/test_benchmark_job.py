@@ -97,3 +97,16 @@ def test_exports_are_measured_in_float32_and_where_there_are_any(monkeypatch):
         ("inference", "mixed_bfloat16", "keras_preact"),
         ("inference", "mixed_bfloat16", "torch"),
     ]
+
+
+def test_a_server_is_sent_single_images_of_exports_in_float32(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: module)
+    config = BenchmarkConfig(models=(20, 50), modes=("server",), server="/bin/true")
+    jobs = [job for group in make_jobs(config) for job in group]
+    assert {(job.precision, job.batch_size) for job in jobs} == {("float32", 1)}
+    assert [(job.net.depth, job.image_size, job.framework) for job in jobs] == [
+        (20, 32, "keras_preact"),
+        (20, 32, "keras"),
+        (50, 224, "keras_preact"),
+        (50, 224, "keras"),
+    ]
