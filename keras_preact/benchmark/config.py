@@ -44,8 +44,8 @@ class BenchmarkConfig:
     )
     modes: tuple[str, ...] = option(
         "what",
-        "separated by commas; serving: an export in a session, in float32; server, alone: exports "
-        "in the program of --server",
+        "separated by commas; serving: an export in a session; server, alone: exports in the "
+        "program of --server",
         MODES[:2],
         MODES,
     )
@@ -87,12 +87,6 @@ class BenchmarkConfig:
         options.check_range(self, ("rounds",), least=1, most=MOST_ROUNDS)
         options.check_range(self, ("steps",), least=1, most=MOST_STEPS)
         self._check_server()
-        exported = [mode for mode in self.modes if mode in OF_EXPORTS]
-        if exported and "float32" not in self.precisions:
-            raise ValueError(
-                f"modes can name {exported[0]} where precisions name float32, in which exports "
-                f"compute. Received: precisions={','.join(self.precisions)}"
-            )
         if "torch" in (self.frameworks or ()) and not _installed("torch"):
             raise ValueError(
                 "frameworks can name torch where PyTorch is installed. Received: "

@@ -101,6 +101,5 @@ def make_jobs(config: BenchmarkConfig) -> list[list[Job]]:
             ]
             for precision in config.precisions
             for mode in config.modes
-            if mode not in OF_EXPORTS or precision == "float32"
         ]
     return [group for group in jobs if group]

@@ -71,9 +71,13 @@ def _info(job, shape):
 
 def export(job: "Job", folder: str) -> None:
     """Writes the network as export.py does: a SavedModel for TensorFlow Serving."""
+    # An export is built in float32, whatever precision it computes in.
+    keras.config.set_dtype_policy("float32")
     shape = (job.image_size, job.image_size, 3)
     graph = network.trace(ResNetV2(job.net.depth, input_shape=shape), shape)
-    saved_model.write(rewriting.rewrite(graph)[-1].graph, _info(job, shape), folder)
+    graph = rewriting.rewrite(graph)[-1].graph
+    graph = saved_model.rewrite(graph, job.precision.removeprefix("mixed_"))[-1].graph
+    saved_model.write(graph, _info(job, shape), folder)
 
 
 def _training(config, batches, shape, job):

@@ -35,10 +35,6 @@ def load(**options):
         ({"models": (20, 21)}, "models must be depths of networks: .*6n\\+2.*depth=21"),
         ({"precisions": ("bfloat16",)}, "mixed_bfloat16.*Received: precisions='bfloat16'"),
         ({"modes": ("train", "predict")}, "train, inference.*Received: modes='predict'"),
-        (
-            {"modes": ("serving",), "precisions": ("mixed_bfloat16",)},
-            "name float32.*Received: prec",
-        ),
         ({"frameworks": ("keras", "jax")}, "keras_preact, keras, torch.*frameworks='jax'"),
         ({"batch_size": 0}, "batch_size must be at least 1 .* Received: batch_size=0"),
         ({"image_size": -1}, "image_size must be at least 1 .* Received: image_size=-1"),
@@ -56,7 +52,6 @@ def load(**options):
         (load(server="/"), "that you may start, .* Received: server='/'"),
         (load(modes=("server", "train")), "server alone .* Received: modes=server,train"),
         (load(modes=("serving", "server")), "server alone .* Received: modes=serving,server"),
-        (load(precisions=("mixed_float16",)), "modes can name server where .*float32"),
         (load(frameworks=("torch",)), "keras_preact or keras .* Received: frameworks=torch"),
         (load(batch_size=8), "batch_size must be 1 .* Received: batch_size=8"),
         (load(plot="picture.png"), "plot draws images/s, .* --csv. Received: plot=picture.png"),

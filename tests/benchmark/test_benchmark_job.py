@@ -83,7 +83,7 @@ def test_a_job_survives_json():
     assert operations == ["conv1", "bn2", "relu", "conv2"]
 
 
-def test_exports_are_measured_in_float32_and_where_there_are_any(monkeypatch):
+def test_exports_are_measured_where_there_are_any(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: module)
     config = BenchmarkConfig(
         models=(20,), modes=("serving", "inference"), frameworks=("keras_preact", "torch")
@@ -94,16 +94,18 @@ def test_exports_are_measured_in_float32_and_where_there_are_any(monkeypatch):
         ("serving", "float32", "keras_preact"),
         ("inference", "float32", "keras_preact"),
         ("inference", "float32", "torch"),
+        ("serving", "mixed_bfloat16", "keras_preact"),
         ("inference", "mixed_bfloat16", "keras_preact"),
         ("inference", "mixed_bfloat16", "torch"),
     ]
 
 
-def test_a_server_is_sent_single_images_of_exports_in_float32(monkeypatch):
+def test_a_server_is_sent_single_images(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: module)
-    config = BenchmarkConfig(models=(20, 50), modes=("server",), server="/bin/true")
+    options = {"modes": ("server",), "server": "/bin/true", "precisions": ("mixed_float16",)}
+    config = BenchmarkConfig(models=(20, 50), **options)
     jobs = [job for group in make_jobs(config) for job in group]
-    assert {(job.precision, job.batch_size) for job in jobs} == {("float32", 1)}
+    assert {(job.precision, job.batch_size) for job in jobs} == {("mixed_float16", 1)}
     assert [(job.net.depth, job.image_size, job.framework) for job in jobs] == [
         (20, 32, "keras_preact"),
         (20, 32, "keras"),
