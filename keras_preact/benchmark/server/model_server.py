@@ -76,14 +76,15 @@ class ModelServer:
 
 
 def write_config(folder: pathlib.Path) -> None:
-    """Writes `serving/models.config` for the export in a folder."""
+    """Writes the files of `serving` that the server's flags name, for the export in a folder."""
     config = model_server_config_pb2.ModelServerConfig()
     config.model_config_list.config.add(
         name=NAME, base_path=str(folder / "saved_model"), model_platform="tensorflow"
     )
-    path = folder / "serving" / "models.config"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(str(config))
+    serving = folder / "serving"
+    serving.mkdir(exist_ok=True)
+    (serving / "models.config").write_text(str(config))
+    (serving / "monitoring.config").write_text(server_files.MONITORING)
 
 
 def batching_text(batching: str) -> str | None:

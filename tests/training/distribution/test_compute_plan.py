@@ -219,7 +219,7 @@ def test_a_compute_plan_says_where_it_computes_and_why(machine, cluster, options
         (
             Machine(has_bfloat16=True),
             {"xla": "off"},
-            "Precision float32: CPU; mixed_bfloat16 is faster here, as it has bfloat16 "
+            "Precision float32: CPU; mixed_bfloat16 may be faster here, as it has bfloat16 "
             "instructions",
             "XLA off: as given",
         ),
