@@ -32,8 +32,12 @@ WRITE_FLAGS = runpy.run_path(str(ROOT / "docs" / "write_flags.py"))
 CONFIGS = WRITE_FLAGS["PROGRAMS"]
 BLOCKS = [block for page in TEXTS for block in blocks(page)]
 # Flags of every program, and files of the programs that argparse serves.
-# Those of TensorFlow Serving among them.
-OTHER_FLAGS = {"debug", "flagfile", "help", "recipe", "allow_version_labels_for_unavailable_models"}
+OTHER_FLAGS = {"debug", "flagfile", "help", "recipe"}
+SERVER_FLAGS = {
+    "allow_version_labels_for_unavailable_models",
+    "batching_parameters_file",
+    "enable_batching",
+}
 ARGPARSE = ("exporting/classify.py", "exporting/serving/client.py")
 
 
@@ -137,7 +141,9 @@ def test_the_flags_that_a_page_names_exist(page):
         source = (ROOT / "keras_preact" / path).read_text()
         known |= set(re.findall(r'add_argument\("--(\w+)"', source))
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9_]*)\b", prose(TEXTS[page])))
-    assert {name for name in named if name.removeprefix("no") not in known} <= OTHER_FLAGS
+    assert {name for name in named if name.removeprefix("no") not in known} <= (
+        OTHER_FLAGS | SERVER_FLAGS
+    )
 
 
 @pytest.mark.parametrize("page", TEXTS)
