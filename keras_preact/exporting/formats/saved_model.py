@@ -27,7 +27,7 @@ def rewrite(graph: InferenceGraph, precision: str) -> list[Step]:
         graph: to rewrite.
         precision: one of `PRECISIONS`.
     """
-    steps = [move_scales(graph)]
+    steps = [move_scales(graph, precision)]
     if precision != "float32":
         steps.append(lower_precision(steps[-1].graph, precision))
     return steps

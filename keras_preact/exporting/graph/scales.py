@@ -10,23 +10,35 @@ from keras_preact.exporting.graph.rewriting import Step, placeholder, pruned, re
 NodeDef = tf.compat.v1.NodeDef
 
 
-def move_scales(graph: InferenceGraph) -> Step:
+# Beyond these, quotients may overflow in float16, and scaled kernels lose digits.
+_LEAST_IN_FLOAT16, _MOST_IN_FLOAT16 = 1 / 16, 1024.0
+
+
+def move_scales(graph: InferenceGraph, precision: str = "float32") -> Step:
     """Moves the scale of a BN before a ReLU into the convolutions after it.
 
     conv(relu(x * a + b), W) = conv(relu(x + b / a), a W), where all of a are positive: the
     activations of a pre-activation unit are then read and written once less. It takes the graph
     of `rewriting.simplify_batch_norms`. A BN with a scale that is zero or negative stays, and so
     does one whose ReLU others than convolutions read.
+
+    Args:
+        graph: to rewrite.
+        precision: that the graph will compute in; in float16, scales below 1/16 and shifts that
+            become larger than 1024 stay too.
     """
     view = GraphView(graph)
     nodes, weights = dict(view.nodes), dict(graph.weights)
     candidates = [node for node in view.nodes.values() if node.op == "Relu"]
-    moved = sum(_move(relu, view, nodes, weights) for relu in candidates)
+    limits = 0.0, float(np.finfo(np.float32).max)
+    if precision == "float16":
+        limits = _LEAST_IN_FLOAT16, _MOST_IN_FLOAT16
+    moved = sum(_move(relu, view, nodes, weights, limits) for relu in candidates)
     description = f"moved {moved:,} scales through ReLUs into convolutions"
     return Step(description, pruned(rewritten(graph, nodes, weights)))
 
 
-def _move(relu, view, nodes, weights):
+def _move(relu, view, nodes, weights, limits):
     """Moves one scale, and returns whether it could be moved."""
     shift = _only_source(view, relu, 0, "AddV2")
     scale = _only_source(view, shift, 0, "Mul") if shift else None
@@ -34,7 +46,7 @@ def _move(relu, view, nodes, weights):
         return False
     factor, summand = view.value(scale.input[1]), view.value(shift.input[1])
     convs = _reading_convs(view, relu, np.size(factor))
-    if convs is None or summand is None or not _divides(factor, summand):
+    if convs is None or summand is None or not _divides(factor, summand, *limits):
         return False
     factor = factor.astype(np.float64)
     for conv in convs:
@@ -52,14 +64,13 @@ def _only_source(view, node, position, op):
     return source if alone and len(source.input) == 2 else None
 
 
-def _divides(factor, summand):
-    """Whether (channels,) factors are positive, and quotients finite in float32."""
+def _divides(factor, summand, least, most):
+    """Whether (channels,) factors exceed `least`, and no quotient exceeds `most`."""
     if factor is None or factor.ndim != 1 or np.shape(summand) != factor.shape:
         return False
-    if not (factor > 0).all():
+    if not (factor > least).all():
         return False
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite((summand / factor).astype(np.float32)).all())
+    return bool((np.abs(summand) <= most * factor.astype(np.float64)).all())
 
 
 def _reading_convs(view, node, channels):

@@ -83,6 +83,21 @@ def test_a_tiny_scale_moves_and_one_whose_inverse_overflows_stays():
     assert moved(scaled(make_resnet("bottleneck"), 1e-40))[2] == 0
 
 
+@pytest.mark.parametrize(("value", "count"), [(0.2, 2), (0.01, 0), (1e-12, 0)])
+def test_for_float16_scales_must_not_be_small(value, count):
+    model = scaled(make_resnet("bottleneck"), value)
+    for variable in model.variables:
+        if variable.name == "moving_variance":
+            variable.assign(np.ones(variable.shape))
+        elif variable.name == "gamma":
+            variable.assign(np.maximum(variable, value))
+    graph = rewriting.rewrite(network.trace(model, SHAPE))[-1].graph
+    step = move_scales(graph, "float16")
+    assert step.description == f"moved {count} scales through ReLUs into convolutions"
+    images = normalized_images()
+    assert_same(run(step.graph, images), keras_outputs(model, images))
+
+
 def net(*layers, gamma=2.0):
     model = make_net(chain(*layers))
     for variable in model.variables:
