@@ -179,6 +179,7 @@ FACTS = {
     "machine": "abacus, 1 core",
     "rewriting": [],
     "serving_bytes": {"images": 0, "max_difference": None},
+    "tried_server": "a server",
     "commands": {},
 }
 

@@ -70,11 +70,13 @@ def test_a_server_is_gone_after_an_error_too(stub, export, tmp_path):
 
 def test_the_flags_are_those_of_an_export_with_and_without_batching(stub, export, tmp_path):
     config = f"--model_config_file={export}/serving/models.config"
+    metrics = f"--monitoring_config_file={export}/serving/monitoring.config"
     with model_server.start(stub(), export, None, REQUEST) as server:
-        assert recorded(tmp_path)["flags"] == [f"--port={server.ports['grpc']}", config]
+        assert recorded(tmp_path)["flags"] == [f"--port={server.ports['grpc']}", config, metrics]
     with model_server.start(stub(), export, "max_batch_size { value: 4 }", REQUEST) as server:
         path = export / "serving" / "batching_parameters.txt"
-        expected = [config, "--enable_batching", f"--batching_parameters_file={path}"]
+        batching = ["--enable_batching", f"--batching_parameters_file={path}"]
+        expected = [config, *batching, metrics]
         assert recorded(tmp_path)["flags"][1:] == expected
         assert path.read_text() == "max_batch_size { value: 4 }"
     assert f'base_path: "{export}/saved_model"' in (export / "serving/models.config").read_text()

@@ -69,7 +69,8 @@ def measure(tmp_path):
         command = f"{sys.executable} {stub_server.__file__} --record={record} {stub_flags}"
         program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         program.chmod(0o755)
-        options = {"frameworks": ("keras_preact", "keras"), "models": (8,), "rounds": 1, **options}
+        small = {"models": (8,), "rounds": 1, "precisions": ("float32",)}
+        options = {"frameworks": ("keras_preact", "keras"), **small, **options}
         config = BenchmarkConfig(
             modes=("server",), server=str(program), csv=str(tmp_path / "a.csv"), **options
         )
