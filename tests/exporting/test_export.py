@@ -193,7 +193,7 @@ def test_flags_reach_the_files(digits_run, tmp_path):
     assert b"to 64 pixels" in error
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_a_saved_model_in_another_precision_is_half_as_large_and_judged_by_its_answers(
     digits_run, digits_export, tmp_path, precision
 ):

@@ -166,7 +166,10 @@ def test_every_file_beyond_its_tolerance_has_a_line_with_its_flag_and_worst_imag
     tolerances.check(agreements, {"good": FLOAT})
 
 
-@pytest.mark.parametrize(("file", "code"), [("saved_model", 1), ("tflite/float32", 3)])
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [("saved_model", 1), pytest.param("tflite/float32", 3, marks=pytest.mark.slow)],
+)
 def test_a_file_with_other_weights_is_refused_by_its_name_and_that_of_the_worst_image(
     photographs_run, tmp_path, capsys, file, code
 ):

@@ -68,7 +68,10 @@ def test_of_a_deeper_basic_net_all_units_that_keep_the_size_lose_theirs():
     assert count == 9 - 1 - 2
 
 
-@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize(
+    "shortcut",
+    [pytest.param(name, marks=() if "gating" in name else pytest.mark.slow) for name in SHORTCUTS],
+)
 def test_any_shortcut_gets_the_same_signal(shortcut):
     moved(scaled(make_resnet("bottleneck", shortcut=shortcut)))
 
