@@ -46,13 +46,13 @@ def covered_sides(image_shape: Sequence[int], resize_ratio: float) -> tuple[int,
     return height, width
 
 
-def admitted(encoded: tf.Tensor, covered: tuple[int, int], **options) -> tf.Tensor:
-    """Returns the file, a scalar string, if it may be decoded. Takes the arguments of `problem`.
+def admitted(encoded: tf.Tensor, covered: tuple[int, int]) -> tf.Tensor:
+    """Returns the file, a scalar string, if it may be decoded. Takes arguments of `problem`.
 
     Raises:
         tf.errors.InvalidArgumentError: if it must not be decoded.
     """
-    why = problem(encoded, covered, **options)
+    why = problem(encoded, covered)
     with tf.control_dependencies([tf.debugging.Assert(tf.equal(why, ""), [why])]):
         return tf.identity(encoded)
 

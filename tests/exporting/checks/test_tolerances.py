@@ -200,6 +200,7 @@ def test_a_file_with_other_weights_is_refused_by_its_name_and_that_of_the_worst_
     assert difference.argmax() > 0
 
 
+@pytest.mark.slow
 def test_an_image_file_that_is_decoded_otherwise_is_refused_by_its_name(
     photographs_run, tmp_path, capsys
 ):

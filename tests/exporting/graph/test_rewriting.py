@@ -39,11 +39,11 @@ FOLDED = {
 KEPT = {"bn_after_addition": 3, "full_preactivation": 3, "pyramid": 3}
 
 ALL = list(itertools.product(FOLDED, SHORTCUTS, BLOCKS))
-# Each order with each shortcut, and each of both with each block.
+# Each order with each block, and each shortcut with each block.
 COVERING = [
-    (order, shortcut, BLOCKS[(number + other) % 3])
+    (order, SHORTCUTS[(number + 2 * other) % len(SHORTCUTS)], block)
     for number, order in enumerate(FOLDED)
-    for other, shortcut in enumerate(SHORTCUTS)
+    for other, block in enumerate(BLOCKS)
 ]
 OTHERS = [combination for combination in ALL if combination not in COVERING]
 
