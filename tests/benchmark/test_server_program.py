@@ -14,7 +14,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SERVER = "tensorflow_model_server"
 MOCK = ROOT / "tests" / "exporting" / "fake_model_server.py"
 TIMEOUT_SECONDS = 600
-FLAGS = ("--modes=server", "--models=8", "--image_size=8", "--rounds=1", "--seconds=1")
+FLAGS = (
+    "--modes=server",
+    "--models=8",
+    "--image_size=8",
+    "--rounds=1",
+    "--seconds=1",
+    "--precisions=float32",
+)
 
 pytestmark = pytest.mark.slow
 
