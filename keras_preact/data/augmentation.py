@@ -6,6 +6,7 @@ image is changed by (seed, epoch, index) alone. Images stay uint8 throughout.
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from keras_preact.data.limits import covered_sides
@@ -15,6 +16,27 @@ AUGMENTATIONS = ("none", "pad_crop", "pad_crop_flip", "random_resized_crop")
 
 # Evaluation crops 224 pixels of 256, or in proportion.
 EVAL_RESIZE_RATIO = 256 / 224
+
+
+def augmented(
+    images: tf.Tensor, draws: tf.Tensor, name: str, mean: Sequence[float] = (0,)
+) -> tf.Tensor:
+    """Augments a batch of images of one size.
+
+    Args:
+        images: uint8 (batch, height, width, channels).
+        draws: int32 (batch, 3 or more), at least 0.
+        name: "none"; "pad_crop", with black padding, as around written characters; or
+            "pad_crop_flip", with padding of the mean.
+        mean: of each channel, in 0 to 255.
+
+    Returns:
+        uint8 images of the same shape.
+    """
+    if name == "none":
+        return images
+    flip = name == "pad_crop_flip"
+    return pad_crop(images, draws, flip=flip, fill=np.round(mean) if flip else (0,))
 
 
 def pad_crop(

@@ -95,20 +95,8 @@ class Dataset:
                 batch cannot be cut into equal pieces, or reshuffles do not ascend.
         """
         augmentation = self.check_augmentation(augmentation)
-        order = DataOrder(len(self.train_source), batch_size, seed, reshuffles)
-        size = shard.piece_size(batch_size)
-
-        def pieces():
-            for batch in order.batches(start_step):
-                yield from zip(*map(shard.pieces, batch), strict=True)
-
-        indices = tf.data.Dataset.from_generator(
-            pieces,
-            output_signature=(
-                tf.TensorSpec([size], tf.int64),
-                tf.TensorSpec([size, DRAWS], tf.int32),
-            ),
-        )
+        order = self.train_order(batch_size, seed, reshuffles)
+        indices = order_pieces(order, start_step, shard)
         batches = self.train_source.train_batches(indices, augmentation, self.info.mean)
         endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
         return batches.apply(endless).prefetch(tf.data.AUTOTUNE)
@@ -137,12 +125,9 @@ class Dataset:
         """
         if indices is None:
             indices = np.arange(len(self.eval_source))
-        count, size = len(indices), shard.piece_size(batch_size)
-        padded = -(-count // batch_size) * batch_size
-        positions = np.arange(padded).reshape(-1, batch_size)
-        own = np.concatenate([np.stack(shard.pieces(batch)).ravel() for batch in positions])
-        filled = indices[np.where(own < count, own, 0)]
-        weights = (own < count).astype(np.float32)
+        numbers, weights = eval_pieces(len(indices), batch_size, shard)
+        size, weights = numbers.shape[1], weights.ravel()
+        filled = indices[numbers.ravel()]
         images = self.eval_source.eval_images(tf.data.Dataset.from_tensor_slices(filled))
         with_weights = tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(weights)))
         return (
@@ -155,7 +140,13 @@ class Dataset:
         self, step: int, batch_size: int, *, seed: int = 0, reshuffles: Sequence[int] = ()
     ) -> np.ndarray:
         """The images of a step of `train`, over all replicas: indices, int64 (batch_size,)."""
-        return DataOrder(len(self.train_source), batch_size, seed, reshuffles).batch(step)[0]
+        return self.train_order(batch_size, seed, reshuffles).batch(step)[0]
+
+    def train_order(
+        self, batch_size: int, seed: int = 0, reshuffles: Sequence[int] = ()
+    ) -> DataOrder:
+        """The order of the training images, and their random integers."""
+        return DataOrder(len(self.train_source), batch_size, seed, reshuffles)
 
     def eval_name(self, index: int) -> str:
         """Names an evaluation image: by its path, if it is a file of its own."""
@@ -206,3 +197,48 @@ class Dataset:
                 f"{', '.join(fitting)}. Received: augmentation={augmentation!r}"
             )
         return augmentation
+
+
+def order_pieces(order: DataOrder, start_step: int, shard: Shard) -> tf.data.Dataset:
+    """Returns the endless stream of (indices, draws) of a shard's replicas, one after the other.
+
+    Raises:
+        ValueError: if a batch cannot be cut into equal pieces.
+    """
+    size = shard.piece_size(order.batch_size)
+
+    def pieces():
+        for batch in order.batches(start_step):
+            yield from zip(*map(shard.pieces, batch), strict=True)
+
+    return tf.data.Dataset.from_generator(
+        pieces,
+        output_signature=(
+            tf.TensorSpec([size], tf.int64),
+            tf.TensorSpec([size, DRAWS], tf.int32),
+        ),
+    )
+
+
+def eval_pieces(
+    count: int,
+    batch_size: int,
+    shard: Shard = Shard(),  # noqa: B008 - frozen
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts the numbers 0 to count - 1 into batches of one size, and those into pieces.
+
+    The last batch is filled up with zeros, of weight 0.
+
+    Returns:
+        Numbers, int64 (pieces, images), and their weights, float32 of the same shape: the pieces
+        of the shard's replicas, one after the other.
+
+    Raises:
+        ValueError: if a batch cannot be cut into equal pieces.
+    """
+    size = shard.piece_size(batch_size)
+    padded = np.arange(-(-count // batch_size) * batch_size).reshape(-1, batch_size)
+    own = [np.stack(shard.pieces(batch)) for batch in padded]
+    numbers = np.concatenate(own) if own else np.zeros((0, size), np.int64)
+    is_image = numbers < count
+    return np.where(is_image, numbers, 0), is_image.astype(np.float32)

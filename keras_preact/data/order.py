@@ -91,15 +91,15 @@ class DataOrder:
         # Two epochs: a batch may lie across their border.
         self._epoch = functools.lru_cache(maxsize=2)(self._compute_epoch)
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The images of a step.
+    def batch(self, step: int, steps: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The images of a step, or of several, one after the other.
 
         Returns:
-            Indices into the data set, int64 (batch_size,), and the random integers
-            of each image, int32 (batch_size, DRAWS), a function of (seed, epoch, index) and
-            the earlier reshuffles.
+            Indices into the data set, int64 (steps * batch_size,), and the random integers
+            of each image, int32 (steps * batch_size, DRAWS), a function of (seed, epoch, index)
+            and the earlier reshuffles.
         """
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        positions = np.arange(step * self.batch_size, (step + steps) * self.batch_size)
         epochs = positions // self.count
         indices, draws = [], []
         for epoch in np.unique(epochs):

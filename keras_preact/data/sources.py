@@ -40,14 +40,10 @@ class InMemory:
                 or "pad_crop_flip", with padding of the mean.
             mean: of each channel, in 0 to 255.
         """
-        flip = augment == "pad_crop_flip"
-        fill = np.round(mean) if flip else (0,)
         images, labels = self._tensors()
 
         def fetch(indices, draws):
-            batch = tf.gather(images, indices)
-            if augment != "none":
-                batch = augmentation.pad_crop(batch, draws, flip=flip, fill=fill)
+            batch = augmentation.augmented(tf.gather(images, indices), draws, augment, mean)
             return batch, tf.gather(labels, indices)
 
         return indices_and_draws.map(fetch, num_parallel_calls=2, deterministic=True)

@@ -5,6 +5,7 @@ from etils import epath
 
 from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
 from keras_preact.training.run_in_progress import Run
+from keras_preact.training.steps import rows
 from keras_preact.training.trainer import Action
 
 
@@ -41,6 +42,8 @@ def next_multiple(every: int, done: int) -> int:
 class Log(Action):
     """Prints the means over the steps since the last log, and writes them for TensorBoard."""
 
+    uses_network = False
+
     def __init__(self, run: Run):
         self._run = run
 
@@ -51,8 +54,7 @@ class Log(Action):
     def run(self, done: int) -> None:
         run = self._run
         means = run.means()
-        weights = [tf.convert_to_tensor(variable) for variable in run.state.trainable]
-        weight_norm = float(tf.linalg.global_norm(weights))
+        weight_norm = float(rows.norm(tf.convert_to_tensor(run.state.rows.weights)))
         learning_rate = float(run.schedule(done - 1))
         # An evaluation prints its own line.
         run.writer.log(done, means, learning_rate, weight_norm, show=not run.evaluates(done))
@@ -93,6 +95,8 @@ class RecordPropagation(Action):
 class Evaluate(Action):
     """Evaluates, and writes metrics of the evaluation and of training since the one before."""
 
+    uses_network = False
+
     def __init__(self, run: Run):
         self._run = run
 
@@ -118,6 +122,8 @@ class Evaluate(Action):
 
 class Save(Action):
     """Saves every checkpoint_steps steps and after each evaluation."""
+
+    uses_network = False
 
     def __init__(self, run: Run):
         self._run = run
@@ -162,6 +168,8 @@ class Profile:
 
 
 class _StartProfile(Action):
+    uses_network = False
+
     def __init__(self, profile: Profile):
         self._profile = profile
 
@@ -178,6 +186,8 @@ class _StartProfile(Action):
 
 
 class _StopProfile(Action):
+    uses_network = False
+
     def __init__(self, profile: Profile):
         self._profile = profile
 

@@ -83,7 +83,9 @@ class TrainConfig:
     sync_bn: bool = option(
         "machine", "normalize with the global batch's BN statistics, not each replica's", False
     )
-    steps_per_loop: int = option("machine", "steps taken in one call from Python", 1)
+    steps_per_loop: int | None = option(
+        "machine", "steps taken in one launch, at most 256; default: what two seconds hold"
+    )
     gradient_accumulation_steps: int = option(
         "machine", "number of parts of a replica's batch, computed in turn to save memory", 1
     )

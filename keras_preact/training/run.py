@@ -26,16 +26,13 @@ from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution import strategies
 from keras_preact.training.distribution.agreement import Agreement
 from keras_preact.training.distribution.cluster import from_environment
-from keras_preact.training.distribution.distributed_input import (
-    feed_evaluation,
-    naming_unreadable,
-)
+from keras_preact.training.distribution.distributed_input import naming_unreadable
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.reporting import metrics_file, propagation_file
 from keras_preact.training.run_folder import RunFolder, check_same_data
 from keras_preact.training.run_in_progress import Run
 from keras_preact.training.steps import optimizer
-from keras_preact.training.steps.evaluation import Evaluation, evaluate, make_eval_step
+from keras_preact.training.steps.evaluation import Evaluation, Evaluator
 from keras_preact.training.steps.train_state import make_state
 from keras_preact.training.trainer import Action, Trainer
 
@@ -79,7 +76,7 @@ def _train(config, cluster, agreement, actions):
             data = load_data(config)
             memory.check(config, data.info, devices.plan)
             agreement.on_data(data)
-            state = _make_state(config, data.info, devices.strategy)
+            state = _make_state(config, data.info, devices)
             training = Run(config, data, devices, state, folder, interruption)
             before, after = standard_actions(training)
             _restore(training)
@@ -87,11 +84,12 @@ def _train(config, cluster, agreement, actions):
             return _finish(training, Trainer(training, [*before, *actions, *after]))
 
 
-def _make_state(config, info, strategy):
-    with strategy.scope():
+def _make_state(config, info, devices):
+    with devices.strategy.scope():
         network = build_model(config, info, sync_bn=config.sync_bn)
         schedule = optimizer.make_schedule(config, info.train_count)
-        return make_state(config, network, optimizer.make_optimizer(config, schedule, network))
+        sgd = optimizer.make_optimizer(config, schedule, network)
+        return make_state(config, network, sgd, devices.plan.xla)
 
 
 def _restore(training):
@@ -166,10 +164,12 @@ def _evaluate(config, cluster, agreement):
             path = checkpoint.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
             strategies.check_same_start(strategy, step_of(path))
             model = restore_model(folder, path)
-        step = make_eval_step(model, info, strategy)
-        batches, steps = feed_evaluation(strategy, data, config.global_batch_size)
+        # The mean and deviation of the run's own training.
+        recorded = dataclasses.replace(data.info, mean=info.mean, std=info.std)
+        data = dataclasses.replace(data, info=recorded)
+        evaluator = Evaluator(model, data, devices.plan, strategy)
         with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
-            result = evaluate(step, batches, steps)
+            result = evaluator(config.global_batch_size)
         if devices.writes:
             say(f"{folder} at step {step_of(path):,}: {result}")
         return result

@@ -6,16 +6,16 @@ import typing
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow as tf
 
 from keras_preact.data import Dataset
 from keras_preact.support.console import say
 from keras_preact.training.checkpoints.checkpoint import Checkpoints
 from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.config import TrainConfig
+from keras_preact.training.distribution import device_images
+from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceImages, Draws
 from keras_preact.training.distribution.distributed_input import (
     UnreadableError,
-    feed_evaluation,
     feed_training,
     naming_unreadable,
 )
@@ -24,8 +24,10 @@ from keras_preact.training.interruption import Interruption
 from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.bn_statistics import Recomputation, ReplicaStatistics
-from keras_preact.training.steps.evaluation import Evaluation, evaluate, make_eval_step
+from keras_preact.training.steps.evaluation import Evaluation, Evaluator
 from keras_preact.training.steps.optimizer import make_schedule
+from keras_preact.training.steps.pace import Pace
+from keras_preact.training.steps.rows import are_finite
 from keras_preact.training.steps.step_metrics import DivergenceError, Means, StepMetrics
 from keras_preact.training.steps.train_state import TrainState
 from keras_preact.training.steps.train_step import TrainStep
@@ -83,8 +85,14 @@ class Run:
         title = f"{state.model.name}, {config.unit}, on {data.info.name}"
         self.writer = Writer(folder, config, data.info, title, devices.writes)
         plan, strategy = devices.plan, devices.strategy
-        self._train_step = TrainStep(state, config, data.info, plan, strategy)
-        self._eval_step = make_eval_step(state.model, data.info, strategy, state.evaluated())
+        images = None
+        if device_images.fits(data, plan):
+            images = DeviceImages(data, config.augmentation, strategy)
+        self._train_step = TrainStep(state, config, data.info, plan, strategy, images)
+        self._evaluator = Evaluator(
+            state.model, data, plan, strategy, state.evaluated_values, images
+        )
+        self._pace = Pace(MOST_STEPS, config.steps_per_loop)
         self._statistics = ReplicaStatistics(state, strategy)
         self._recompute = Recomputation(state, data.info, strategy)
         self.evaluation: Evaluation | None = None
@@ -141,8 +149,18 @@ class Run:
             self.writer.example(self.data, self.done)
             yield
 
-    def batches(self) -> Iterator:
-        """Returns the training batches from the next step on, distributed over the replicas."""
+    def batches(self) -> Iterator | Draws:
+        """Returns the training batches from the next step on, as the steps take them."""
+        order = self.data.train_order(
+            self.config.global_batch_size, self.config.seed, self.reshuffles
+        )
+        if self._train_step.takes_draws:
+            return Draws(order, self.done)
+        if self._train_step.images:
+            return device_images.feed_draws(self.devices.strategy, order, self.done)
+        return self._image_batches()
+
+    def _image_batches(self):
         return feed_training(
             self.devices.strategy,
             self.data,
@@ -153,34 +171,49 @@ class Run:
             reshuffles=self.reshuffles,
         )
 
-    def take(self, batches: Iterator, steps: int) -> None:
-        """Takes steps, without waiting for their results.
+    def take(self, batches: Iterator | Draws, most: int) -> None:
+        """Takes the steps of one launch: as many as fit into two seconds, or steps_per_loop.
+
+        Args:
+            batches: from `batches`.
+            most: number of steps, at most.
 
         Raises:
-            UnreadableError: if an image can no longer be read. One process that takes single
-                steps saves the run first.
-            DivergenceError: if an earlier step was not finite.
+            UnreadableError: if an image can no longer be read. A run of one process is saved
+                after the last step before.
             SaveError: if saving failed twice in a row.
         """
+        steps, start = min(most, self._pace.next), self.done
         try:
             with self._naming_unreadable(steps):
-                rows = self._train_step(batches, steps, self.interruption.requested)
+                stop = self.interruption.requested
+                rows = self._train_step(batches, start, steps, stop)
         except UnreadableError:
-            # A single step that fails has changed nothing.
-            if steps == 1 and self.done and self.devices.plan.workers == 1:
-                self.save()
-                self.checkpoints.wait()
-                self.writer.line(
-                    f"Stopped after step {self.done:,}, saved as {self.checkpoints.newest}"
-                )
+            if self.devices.plan.workers == 1:
+                self._add(self._train_step.completed())
+                self._stop_unread()
             raise
+        self._add(rows)
+        self._pace.update(self._train_step.seconds_per_step)
+
+    def _add(self, rows):
+        if not len(rows):
+            return
         self.step_metrics.add(rows)
-        self.done += steps
+        self.done += len(rows)
         self.evaluated = not self.evaluates(self.done)
-        self.writer.advance(steps)
+        self.writer.advance(len(rows))
+
+    def _stop_unread(self):
+        if self.done:
+            self.save()
+            self.checkpoints.wait()
+            self.writer.line(
+                f"Stopped after step {self.done:,}, saved as {self.checkpoints.newest}"
+            )
 
     def is_asked_to_stop(self) -> bool:
-        """Checks all steps but the newest, and background saving.
+        """Checks all steps, and background saving.
 
         Returns:
             Whether to save and stop; all processes return the same after the same step.
@@ -189,13 +222,12 @@ class Run:
             DivergenceError: if a step was not finite.
             SaveError: if saving failed twice in a row.
         """
-        stop_requests, bad = self.step_metrics.look_back()
-        if bad:
-            self._diverged(bad)
+        if self.step_metrics.bad:
+            self._diverged(self.step_metrics.bad)
         self.checkpoints.check()
         if self.devices.plan.workers > 1:
             # A sum over all workers: they stop after the same step.
-            return stop_requests > 0
+            return self.step_metrics.stop_requests > 0
         return self.interruption.requested
 
     def stop(self) -> typing.NoReturn:
@@ -228,7 +260,7 @@ class Run:
         before = self._statistics.gather()
         if count := self.config.recompute_bn_batches:
             with self._naming_unreadable(count):
-                self._recompute(self.batches(), count)
+                self._recompute(self._image_batches(), count)
         evaluation = self.evaluate_as_it_is()
         if evaluation is None:
             self._save(before)
@@ -243,10 +275,10 @@ class Run:
     def evaluate_as_it_is(self) -> Evaluation | None:
         """Evaluates without recomputing BN statistics; returns None if asked to stop meanwhile."""
         self._statistics.merge()
-        strategy, batch_size = self.devices.strategy, self.config.global_batch_size
-        batches, steps = feed_evaluation(strategy, self.data, batch_size)
         with naming_unreadable(self.data, "eval", lambda: range(self.data.info.eval_count)):
-            return evaluate(self._eval_step, batches, steps, lambda: self.interruption.requested)
+            return self._evaluator(
+                self.config.global_batch_size, lambda: self.interruption.requested
+            )
 
     def save(self) -> None:
         """Saves in the background; also as the best checkpoint after the best evaluation.
@@ -292,11 +324,11 @@ class Run:
 
     def refuse_divergence(self) -> None:
         """Raises DivergenceError if a step or a variable is not finite."""
-        if bad := self.step_metrics.read():
-            self._diverged(bad)
+        if self.step_metrics.bad:
+            self._diverged(self.step_metrics.bad)
         # The loss of a step says nothing of the variables after its update.
-        floats = [v for v in self.state.trainable + self.state.non_trainable if v.dtype.is_floating]
-        if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in floats]):
+        rows = self.state.rows
+        if not are_finite([rows.weights, rows.velocity, rows.statistics]):
             self._diverged(f"A variable was no longer finite after step {self.done:,}")
 
     def roll_back(self, error: DivergenceError) -> None:

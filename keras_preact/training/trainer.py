@@ -11,8 +11,14 @@ from keras_preact.training.steps.step_metrics import DivergenceError
 class Action:
     """An action between the steps of a run, for `training.run(config, actions=[...])`.
 
-    Any object with `next_due` and `run` will do; `begin` and `close` are optional.
+    Any object with `next_due` and `run` will do; the rest is optional.
+
+    Attributes:
+        uses_network: whether `begin` or `run` reads or changes variables of `run.state.network`.
+            They are brought up to date before, and taken over after it. True where absent.
     """
+
+    uses_network = True
 
     def begin(self, run: Run) -> None:
         """Prepares for the steps after `run.done`: at the start and after each rollback."""
@@ -62,14 +68,15 @@ class Trainer:
     def _train(self):
         run, batches, compiled = self._run, self._run.batches(), False
         for action in self._actions:
-            getattr(action, "begin", lambda run: None)(run)
+            if begin := getattr(action, "begin", None):
+                with self._network_for(action):
+                    begin(run)
         while run.done < run.train_steps:
             due = [_next_due(action, run.done) for action in self._actions]
             nearest = min(step for step in (*due, run.train_steps) if step is not None)
-            run.take(batches, min(run.config.steps_per_loop, nearest - run.done))
+            run.take(batches, nearest - run.done)
             if not compiled:
-                # The first call compiles; its time is not typical.
-                run.step_metrics.wait()
+                # The first launch compiles; its time is not typical.
                 run.restart_clocks()
                 compiled = True
             if run.is_asked_to_stop():
@@ -78,9 +85,15 @@ class Trainer:
                 run.stop()
             for action, step in zip(self._actions, due, strict=True):
                 if step == run.done:
-                    action.run(run.done)
+                    with self._network_for(action):
+                        action.run(run.done)
         run.checkpoints.wait()
         return run.evaluation
+
+    def _network_for(self, action):
+        if getattr(action, "uses_network", True):
+            return self._run.state.in_network()
+        return contextlib.nullcontext()
 
 
 def _next_due(action, done):

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 from etils import epath
 
@@ -18,7 +17,7 @@ from keras_preact.training.checkpoints.folder import (
     newest_undamaged,
 )
 from keras_preact.training.checkpoints.run_state import RunState
-from keras_preact.training.steps.train_state import TrainState, by_path
+from keras_preact.training.steps.train_state import GROUPS_OF_WEIGHTS, TrainState, by_path
 
 
 class Checkpoints:
@@ -77,7 +76,7 @@ class Checkpoints:
         """
         # Waiting first avoids a second copy in memory.
         self._saving.wait()
-        values = self._values(run_state)
+        values = self._state.to_arrays(run_state.step, run_state.replica_statistics)
 
         def job():
             self._check_own()
@@ -119,29 +118,14 @@ class Checkpoints:
         path = newest_undamaged(self._folder, self._tell, tidy, self._run)
         if path is None:
             return None
-        variables = RunState().to_variables()
-        saved = self._state.to_save()
+        position = RunState().to_variables()
+        saved = self._state.to_arrays(step=0)
         check_fits(path, saved)
-        checkpoint = tf.train.Checkpoint(**saved, position=variables)
+        self._copy(saved)
+        checkpoint = tf.train.Checkpoint(**self._copies, position=position)
         checkpoint.read(f"{path}/{PREFIX}").assert_consumed()
-        return RunState.from_variables(variables)
-
-    def _values(self, run_state):
-        """Copies the state to the host, with BN statistics averaged over replicas."""
-        values = {
-            # `numpy` may return a view: TensorFlow copies a variable that has one to change it.
-            group: {name: _first_copy(variable).numpy() for name, variable in variables.items()}
-            for group, variables in self._state.to_save().items()
-        }
-        rows = run_state.replica_statistics
-        if len(rows):
-            means, begin = rows.mean(axis=0), 0
-            for group, name in self._state.statistics():
-                shape = values[group][name].shape
-                end = begin + int(np.prod(shape))
-                values[group][name] = means[begin:end].reshape(shape)
-                begin = end
-        return values
+        self._state.from_arrays(tf.nest.map_structure(lambda copy: copy.numpy(), self._copies))
+        return RunState.from_variables(position)
 
     def _copy(self, values):
         if self._copies is None:
@@ -152,7 +136,7 @@ class Checkpoints:
 
     def _write_best(self, name):
         path = self._folder / "best" / name
-        weights = {group: self._copies[group] for group in self._state.weights_to_save()}
+        weights = {name: self._copies[name] for name in GROUPS_OF_WEIGHTS if name in self._copies}
         with files.sealed(path, self._run) as folder:
             tf.train.Checkpoint(**weights).write(str(folder / PREFIX))
         # This path, as the newest may be of steps that a rollback has undone.
@@ -204,8 +188,3 @@ def load_model(path: str, model: keras.Model, averages: bool = False) -> None:
     for name, group in groups.items():
         checkpoint = tf.train.Checkpoint(**{name: group}).read(f"{path}/{PREFIX}")
         checkpoint.expect_partial().assert_existing_objects_matched()
-
-
-def _first_copy(variable):
-    """Returns a variable's copy on the first replica."""
-    return getattr(variable, "values", [variable])[0]

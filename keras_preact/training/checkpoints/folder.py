@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 from etils import epath
 
@@ -114,7 +115,7 @@ def _move_to_damaged(path):
     path.rename(target)
 
 
-def check_fits(path: str, groups: Mapping[str, Mapping[str, tf.Variable]]) -> None:
+def check_fits(path: str, groups: Mapping[str, Mapping[str, tf.Variable | np.ndarray]]) -> None:
     """Raises ValueError if a checkpoint holds other variables in these groups."""
     stored = {
         key.removesuffix(_SUFFIX).replace(".S", "/"): shape
@@ -124,7 +125,7 @@ def check_fits(path: str, groups: Mapping[str, Mapping[str, tf.Variable]]) -> No
         if key.partition("/")[0] in groups
     }
     wanted = {
-        f"{group}/{name}": variable.shape.as_list()
+        f"{group}/{name}": list(variable.shape)
         for group, variables in groups.items()
         for name, variable in variables.items()
     }

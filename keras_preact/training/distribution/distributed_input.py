@@ -12,19 +12,26 @@ class UnreadableError(ValueError):
     """Images have become unreadable."""
 
 
-def feed(strategy: tf.distribute.Strategy, make: Callable[[Shard], tf.data.Dataset]) -> Iterator:
+def feed(
+    strategy: tf.distribute.Strategy,
+    make: Callable[[Shard], tf.data.Dataset],
+    to_device: bool = True,
+) -> Iterator:
     """Returns an iterator over global batches, split into a piece for each replica.
 
     Args:
         strategy: gives the replicas.
         make: makes the data set of a process from its shard.
+        to_device: whether batches are copied to the devices ahead of their use. Indices stay on
+            the host, where TensorFlow computes with int32.
     """
 
     def for_process(context):
         count = context.num_replicas_in_sync // context.num_input_pipelines
         return make(Shard(context.num_replicas_in_sync, context.input_pipeline_id * count, count))
 
-    return iter(strategy.distribute_datasets_from_function(for_process))
+    options = tf.distribute.InputOptions(experimental_fetch_to_device=to_device)
+    return iter(strategy.distribute_datasets_from_function(for_process, options))
 
 
 def feed_training(

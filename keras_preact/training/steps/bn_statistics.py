@@ -6,12 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
-from keras_preact.training.distribution.strategies import all_reduce
-from keras_preact.training.steps.train_state import TrainState
+from keras_preact.training.steps.train_state import NO_STATISTICS, TrainState
 
 
 class ReplicaStatistics:
-    """The BN statistics of each replica.
+    """The BN statistics of each replica, and their averages.
 
     Every worker must call each method, as all values are exchanged in one all-reduce.
 
@@ -21,10 +20,9 @@ class ReplicaStatistics:
     """
 
     def __init__(self, state: TrainState, strategy: tf.distribute.Strategy):
-        self._variables = list(state.statistics().values())
-        self._strategy = strategy
+        self._state, self._strategy = state, strategy
         self._replicas = strategy.num_replicas_in_sync
-        self._differ = self._replicas > 1 and bool(self._variables)
+        self._differ = self._replicas > 1 and bool(state.statistics.shapes)
         self._merge_all = tf.function(lambda: strategy.run(self._replica_merge))
         self._gather_all = tf.function(lambda: strategy.run(self._replica_gather))
         self._scatter_all = tf.function(lambda rows: strategy.run(self._replica_scatter, (rows,)))
@@ -35,39 +33,40 @@ class ReplicaStatistics:
             self._merge_all()
 
     def gather(self) -> np.ndarray:
-        """Returns a row of statistics for each replica: float32 (replicas, values); else (0, 0)."""
+        """Returns the statistics of each replica: float32 (replicas, values); else (0, 0)."""
         if not self._differ:
-            return np.zeros((0, 0), np.float32)
-        return self._strategy.experimental_local_results(self._gather_all())[0].numpy()
+            return NO_STATISTICS
+        rows = self._strategy.experimental_local_results(self._gather_all())[0].numpy()
+        return np.stack([self._state.statistics_to_values(row) for row in rows])
 
-    def scatter(self, rows: np.ndarray) -> None:
-        """Sets the statistics to rows from `gather`, if they are of as many replicas."""
-        if self._differ and len(rows) == self._replicas:
+    def scatter(self, values: np.ndarray) -> None:
+        """Sets the statistics to values from `gather`, if they are of as many replicas."""
+        if self._differ and len(values) == self._replicas:
+            rows = np.stack([self._state.statistics_from_values(each) for each in values])
             self._scatter_all(tf.constant(rows))
 
+    def _own(self):
+        rows = self._state.rows
+        return tf.concat([rows.statistics, rows.average_statistics], axis=0)
+
     def _replica_merge(self):
-        self._assign(all_reduce(tf.distribute.ReduceOp.MEAN, self._variables))
+        context = tf.distribute.get_replica_context()
+        self._assign(context.all_reduce(tf.distribute.ReduceOp.MEAN, self._own()))
 
     def _replica_gather(self):
-        own = tf.concat([tf.reshape(variable, [-1]) for variable in self._variables], axis=0)
         # Adding zeros is exact; not every strategy has an all-gather in replica context.
-        row = tf.range(self._replicas)[:, None] == self._replica()
-        [rows] = all_reduce(tf.distribute.ReduceOp.SUM, [tf.where(row, own, 0.0)])
-        return rows
+        context = tf.distribute.get_replica_context()
+        is_own = tf.range(self._replicas) == context.replica_id_in_sync_group
+        own = tf.where(is_own[:, None, None], self._own(), 0.0)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
     def _replica_scatter(self, rows):
-        sizes = [variable.shape.num_elements() for variable in self._variables]
-        parts = tf.split(rows[self._replica()], sizes)
-        self._assign(
-            [tf.reshape(part, v.shape) for part, v in zip(parts, self._variables, strict=True)]
-        )
+        self._assign(rows[tf.distribute.get_replica_context().replica_id_in_sync_group])
 
-    def _replica(self):
-        return tf.distribute.get_replica_context().replica_id_in_sync_group
-
-    def _assign(self, values):
-        for variable, value in zip(self._variables, values, strict=True):
-            variable.assign(value)
+    def _assign(self, row):
+        rows, lines = self._state.rows, self._state.statistics.shape[0]
+        rows.statistics.assign(row[:lines])
+        rows.average_statistics.assign(row[lines:])
 
 
 class Recomputation:
@@ -83,13 +82,8 @@ class Recomputation:
     """
 
     def __init__(self, state: TrainState, info: DatasetInfo, strategy: tf.distribute.Strategy):
-        self._trainable, non_trainable = state.evaluated()
-        self._model, self._strategy = state.model, strategy
-        self._normalize = info.normalize
-        # States of random layers are integers.
-        self._chosen = [variable.dtype.is_floating for variable in non_trainable]
-        self._all = non_trainable
-        self._statistics = [v for v, c in zip(non_trainable, self._chosen, strict=True) if c]
+        self._state, self._strategy, self._normalize = state, strategy, info.normalize
+        self._weights, self._statistics = state.evaluated()
         self._updated = tf.function(self._run)
 
     def __call__(self, batches: Iterator, count: int) -> None:
@@ -107,33 +101,30 @@ class Recomputation:
         sums = zeros
         for _ in range(count - 1):
             sums = self._add(sums, self._updated(*next(batches), zero))
-        self._assign(sums, zeros, ones, count)
+        self._assign(sums, zeros, ones, tf.constant(float(count)))
 
     def _run(self, images, labels, old):
         def replica_run(images):
-            values = [
-                tf.zeros_like(v) + tf.cast(old, v.dtype) if chosen else tf.convert_to_tensor(v)
-                for v, chosen in zip(self._all, self._chosen, strict=True)
-            ]
-            trainable = [tf.convert_to_tensor(v) for v in self._trainable]
+            weights, statistics = map(tf.convert_to_tensor, (self._weights, self._statistics))
+            others = self._state.rows.read().others
+            values = self._state.values(weights, tf.zeros_like(statistics) + old, others)
             inputs = self._normalize(images)
-            _, new = self._model.stateless_call(trainable, values, inputs, training=True)
-            return [v for v, chosen in zip(new, self._chosen, strict=True) if chosen]
+            _, changed = self._state.model.stateless_call(*values, inputs, training=True)
+            return self._state.split(changed)[0]
 
         return self._strategy.run(replica_run, args=(images,))
 
     @tf.function
     def _add(self, first, second):
-        return self._strategy.run(lambda a, b: tf.nest.map_structure(tf.add, a, b), (first, second))
+        return self._strategy.run(tf.add, (first, second))
 
     @tf.function
     def _assign(self, sums, zeros, ones, count):
         def replica_assign(sums, zeros, ones):
-            for variable, total, zero, one in zip(self._statistics, sums, zeros, ones, strict=True):
-                weight = 1 - (one - zero)
-                # A variable that the call did not change is no statistic.
-                is_statistic = weight > np.float32(1e-6)
-                mean = total / tf.where(is_statistic, weight, 1) / tf.cast(count, total.dtype)
-                variable.assign(tf.where(is_statistic, mean, variable))
+            weight = 1 - (ones - zeros)
+            # A variable that the call did not change is no statistic.
+            is_statistic = weight > np.float32(1e-6)
+            mean = sums / tf.where(is_statistic, weight, 1) / count
+            self._statistics.assign(tf.where(is_statistic, mean, self._statistics))
 
         self._strategy.run(replica_assign, args=(sums, zeros, ones))

@@ -9,27 +9,25 @@ LARGEST_SCALE = 2.0**24
 SMALLEST_SCALE = 1.0
 
 
-class LossScale:
-    """A factor on the loss: halved after an overflow, doubled after 2,000 steps without one.
+def update(
+    scale: tf.Tensor, good_steps: tf.Tensor, finite: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns loss scale and number of good steps after a step.
 
+    The loss scale is halved after an overflow and doubled after 2,000 steps without one.
     Source: Micikevicius et al., "Mixed Precision Training" (2018), section 3.2, in the
     dynamic form of Keras' `LossScaleOptimizer`. Keras checks the gradients of the first
     replica only; here the gradients summed over replicas decide, which are not finite if
     those of any replica are not.
+
+    Args:
+        scale: before the step, a float32 scalar.
+        good_steps: number of steps since the last change, a float32 scalar: TensorFlow keeps
+            int32 in the host's memory, and would wait for it.
+        finite: whether the gradient is finite, a boolean scalar, the same on all replicas.
     """
-
-    def __init__(self):
-        self.scale = tf.Variable(INITIAL_SCALE, trainable=False, name="scale")
-        self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int32, name="good_steps")
-
-    @property
-    def variables(self) -> dict[str, tf.Variable]:
-        return {"scale": self.scale, "good_steps": self.good_steps}
-
-    def update(self, finite: tf.Tensor) -> None:
-        """Updates the scale after a step; finite, a boolean scalar, is the same on all replicas."""
-        good_steps = tf.where(finite, self.good_steps + 1, 0)
-        grows = good_steps >= GROWTH_STEPS
-        grown = tf.where(grows, tf.minimum(self.scale * 2, LARGEST_SCALE), self.scale)
-        self.scale.assign(tf.where(finite, grown, tf.maximum(self.scale / 2, SMALLEST_SCALE)))
-        self.good_steps.assign(tf.where(grows, 0, good_steps))
+    good_steps = tf.where(finite, good_steps + 1, 0)
+    grows = good_steps >= GROWTH_STEPS
+    grown = tf.where(grows, tf.minimum(scale * 2, LARGEST_SCALE), scale)
+    scale = tf.where(finite, grown, tf.maximum(scale / 2, SMALLEST_SCALE))
+    return scale, tf.where(grows, 0, good_steps)

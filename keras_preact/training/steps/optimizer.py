@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -86,68 +85,54 @@ def make_schedule(config: TrainConfig, train_count: int) -> StepSchedule:
     return schedule
 
 
-@keras.saving.register_keras_serializable(package="keras_preact")
-class SGD(keras.optimizers.SGD):
+@dataclasses.dataclass(frozen=True)
+class MomentumSGD:
     """Momentum SGD with coupled weight decay: g + weight_decay * w enters the momentum.
 
     v = momentum * v - rate * (g + weight_decay * w); w = w + v. This is Caffe's form,
-    which the paper used: a drop of the rate does not change v. Keras' own `weight_decay`
-    argument is decoupled: it shrinks w outside of v.
+    which the paper used: a drop of the rate does not change v. Keras' own SGD decouples the
+    decay: it shrinks w outside of v.
 
     Args:
-        learning_rate: a number or a schedule.
+        schedule: learning rate by step.
         momentum: at least 0, below 1.
-        coupled_weight_decay: at least 0.
+        weight_decay: at least 0.
         undecayed: paths of variables that do not decay.
     """
 
-    def __init__(
+    schedule: StepSchedule
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    undecayed: frozenset[str] = frozenset()
+
+    def update(
         self,
-        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.1,
-        momentum: float = 0.9,
-        coupled_weight_decay: float = 0.0,
-        undecayed: Sequence[str] = (),
-        **kwargs,
-    ):
-        super().__init__(learning_rate, momentum, **kwargs)
-        self.coupled_weight_decay = coupled_weight_decay
-        self.undecayed = frozenset(undecayed)
+        weights: tf.Tensor,
+        velocity: tf.Tensor,
+        gradient: tf.Tensor,
+        step: tf.Tensor,
+        decayed_lines: int,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the rows of weights and of v after a step; see `rows.RowLayout`.
 
-    def build(self, variables):
-        self._decays = [variable.path not in self.undecayed for variable in variables]
-        super().build(variables)
-
-    def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
-        gradient = tf.cast(gradient, variable.dtype)
-        if self.coupled_weight_decay and self._decays[index]:
-            gradient += tf.cast(self.coupled_weight_decay, variable.dtype) * variable
-        if not self.momentum or self.nesterov:
-            super().update_step(gradient, variable, learning_rate)
-            return
-        # One kernel for Keras' five: a deep network has hundreds of small variables.
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle,
-            accum=self.momentums[index].value.handle,
-            lr=tf.cast(learning_rate, variable.dtype),
-            grad=gradient,
-            momentum=tf.cast(self.momentum, variable.dtype),
-        )
-
-    def get_config(self):
-        config = {
-            "coupled_weight_decay": self.coupled_weight_decay,
-            "undecayed": sorted(self.undecayed),
-        }
-        return {**super().get_config(), **config}
+        Args:
+            weights: row before the step.
+            velocity: row of v before the step.
+            gradient: row of g.
+            step: number of steps before, int64.
+            decayed_lines: number of first lines that decay.
+        """
+        if self.weight_decay and decayed_lines:
+            decayed = gradient[:decayed_lines] + self.weight_decay * weights[:decayed_lines]
+            rest = gradient[decayed_lines:]
+            gradient = tf.concat([decayed, rest], axis=0) if rest.shape[0] else decayed
+        velocity = self.momentum * velocity - self.schedule(step) * gradient
+        return weights + velocity, velocity
 
 
-def make_optimizer(config: TrainConfig, schedule: StepSchedule, model: keras.Model) -> SGD:
-    """Makes the optimizer of a run, built for the model's variables."""
+def make_optimizer(config: TrainConfig, schedule: StepSchedule, model: keras.Model) -> MomentumSGD:
+    """Makes the optimizer of a run for a model's variables."""
     paths = [variable.path for variable in model.trainable_variables]
     bn = [path for path in paths if path.rpartition("/")[2] in ("gamma", "beta")]
-    optimizer = SGD(
-        schedule, config.momentum, config.weight_decay, undecayed=() if config.decay_bn else bn
-    )
-    optimizer.build(model.trainable_variables)
-    return optimizer
+    undecayed = frozenset() if config.decay_bn else frozenset(bn)
+    return MomentumSGD(schedule, config.momentum, config.weight_decay, undecayed)

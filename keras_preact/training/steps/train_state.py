@@ -1,123 +1,302 @@
 """The variables that training steps change and checkpoints hold."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_preact.models.trace_sharing import share_traces
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.steps.loss_scale import LossScale
+from keras_preact.training.steps.loss_scale import INITIAL_SCALE
+from keras_preact.training.steps.optimizer import MomentumSGD
+from keras_preact.training.steps.rows import RowLayout
+
+Arrays = Mapping[str, Mapping[str, np.ndarray]]
+# The groups of a checkpoint that are needed to evaluate and export.
+GROUPS_OF_WEIGHTS = ("model", "averages")
+NO_STATISTICS = np.zeros((0, 0), np.float32)
+
+
+class Rows(NamedTuple):
+    """The values that a step changes: tensors, or the variables that hold them.
+
+    Args:
+        weights: row of the trainable variables.
+        velocity: row of the momentum.
+        statistics: row of the other float32 variables, such as BN statistics.
+        average_weights, average_statistics: rows of averages; without lines if there are none.
+        loss_scale: scalar.
+        good_steps: number of steps since the last change of the loss scale, a float32 scalar.
+        others: variables of a user's layers that are neither weights nor float32.
+    """
+
+    weights: Any
+    velocity: Any
+    statistics: Any
+    average_weights: Any
+    average_statistics: Any
+    loss_scale: Any
+    good_steps: Any
+    others: tuple
+
+    def read(self) -> "Rows":
+        """Returns the values of variables."""
+        return tf.nest.map_structure(tf.convert_to_tensor, self)
+
+    def assign(self, values: "Rows") -> None:
+        """Sets variables, each replica its own."""
+        tf.nest.map_structure(lambda variable, value: variable.assign(value), self, values)
 
 
 class TrainState:
-    """A model, its optimizer, the loss scale and, optionally, averaged weights.
+    """The variables of a run, in rows; see `rows.RowLayout`.
 
-    Create it in the scope of the strategy: each replica then has its own copy.
+    Steps change the rows alone. The variables of the network are brought up to date, and
+    changes to them taken over, in the context of `in_network`. Create the state in the scope of
+    the strategy: each replica then has its own copy.
 
     Args:
         network: a built model.
-        optimizer: built for the network's trainable variables.
+        optimizer: names the variables that do not decay.
         ema_decay: decay of the averaged weights; None for none.
         shares_traces: whether equal units share one trace; see `models.trace_sharing`.
 
     Attributes:
         model: the model to train: the network, or a copy on the same variables that shares traces.
+        rows: variables that hold the values.
+
+    Raises:
+        ValueError: if a trainable variable is not of float32.
     """
 
     def __init__(
         self,
         network: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
+        optimizer: MomentumSGD,
         ema_decay: float | None = None,
         shares_traces: bool = False,
     ):
         self.network = network
         self.model = model = share_traces(network) if shares_traces else network
-        self.optimizer = optimizer
-        self.ema_decay = ema_decay
-        self.loss_scale = LossScale()
-        self.averages = {}
-        if ema_decay is not None:
-            self.averages = {
-                path: tf.Variable(variable, trainable=False)
-                for path, variable in by_path(model.variables).items()
-                if variable.dtype.is_floating
-            }
+        self.optimizer, self.ema_decay = optimizer, ema_decay
+        # Those that decay come first: a slice then tells them from the others.
+        trainable = sorted(model.trainable_variables, key=lambda v: v.path in optimizer.undecayed)
+        self.weights = RowLayout(trainable)
+        self.decayed_lines = self.weights.lines(
+            v.path for v in trainable if v.path not in optimizer.undecayed
+        )
+        self._non_trainable = model.non_trainable_variables
+        self.statistics = RowLayout(v for v in self._non_trainable if v.dtype == "float32")
+        self._others = [
+            v for v in self._non_trainable if v.dtype != "float32" and not is_random_state(v)
+        ]
+        self._strategy = tf.distribute.get_strategy()
+        self.rows = self._make_rows()
+        self._fill = tf.function(lambda: self._strategy.run(self._replica_fill))
+        self._take_over = tf.function(lambda: self._strategy.run(self._replica_take_over))
+
+    def _make_rows(self):
+        def variable(value):
+            return tf.Variable(value, trainable=False)
+
+        values = by_path(self.model.variables)
+        rows = [layout.pack(values) for layout in (self.weights, self.statistics)]
+        averages = rows if self.averages_weights else [row[:0] for row in rows]
+        return Rows(
+            weights=variable(rows[0]),
+            velocity=variable(tf.zeros_like(rows[0])),
+            statistics=variable(rows[1]),
+            average_weights=variable(averages[0]),
+            average_statistics=variable(averages[1]),
+            loss_scale=variable(INITIAL_SCALE),
+            good_steps=variable(0.0),
+            others=tuple(variable.value for variable in self._others),
+        )
 
     @property
-    def trainable(self) -> list[tf.Variable]:
-        return [variable.value for variable in self.model.trainable_variables]
+    def averages_weights(self) -> bool:
+        """Whether weights are averaged."""
+        return self.ema_decay is not None
 
-    @property
-    def non_trainable(self) -> list[tf.Variable]:
-        return [variable.value for variable in self.model.non_trainable_variables]
+    def values(
+        self,
+        weights: tf.Tensor,
+        statistics: tf.Tensor,
+        others: Sequence[tf.Tensor],
+        seed: tf.Tensor | None = None,
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Returns the trainable and the other values for `model.stateless_call`.
 
-    def evaluated(self) -> tuple[list[tf.Variable], list[tf.Variable]]:
-        """Returns trainable and other variables to evaluate with: the averages, if any."""
-
-        def choose(variables):
-            return [self.averages.get(v.path, v.value) for v in variables]
-
-        return choose(self.model.trainable_variables), choose(self.model.non_trainable_variables)
-
-    def statistics(self) -> dict[tuple[str, str], tf.Variable]:
-        """Returns the variables that differ between replicas, by group and name in `to_save`.
-
-        These are the BN statistics and their averages.
+        Args:
+            weights, statistics: rows.
+            others: as in `Rows`.
+            seed: int32 (2,), of which the states of random layers become functions: they then
+                need no saving, and differ between replicas. None leaves them as they are.
         """
-        own = {v.path: v.value for v in self.model.non_trainable_variables}
-        own = {path: value for path, value in own.items() if value.dtype.is_floating}
-        averages = {path: self.averages[path] for path in own if path in self.averages}
-        return {
-            **{("model", path): value for path, value in own.items()},
-            **{("averages", path): value for path, value in averages.items()},
+        trainable, values = self.weights.unpack(weights), self.statistics.unpack(statistics)
+        values |= {v.path: value for v, value in zip(self._others, others, strict=True)}
+        for index, variable in enumerate(self._non_trainable):
+            if is_random_state(variable):
+                values[variable.path] = variable.value
+                if seed is not None:
+                    numbers = tf.random.experimental.stateless_fold_in(seed, index)
+                    values[variable.path] = tf.bitcast(numbers, tf.uint32)
+        return (
+            [trainable[v.path] for v in self.model.trainable_variables],
+            [values[v.path] for v in self._non_trainable],
+        )
+
+    def split(self, non_trainable: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+        """Returns the row of statistics and the others from what `stateless_call` returns."""
+        values = {
+            v.path: value for v, value in zip(self._non_trainable, non_trainable, strict=True)
         }
+        return self.statistics.pack(values), tuple(values[v.path] for v in self._others)
 
-    def update_averages(self, step: tf.Tensor) -> None:
-        """Moves the averages, if any, towards the weights after `step` steps.
+    def evaluated(self) -> tuple[tf.Variable, tf.Variable]:
+        """Returns the rows of weights and statistics to evaluate: the averages, if any."""
+        rows = self.rows
+        if self.averages_weights:
+            return rows.average_weights, rows.average_statistics
+        return rows.weights, rows.statistics
 
-        The decay is min(ema_decay, (1 + step) / (10 + step)), as in
-        `tf.train.ExponentialMovingAverage`, so that the initial weights are soon forgotten.
+    def evaluated_values(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Returns the values to evaluate for `model.stateless_call`, in a replica context."""
+        rows = map(tf.convert_to_tensor, self.evaluated())
+        return self.values(*rows, self.rows.read().others)
+
+    @contextlib.contextmanager
+    def in_network(self) -> Iterator[keras.Model]:
+        """Brings the network's variables up to date, and takes over what changes within."""
+        self._fill()
+        yield self.network
+        self._take_over()
+
+    def _replica_fill(self):
+        values = self.weights.unpack(tf.convert_to_tensor(self.rows.weights))
+        values |= self.statistics.unpack(tf.convert_to_tensor(self.rows.statistics))
+        variables = by_path(self.model.variables)
+        for path, value in values.items():
+            variables[path].assign(value)
+
+    def _replica_take_over(self):
+        values = by_path(self.model.variables)
+        self.rows.weights.assign(self.weights.pack(values))
+        self.rows.statistics.assign(self.statistics.pack(values))
+
+    def statistics_to_values(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the values of a replica's statistics, then of their averages: (values,).
+
+        Args:
+            rows: of the statistics and of their averages, one behind the other.
         """
-        if not self.averages:
-            return
-        step = tf.cast(step, tf.float32)
-        decay = tf.minimum(self.ema_decay, (1 + step) / (10 + step))
+        lines = self.statistics.shape[0]
+        parts = (rows[:lines], rows[lines:]) if self.averages_weights else (rows,)
+        return np.concatenate([self.statistics.to_values(part) for part in parts])
+
+    def statistics_from_values(self, values: np.ndarray) -> np.ndarray:
+        """Returns the rows of `statistics_to_values`."""
+        parts = np.split(values, 2) if self.averages_weights else [values]
+        return np.concatenate([self.statistics.from_values(part) for part in parts])
+
+    def to_arrays(
+        self, step: int, replica_statistics: np.ndarray = NO_STATISTICS
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Returns copies of all values on the host, as a checkpoint holds them.
+
+        Groups and names depend on the network alone: neither on precision nor on replicas.
+
+        Args:
+            step: number of steps taken.
+            replica_statistics: of each replica, (replicas, values); their means take the place of
+                the first replica's.
+        """
+        rows = tf.nest.map_structure(_on_host, self.rows)
+        if len(replica_statistics):
+            means = self.statistics_from_values(replica_statistics.mean(axis=0))
+            lines = self.statistics.shape[0]
+            rows = rows._replace(statistics=means[:lines], average_statistics=means[lines:])
+        arrays = {
+            **self._weights_to_arrays(rows),
+            "optimizer": {"iteration": np.array(step, np.int64)},
+            "loss_scale": {
+                "scale": rows.loss_scale,
+                "good_steps": rows.good_steps.astype(np.int32),
+            },
+        }
+        if self.optimizer.momentum:
+            velocity = self.weights.to_arrays(rows.velocity)
+            arrays["optimizer"] |= {_saved_name(path): v for path, v in velocity.items()}
+        return arrays
+
+    def _weights_to_arrays(self, rows):
+        own = self.weights.to_arrays(rows.weights) | self.statistics.to_arrays(rows.statistics)
+        kept = by_path(v for v in self.model.variables if v.path not in own)
+        own |= {path: _on_host(variable) for path, variable in kept.items()}
+        groups = {"model": own}
+        if self.averages_weights:
+            groups["averages"] = self.weights.to_arrays(
+                rows.average_weights
+            ) | self.statistics.to_arrays(rows.average_statistics)
+        return groups
+
+    def from_arrays(self, arrays: Arrays) -> None:
+        """Sets all values, on every replica, to those of `to_arrays`."""
+        rows, model, saved = self.rows, arrays["model"], arrays["optimizer"]
+        rows.weights.assign(self.weights.from_arrays(model))
+        rows.statistics.assign(self.statistics.from_arrays(model))
+        if self.optimizer.momentum:
+            velocity = {path: saved[_saved_name(path)] for path in self.weights.shapes}
+            rows.velocity.assign(self.weights.from_arrays(velocity))
+        if self.averages_weights:
+            averages = arrays["averages"]
+            rows.average_weights.assign(self.weights.from_arrays(averages))
+            rows.average_statistics.assign(self.statistics.from_arrays(averages))
+        rows.loss_scale.assign(arrays["loss_scale"]["scale"])
+        rows.good_steps.assign(arrays["loss_scale"]["good_steps"].astype(np.float32))
+        in_rows = self.weights.shapes | self.statistics.shapes
         for path, variable in by_path(self.model.variables).items():
-            if path in self.averages:
-                average = self.averages[path]
-                average.assign(decay * average + (1 - decay) * variable)
-
-    def to_save(self) -> dict:
-        """Returns the variables of a checkpoint, under names that depend on the network alone."""
-        return {
-            **self.weights_to_save(),
-            # Without the optimizer's name: Keras numbers optimizers within a process.
-            "optimizer": {v.path.partition("/")[2]: v.value for v in self.optimizer.variables},
-            "loss_scale": self.loss_scale.variables,
-        }
-
-    def weights_to_save(self) -> dict:
-        """Returns the part of `to_save` needed to evaluate and export."""
-        weights = {"model": by_path(self.model.variables)}
-        return {**weights, "averages": self.averages} if self.averages else weights
+            if path not in in_rows:
+                variable.assign(model[path])
+        self._fill()
 
 
 def make_state(
-    config: TrainConfig, network: keras.Model, optimizer: keras.optimizers.Optimizer
+    config: TrainConfig, network: keras.Model, optimizer: MomentumSGD, xla: bool = False
 ) -> TrainState:
     """Makes the state of a run; call it in the scope of the strategy.
 
     Args:
         config: configuration of the run.
         network: a built model.
-        optimizer: built for the network's trainable variables.
+        optimizer: for the network's trainable variables.
+        xla: whether XLA compiles the steps.
     """
-    # Synchronized BN cannot exchange statistics inside a shared trace.
-    return TrainState(network, optimizer, config.ema_decay, shares_traces=not config.sync_bn)
+    # Synchronized BN cannot exchange statistics inside a shared trace; and XLA would take all
+    # values for constants of the gradients of one, and compile every step anew.
+    shares_traces = not (config.sync_bn or xla)
+    return TrainState(network, optimizer, config.ema_decay, shares_traces)
 
 
 def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
     """Returns the variables by path, such as `stem_conv/kernel`."""
     return {variable.path: variable.value for variable in variables}
+
+
+def is_random_state(variable: keras.Variable) -> bool:
+    """Whether a variable is the state of a `keras.random.SeedGenerator`."""
+    return variable.path.endswith("seed_generator_state")
+
+
+def _saved_name(path):
+    # As Keras' SGD calls it, which held the momentum in checkpoints of earlier versions.
+    return f"{path.replace('/', '_')}_momentum"
+
+
+def _on_host(variable):
+    """Copies a variable's value on the first replica."""
+    # `numpy` may return a view: TensorFlow copies a variable that has one to change it.
+    return np.array(getattr(variable, "values", [variable])[0])

@@ -1,19 +1,22 @@
-"""One training step: forward pass, backward pass, all-reduce, update."""
+"""Training steps: forward pass, backward pass, all-reduce, update; many in one launch."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 
 from keras_preact.data import DatasetInfo
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
-from keras_preact.training.distribution.strategies import all_reduce
+from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceImages, Draws
+from keras_preact.training.steps import loss_scale
 from keras_preact.training.steps.loss import correct, cross_entropy, mix, mixing_weight
-from keras_preact.training.steps.train_state import TrainState
-
-SMALL_ELEMENTS = 2**14
+from keras_preact.training.steps.rows import WIDTH, norm
+from keras_preact.training.steps.train_state import Rows, TrainState
 
 # The metrics of a step: the elements of a float32 vector.
 REPORT = (
@@ -29,14 +32,23 @@ REPORT = (
 
 @dataclasses.dataclass(eq=False)
 class TrainStep:
-    """Takes training steps.
+    """Takes training steps, several in one launch.
+
+    On one device that holds the images, a launch is one function, which XLA compiles with its
+    loop over steps where the plan says so. Otherwise TensorFlow runs the loop, and XLA compiles
+    what one replica computes alone.
 
     Args:
-        state: variables that the steps change.
+        state: rows that the steps change.
         config: configuration of the run.
         info: gives the normalization of images.
         plan: compute plan.
         strategy: gives the replicas.
+        images: on the devices; None for batches of images from the host.
+
+    Attributes:
+        seconds_per_step: mean over all processes at the last launch, the same in each: their
+            wall time at the launch before; 0 if not known yet.
     """
 
     state: TrainState
@@ -44,56 +56,114 @@ class TrainStep:
     info: DatasetInfo
     plan: ComputePlan
     strategy: tf.distribute.Strategy
+    images: DeviceImages | None = None
 
     def __post_init__(self):
-        self._gradients = self._compute_gradients
+        self.seconds_per_step = 0.0
+        self._own_seconds, self._is_compiled = 0.0, False
+        plan = self.plan
+        if self.takes_draws:
+            self._function = tf.function(self._launch_from_draws, jit_compile=plan.xla_loops)
+        else:
+            self._function = tf.function(self._launch)
+        if self.takes_draws and plan.xla_loops:
+            return
+        if plan.replicas == 1:
+            self._alone = tf.function(self._alone, jit_compile=plan.xla)
         # Synchronized BN cannot exchange statistics inside another function.
-        if not (self.config.sync_bn and self.plan.replicas > 1):
-            self._gradients = tf.function(self._gradients, jit_compile=self.plan.xla)
-        self._one = tf.function(self._take_one)
-        self._several = tf.function(self._take_several)
+        elif not self.config.sync_bn:
+            self._differentiate = tf.function(self._differentiate, jit_compile=plan.xla)
+            self._update = tf.function(self._update, jit_compile=plan.xla)
+        # For a launch that fails at a batch: its steps before that one have been taken.
+        with tf.device("CPU"):
+            self._taken = tf.Variable(0, trainable=False, dtype=tf.int64)
+        with tf.device(self.state.rows.weights.device):
+            self._reports = tf.Variable(tf.zeros([MOST_STEPS, len(REPORT) + 1]), trainable=False)
 
-    def __call__(self, iterator, steps: int = 1, stop: bool = False) -> tf.Tensor:
-        """Takes steps.
+    @property
+    def takes_draws(self) -> bool:
+        """Whether a launch is one function that takes `Draws`, in place of an iterator."""
+        return self.images is not None and self.plan.replicas == 1
+
+    def __call__(
+        self, batches: Draws | Iterator, start: int, steps: int = 1, stop: bool = False
+    ) -> np.ndarray:
+        """Takes steps, and waits for them.
 
         Args:
-            iterator: distributed, over batches (images, labels) of `Dataset.train`.
-            steps: number of steps, taken without returning to Python in between.
+            batches: of `Dataset.train`: `Draws` if takes_draws, else a distributed iterator over
+                (images, labels), or over (indices, draws) of images on the devices.
+            start: number of steps taken before.
+            steps: number of steps, at most MOST_STEPS.
             stop: whether this process asks the run to stop.
 
         Returns:
-            float32 (steps, len(REPORT)), the same on every replica: the mean cross-entropy
+            float32 (steps, len(REPORT)), the same in each process: the mean cross-entropy
             of the global batch before the update, without weight decay; its accuracy; the
             norm of the gradient; whether the update was applied; the loss scale; the number
-            of processes that ask to stop; seconds spent waiting for input, NaN in
-            deterministic runs.
+            of replicas whose process asks to stop; seconds spent waiting for input, NaN in
+            deterministic runs that read it from the host.
         """
-        stop = tf.constant(float(stop))
-        # A run always uses the same graph: another one may round otherwise.
-        if steps == self.config.steps_per_loop == 1:
-            return self._one(iterator, stop)[None]
-        return self._several(iterator, stop, tf.constant(steps))
+        begin = time.perf_counter()
+        if self.takes_draws:
+            batches = batches.take(steps)
+        with tf.device("CPU"):
+            asked = tf.constant([float(stop), self._own_seconds])
+            arguments = (tf.constant(start, tf.int64), tf.constant(steps), asked)
+            if self.takes_draws:
+                batches = tuple(map(tf.constant, batches))
+        if self.takes_draws:
+            reports = self.strategy.run(self._function, args=(*batches, *arguments))
+        else:
+            reports = self._function(batches, *arguments)
+        # Asks for the results once the last step is over: the host has nothing to do meanwhile.
+        reports = reports.numpy()[:steps]
+        return self._read(reports, begin)
 
-    def _take_several(self, iterator, stop, steps):
+    def completed(self) -> np.ndarray:
+        """Returns the reports of the steps that a launch took before it failed."""
+        return self._reports.numpy()[: self._taken.numpy(), : len(REPORT)]
+
+    def _read(self, reports, begin):
+        self.seconds_per_step = float(reports[-1, -1])
+        # The first launch compiles; its time is not typical.
+        if self._is_compiled:
+            self._own_seconds = (time.perf_counter() - begin) / len(reports)
+        self._is_compiled = True
+        return reports[:, : len(REPORT)]
+
+    def _launch_from_draws(self, indices, draws, start, steps, asked):
         def body(step, reports):
-            return step + 1, reports.write(step, self._take_one(iterator, stop))
+            batch = indices[step], draws[step]
+            report = self._replica_step(batch, start + tf.cast(step, tf.int64), asked)
+            return step + 1, reports.write(step, tf.concat([report, [0.0]], axis=0))
 
-        reports = tf.TensorArray(tf.float32, steps, element_shape=[len(REPORT)])
-        # In turn, so that waiting for input is timed apart from computing.
+        reports = tf.TensorArray(tf.float32, MOST_STEPS, element_shape=[len(REPORT) + 1])
         _, reports = tf.while_loop(
             lambda step, _: step < steps, body, (0, reports), parallel_iterations=1
         )
-        return reports.stack()
+        return _seconds_last(reports.stack())
 
-    def _take_one(self, iterator, stop):
-        before = self._now([])
-        with tf.control_dependencies([before]):
-            batch = next(iterator)
-        after = self._now(tf.nest.flatten(batch, expand_composites=True))
-        wait_seconds = tf.cast(after - before, tf.float32)
-        reports = self.strategy.run(self._replica_step, args=(*batch, stop))
-        report = self.strategy.experimental_local_results(reports)[0]
-        return tf.concat([report, [wait_seconds]], axis=0)
+    def _launch(self, iterator, start, steps, asked):
+        self._taken.assign(0)
+
+        # In turn, so that waiting for input is timed apart from computing.
+        def body(step):
+            before = self._now([])
+            with tf.control_dependencies([before]):
+                batch = next(iterator)
+            after = self._now(tf.nest.flatten(batch, expand_composites=True))
+            wait_seconds = tf.cast(after - before, tf.float32)
+            number = start + tf.cast(step, tf.int64)
+            reports = self.strategy.run(self._replica_step, args=(batch, number, asked))
+            report = self.strategy.experimental_local_results(reports)[0]
+            self._reports[step].assign(_seconds_last(tf.concat([report, [wait_seconds]], axis=0)))
+            with tf.control_dependencies([report]):
+                self._taken.assign_add(1)
+            return (step + 1,)
+
+        tf.while_loop(lambda step: step < steps, body, (0,), parallel_iterations=1)
+        return self._reports.read_value()
 
     def _now(self, after):
         """Reads the clock in seconds once some tensors are computed; NaN in deterministic runs."""
@@ -103,48 +173,77 @@ class TrainStep:
         with tf.control_dependencies(after):
             return tf.timestamp()
 
-    def _replica_step(self, images, labels, stop):
-        state = self.state
-        scale = tf.convert_to_tensor(state.loss_scale.scale) if self._scales else tf.constant(1.0)
-        gradients, statistics, sums = self._accumulate(images, labels, scale)
-        gradients, sums = self._exchange(gradients, tf.concat([sums, [stop]], axis=0))
-        gradients = [gradient / scale for gradient in gradients] if self._scales else gradients
-        norm = global_norm(gradients)
-        finite = tf.math.is_finite(norm)
-
-        def update():
-            self._apply(gradients, statistics)
-            return tf.constant(1.0)
-
-        applied = tf.cond(finite, update, lambda: tf.constant(0.0)) if self._scales else update()
-        if self._scales:
-            state.loss_scale.update(finite)
-        # Skipped steps count for the learning rate, too.
-        state.optimizer.iterations.assign_add(1)
-        loss, correct, stops = tf.unstack(sums)
-        return tf.stack([loss, correct, norm, applied, scale, stops])
-
-    @property
-    def _scales(self):
-        return self.plan.precision == "mixed_float16"
-
-    def _compute_gradients(self, trainable, non_trainable, images, labels, weight, scale):
-        """Computes one replica's forward and backward pass, a pure function for XLA to compile.
+    def _replica_step(self, batch, step, asked):
+        """Takes one step of a replica.
 
         Args:
-            trainable, non_trainable: variables as tensors.
-            images: uint8 (batch, height, width, channels).
-            labels: int32 (batch,).
-            weight: of mixup, a float32 scalar.
-            scale: of the loss, a float32 scalar.
+            batch: (images, labels) or (indices, draws) of its images.
+            step: number of steps before, int64.
+            asked: of its process, float32 (2,): whether to stop, and seconds per step.
+
+        Returns:
+            REPORT without wait_seconds, then seconds per step: float32 (len(REPORT),).
+        """
+        rows = self.state.rows.read()
+        if self.plan.replicas == 1:
+            values, report = self._alone(rows, batch, step, asked)
+        else:
+            replica = tf.distribute.get_replica_context()
+            number = tf.convert_to_tensor(replica.replica_id_in_sync_group)
+            gradient, *changed, sums = self._differentiate(rows, batch, step, number)
+            sums = tf.concat([sums, asked], axis=0)
+            gradient, sums = _sum_over_replicas(replica, gradient, sums)
+            sums = tf.concat([sums[:-1], sums[-1:] / self.plan.replicas], axis=0)
+            values, report = self._update(rows, gradient, *changed, sums, step)
+        self.state.rows.assign(values)
+        return report
+
+    def _alone(self, rows, batch, step, asked):
+        """Computes one step where there is one replica."""
+        *gradient_and_changed, sums = self._differentiate(rows, batch, step, tf.constant(0))
+        sums = tf.concat([sums, asked], axis=0)
+        return self._update(rows, *gradient_and_changed, sums, step)
+
+    def _differentiate(self, rows, batch, step, replica):
+        """Sums gradients, loss and correct answers over the parts of this replica's batch.
+
+        Returns:
+            gradient: row, of the scaled loss; the row of statistics and the others after the last
+            part; the sums of loss and correct answers, divided by the global batch size.
+        """
+        parts = self.config.gradient_accumulation_steps
+        weights, statistics, others = rows.weights, rows.statistics, rows.others
+        total = None
+        for part, piece in enumerate(zip(*(tf.split(v, parts) for v in batch), strict=True)):
+            # In turn: parts computed at once would save no memory.
+            after = [] if total is None else tf.nest.flatten(total)
+            with tf.control_dependencies(after):
+                seed = self._seed(step, replica, part)
+                values = self.state.values(weights, statistics, others, seed)
+                gradients, changed, sums = self._gradients(*values, piece, seed, rows.loss_scale)
+                statistics, others = self.state.split(changed)
+                one = gradients, sums
+                total = one if total is None else tf.nest.map_structure(tf.add, total, one)
+        gradients, sums = total
+        paths = [variable.path for variable in self.state.model.trainable_variables]
+        gradient = self.state.weights.pack(dict(zip(paths, gradients, strict=True)))
+        if self.plan.xla:
+            # XLA would compute the gradients anew for each use of the row.
+            gradient, statistics = xla.optimization_barrier(gradient, statistics)
+        return gradient, statistics, others, sums
+
+    def _gradients(self, trainable, non_trainable, batch, seed, scale):
+        """Computes the forward and backward pass of one part.
 
         Returns:
             gradients of the scaled loss; values of the other variables after the pass; loss and
-            number of correct answers. Gradients, loss and number are sums over the batch,
+            number of correct answers. Gradients, loss and number are sums over the part,
             divided by the global batch size.
         """
         config = self.config
+        images, labels = self.images.train_batch(*batch) if self.images else batch
         inputs = self.info.normalize(images)
+        weight = mixing_weight(config.mixup_alpha, seed) if config.mixup_alpha else 1.0
         if config.mixup_alpha:
             inputs = mix(inputs, weight)
         with tf.GradientTape() as tape:
@@ -161,90 +260,69 @@ class TrainStep:
             sums = against(labels)
             if config.mixup_alpha:
                 sums = weight * sums + (1 - weight) * against(labels[::-1])
-            scaled = sums[0] * scale
+            scaled = sums[0] * scale if self._scales else sums[0]
         return tape.gradient(scaled, trainable), changed, sums
 
-    def _accumulate(self, images, labels, scale):
-        """Sums gradients, loss and correct answers over the parts of this replica's batch.
+    def _update(self, rows, gradient, statistics, others, sums, step):
+        """Computes all values after a step, and its report."""
+        state, scale = self.state, rows.loss_scale
+        if self._scales:
+            gradient = gradient / scale
+        gradient_norm = norm(gradient)
+        finite = tf.math.is_finite(gradient_norm)
+        weights, velocity = state.optimizer.update(
+            rows.weights, rows.velocity, gradient, step, state.decayed_lines
+        )
+        averages = rows.average_weights, rows.average_statistics
+        if state.averages_weights:
+            averages = _averages(averages, (weights, statistics), state.ema_decay, step + 1)
+        values = Rows(weights, velocity, statistics, *averages, scale, rows.good_steps, others)
+        applied, reported_scale = tf.constant(1.0), tf.constant(1.0)
+        if self._scales:
+            # A choice of values: a choice of branches would make the host wait for the device.
+            values = tf.nest.map_structure(
+                lambda new, old: tf.where(finite, new, old), values, rows
+            )
+            changed = loss_scale.update(scale, rows.good_steps, finite)
+            values = values._replace(loss_scale=changed[0], good_steps=changed[1])
+            applied, reported_scale = tf.cast(finite, tf.float32), scale
+        loss, right, stops, seconds = tf.unstack(sums)
+        report = [loss, right, gradient_norm, applied, reported_scale, stops, seconds]
+        return values, tf.stack(report)
 
-        Returns:
-            gradients; values of the other variables after the last part; the sums.
-        """
-        parts = self.config.gradient_accumulation_steps
-        trainable = [tf.convert_to_tensor(v) for v in self.state.trainable]
-        non_trainable = [tf.convert_to_tensor(v) for v in self.state.non_trainable]
-        total = None
-        for part, piece in enumerate(
-            zip(tf.split(images, parts), tf.split(labels, parts), strict=True)
-        ):
-            # In turn: parts computed at once would save no memory.
-            after = [] if total is None else tf.nest.flatten(total)
-            with tf.control_dependencies(after):
-                seed = self._seed(part)
-                alpha = self.config.mixup_alpha
-                weight = mixing_weight(alpha, seed) if alpha else tf.constant(1.0)
-                gradients, non_trainable, sums = self._gradients(
-                    trainable, self._seeded(non_trainable, seed), *piece, weight, scale
-                )
-                one = (gradients, sums)
-                total = one if total is None else tf.nest.map_structure(tf.add, total, one)
-        return total[0], non_trainable, total[1]
+    @property
+    def _scales(self):
+        return self.plan.precision == "mixed_float16"
 
-    def _seed(self, part):
+    def _seed(self, step, replica, part):
         """Returns an int32 (2,) seed from the run's seed, step, replica and part."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        step = tf.cast(self.state.optimizer.iterations, tf.int32)
         pieces = self.plan.replicas * self.config.gradient_accumulation_steps
         place = replica * self.config.gradient_accumulation_steps + part
-        return tf.stack([self.config.seed % 2**31, step * pieces + place])
-
-    def _seeded(self, non_trainable, seed):
-        """Replaces the state of every random layer by a function of the seed.
-
-        Random states then need no saving, and differ between replicas.
-        """
-        values = []
-        for index, (variable, value) in enumerate(
-            zip(self.state.model.non_trainable_variables, non_trainable, strict=True)
-        ):
-            if is_random_state(variable):
-                numbers = tf.random.experimental.stateless_fold_in(seed, index)
-                value = tf.bitcast(numbers, tf.uint32)
-            values.append(value)
-        return values
-
-    def _exchange(self, gradients, sums):
-        """Sums gradients and sums over replicas, in one all-reduce."""
-        if self.plan.replicas == 1:
-            return gradients, sums
-        *gradients, sums = all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
-        return gradients, sums
-
-    def _apply(self, gradients, statistics):
-        # Each replica updates its own copy. The optimizer's apply() would sum the gradients
-        # over replicas once more.
-        optimizer, state = self.state.optimizer, self.state
-        rate = tf.cast(optimizer.learning_rate, tf.float32)
-        for gradient, variable in zip(gradients, state.trainable, strict=True):
-            optimizer.update_step(gradient, variable, rate)
-        for variable, value in zip(state.model.non_trainable_variables, statistics, strict=True):
-            if not is_random_state(variable):
-                variable.value.assign(value)
-        state.update_averages(optimizer.iterations + 1)
+        return tf.stack([self.config.seed % 2**31, tf.cast(step, tf.int32) * pieces + place])
 
 
-def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns the Euclidean norm of all gradients together, a float32 scalar."""
+def _averages(averages, values, ema_decay, step):
+    """Moves averages towards the values after `step` steps.
 
-    def is_small(gradient):
-        return gradient.shape.num_elements() < SMALL_ELEMENTS
+    The decay is min(ema_decay, (1 + step) / (10 + step)), as in
+    `tf.train.ExponentialMovingAverage`, so that the initial weights are soon forgotten.
+    """
+    step = tf.cast(step, tf.float32)
+    decay = tf.minimum(ema_decay, (1 + step) / (10 + step))
+    return tuple(
+        decay * average + (1 - decay) * value
+        for average, value in zip(averages, values, strict=True)
+    )
 
-    # Copying small gradients into one row is faster than hundreds of kernels on a few numbers.
-    rows = [tf.reshape(gradient, [-1]) for gradient in gradients if is_small(gradient)]
-    large = [gradient for gradient in gradients if not is_small(gradient)]
-    return tf.linalg.global_norm([*([tf.concat(rows, axis=0)] if rows else []), *large])
+
+def _sum_over_replicas(replica, gradient, sums):
+    """Sums a row and a vector over replicas, in one all-reduce."""
+    last = tf.reshape(tf.pad(sums, [[0, WIDTH - sums.shape[0]]]), [1, WIDTH])
+    row = tf.concat([gradient, last], axis=0)
+    row = replica.all_reduce(tf.distribute.ReduceOp.SUM, row)
+    return row[:-1], row[-1, : sums.shape[0]]
 
 
-def is_random_state(variable) -> bool:
-    """Whether a Keras variable is the state of a `keras.random.SeedGenerator`."""
-    return variable.path.endswith("seed_generator_state")
+def _seconds_last(reports):
+    """Moves the last but one column, seconds per step, behind wait_seconds."""
+    return tf.concat([reports[..., :-2], reports[..., -1:], reports[..., -2:-1]], axis=-1)

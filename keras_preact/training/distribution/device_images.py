@@ -1,0 +1,135 @@
+"""Images of one size on the devices that train; the host sends indices and random integers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.client import device_lib
+
+from keras_preact.data import Dataset
+from keras_preact.data.augmentation import augmented
+from keras_preact.data.dataset import eval_pieces, order_pieces
+from keras_preact.data.order import DRAWS, DataOrder
+from keras_preact.data.sources import InMemory
+from keras_preact.support import memory
+from keras_preact.training.distribution.compute_plan import ComputePlan
+from keras_preact.training.distribution.distributed_input import feed
+
+# Of a device's memory, which the network needs.
+MOST_SHARE = 0.1
+# Steps of one launch, at most: XLA compiles for one shape of the arrays that it receives.
+MOST_STEPS = 256
+
+
+class DeviceImages:
+    """All images of a data set and their labels, a copy on each device of this process.
+
+    Args:
+        data: in memory; see `fits`.
+        augmentation: of training images, as for `Dataset.train`.
+        strategy: gives the devices.
+    """
+
+    def __init__(self, data: Dataset, augmentation: str | None, strategy: tf.distribute.Strategy):
+        self._augmentation = data.check_augmentation(augmentation)
+        self._mean, self._image_shape = data.info.mean, data.info.image_shape
+        with strategy.scope():
+            self._train = _on_devices(data.train_source)
+            self._eval = _on_devices(data.eval_source)
+
+    def train_batch(self, indices: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the images and labels of a batch of `Dataset.train`.
+
+        Args:
+            indices: (batch,).
+            draws: int32 (batch, DRAWS).
+        """
+        images, labels = _gather(self._train, indices)
+        return augmented(images, draws, self._augmentation, self._mean), labels
+
+    def eval_batch(
+        self, indices: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the images, labels and weights of a batch of `Dataset.eval`."""
+        return *_gather(self._eval, indices), weights
+
+
+def fits(data: Dataset, plan: ComputePlan) -> bool:
+    """Whether the images are in memory, and take under a tenth of each device's memory."""
+    sources = data.train_source, data.eval_source
+    if not all(isinstance(source, InMemory) for source in sources):
+        return False
+    # Devices that are parts of one CPU share its memory.
+    copies = len(plan.devices) if plan.devices[0].startswith("CPU") else 1
+    needed_bytes = copies * sum(source.images.nbytes for source in sources)
+    return needed_bytes <= MOST_SHARE * _memory_bytes(plan)
+
+
+def _memory_bytes(plan):
+    """The memory of the smallest device."""
+    if plan.devices[0].startswith("CPU"):
+        return memory.most()[0]
+    limits = [device.memory_limit for device in device_lib.list_local_devices() if _is_gpu(device)]
+    return min(limits, default=0)
+
+
+def _is_gpu(device):
+    return device.device_type == "GPU"
+
+
+def _on_devices(source):
+    # GPUs hold no int32 variables.
+    labels = source.labels.astype(np.int64)
+    return [tf.Variable(array, trainable=False) for array in (source.images, labels)]
+
+
+def _gather(variables, indices):
+    images, labels = (tf.gather(variable, indices) for variable in variables)
+    return images, tf.cast(labels, tf.int32)
+
+
+class Draws:
+    """The images of successive steps, for one replica that takes several in one launch.
+
+    Args:
+        order: of the run.
+        step: of the first batch.
+    """
+
+    def __init__(self, order: DataOrder, step: int):
+        self._order, self._step = order, step
+
+    def take(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the next steps' indices, int32 (MOST_STEPS, batch), and draws, int32.
+
+        Args:
+            steps: at most MOST_STEPS; the rest of the arrays is zeros.
+        """
+        size = self._order.batch_size
+        indices = np.zeros((MOST_STEPS, size), np.int32)
+        draws = np.zeros((MOST_STEPS, size, DRAWS), np.int32)
+        chosen, drawn = self._order.batch(self._step, steps)
+        indices[:steps], draws[:steps] = (
+            chosen.reshape(steps, size),
+            drawn.reshape(steps, size, DRAWS),
+        )
+        self._step += steps
+        return indices, draws
+
+
+def feed_draws(strategy: tf.distribute.Strategy, order: DataOrder, step: int) -> Iterator:
+    """Distributes the indices and draws of batches from a step on over several replicas."""
+
+    def pieces(shard):
+        return order_pieces(order, step, shard).prefetch(tf.data.AUTOTUNE)
+
+    return feed(strategy, pieces, to_device=False)
+
+
+def feed_eval_pieces(strategy: tf.distribute.Strategy, count: int, batch_size: int) -> Iterator:
+    """Distributes the indices and weights of evaluation batches over several replicas."""
+
+    def pieces(shard):
+        return tf.data.Dataset.from_tensor_slices(eval_pieces(count, batch_size, shard))
+
+    return feed(strategy, pieces, to_device=False)
