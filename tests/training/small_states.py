@@ -8,24 +8,26 @@ import keras_preact
 from keras_preact.training import TrainConfig
 from keras_preact.training.checkpoints.checkpoint import Checkpoints
 from keras_preact.training.checkpoints.run_state import RunState
-from keras_preact.training.steps.optimizer import SGD
+from keras_preact.training.steps.optimizer import MomentumSGD, StepSchedule
 from keras_preact.training.steps.train_state import make_state
 
 
 def make(seed, ema_decay=None, depth=8, **options):
     keras.utils.set_random_seed(seed)
     model = keras_preact.ResNetV2(depth, input_shape=(8, 8, 3), **options)
-    optimizer = SGD(0.1, 0.9)
-    optimizer.build(model.trainable_variables)
+    optimizer = MomentumSGD(StepSchedule(0.1))
     return make_state(TrainConfig(ema_decay=ema_decay), model, optimizer)
 
 
 def scramble(state, seed):
-    """Gives each variable random values."""
+    """Gives each value a random one."""
     random = np.random.default_rng(seed)
-    for variables in state.to_save().values():
-        for variable in variables.values():
-            variable.assign(tf.cast(random.uniform(1, 1000, variable.shape), variable.dtype))
+
+    def other(value):
+        # Of the right range for every dtype; what fills rows stays zero.
+        return random.uniform(1, 1000, value.shape).astype(value.dtype)
+
+    state.from_arrays(tf.nest.map_structure(other, state.to_arrays(0)))
 
 
 def save(folder, state, step, **options):
@@ -37,21 +39,11 @@ def save(folder, state, step, **options):
 
 
 def values(state):
-    """Returns all variables that must be saved as arrays, by group and name."""
-    # Keras numbers optimizers within a process.
-    optimizer = {v.path.partition("/")[2]: v for v in state.optimizer.variables}
-    assert len(optimizer) == len(state.model.trainable_variables) + 2  # step and learning rate
-    groups = {
-        "model": {v.path: v for v in state.model.variables},
-        "averages": state.averages,
-        "optimizer": optimizer,
-        "loss_scale": {"scale": state.loss_scale.scale, "good_steps": state.loss_scale.good_steps},
-    }
-    return {
-        f"{group}/{name}": np.array(variable)
-        for group, variables in groups.items()
-        for name, variable in variables.items()
-    }
+    """Returns all values that must be saved but the step, by group and name."""
+    arrays = state.to_arrays(0)
+    assert len(arrays["optimizer"]) == len(state.model.trainable_variables) + 1  # the step
+    del arrays["optimizer"]["iteration"]
+    return {f"{group}/{name}": v for group, vs in arrays.items() for name, v in vs.items()}
 
 
 def assert_same(first, second):

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from keras_preact.data import datasets
 from keras_preact.training import TrainConfig
-from keras_preact.training.distribution import compute_plan, strategies
+from keras_preact.training.distribution import compute_plan, device_images, strategies
+from keras_preact.training.distribution.device_images import DeviceImages
 from keras_preact.training.distribution.distributed_input import feed_training
 from keras_preact.training.run import build_model
 from keras_preact.training.steps import optimizer
@@ -35,28 +36,45 @@ class Small:
     state: TrainState
     step: TrainStep
     batches: object
+    done: int = 0
 
-    def take(self, steps=1):
+    def take(self, steps=1, per_launch=1):
         """Takes further steps; returns their reports as a dictionary of arrays."""
-        rows = np.concatenate([self.step(self.batches).numpy() for _ in range(steps)])
-        return dict(zip(REPORT, rows.T, strict=True))
+        rows = []
+        for begin in range(0, steps, per_launch):
+            count = min(per_launch, steps - begin)
+            rows.append(self.step(self.batches, self.done, count))
+            self.done += count
+        return dict(zip(REPORT, np.concatenate(rows).T, strict=True))
 
 
-def make(replicas=1, step_class=TrainStep, **changes) -> Small:
+def make(
+    replicas=1, step_class=TrainStep, plan_class=compute_plan.ComputePlan, on_device=True, **changes
+) -> Small:
     """Makes a state, steps and batches for CONFIG with changes: the same at each call."""
     keras.utils.set_random_seed(1)
     config = CONFIG.updated(devices=str(replicas), **changes)
-    chosen = compute_plan.make_compute_plan(config, compute_plan.Machine())
-    keras.config.set_dtype_policy(chosen.precision)
-    strategy = strategies.make_strategy(chosen)
+    plan = compute_plan.make_compute_plan(config, compute_plan.Machine())
+    plan = plan_class(
+        **{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    )
+    keras.config.set_dtype_policy(plan.precision)
+    strategy = strategies.make_strategy(plan)
     data = datasets.load("digits")
     with strategy.scope():
         model = build_model(config, data.info, config.sync_bn)
         schedule = optimizer.make_schedule(config, data.info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, model)
-        state = make_state(config, model, sgd)
-    step = step_class(state, config, data.info, chosen, strategy)
-    batches = feed_training(strategy, data, config.global_batch_size, seed=config.seed)
+        state = make_state(config, model, sgd, plan.xla)
+    images = DeviceImages(data, None, strategy) if on_device else None
+    step = step_class(state, config, data.info, plan, strategy, images)
+    order = data.train_order(config.global_batch_size, config.seed)
+    if step.takes_draws:
+        batches = device_images.Draws(order, 0)
+    elif images:
+        batches = device_images.feed_draws(strategy, order, 0)
+    else:
+        batches = feed_training(strategy, data, config.global_batch_size, seed=config.seed)
     return Small(config, strategy, state, step, batches)
 
 
@@ -67,12 +85,21 @@ def copies(variable) -> list[np.ndarray]:
 
 def weights(small: Small) -> dict[str, np.ndarray]:
     """Returns the trainable variables by path; checks that all replicas hold the same."""
-    values = {}
-    for variable in small.state.model.trainable_variables:
-        first, *others = copies(variable.value)
+    return {path: first for path, (first, *_) in everywhere(small, "trainable").items()}
+
+
+def everywhere(small: Small, kind: str) -> dict[str, list[np.ndarray]]:
+    """Returns the values of variables on all replicas, by path.
+
+    Args:
+        small: its network is brought up to date.
+        kind: "trainable", of which all replicas must hold the same, or "non_trainable".
+    """
+    with small.state.in_network() as network:
+        values = {v.path: copies(v.value) for v in getattr(network, f"{kind}_variables")}
+    for path, (first, *others) in values.items() if kind == "trainable" else ():
         for other in others:
-            np.testing.assert_array_equal(first, other, err_msg=variable.path)
-        values[variable.path] = first
+            np.testing.assert_array_equal(first, other, err_msg=path)
     return values
 
 

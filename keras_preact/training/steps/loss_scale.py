@@ -26,8 +26,8 @@ def update(
             int32 in the host's memory, and would wait for it.
         finite: whether the gradient is finite, a boolean scalar, the same on all replicas.
     """
-    good_steps = tf.where(finite, good_steps + 1, 0)
+    good_steps = tf.where(finite, good_steps + 1, 0.0)
     grows = good_steps >= GROWTH_STEPS
     grown = tf.where(grows, tf.minimum(scale * 2, LARGEST_SCALE), scale)
     scale = tf.where(finite, grown, tf.maximum(scale / 2, SMALLEST_SCALE))
-    return scale, tf.where(grows, 0, good_steps)
+    return scale, tf.where(grows, 0.0, good_steps)

@@ -28,6 +28,8 @@ REPORT = (
     "stop_requests",
     "wait_seconds",
 )
+# In place of the loss, which is never negative.
+_MISSING = -1.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,9 +76,7 @@ class TrainStep:
         elif not self.config.sync_bn:
             self._differentiate = tf.function(self._differentiate, jit_compile=plan.xla)
             self._update = tf.function(self._update, jit_compile=plan.xla)
-        # For a launch that fails at a batch: its steps before that one have been taken.
-        with tf.device("CPU"):
-            self._taken = tf.Variable(0, trainable=False, dtype=tf.int64)
+        # A variable, for a launch that fails at a batch: the steps before that one are taken.
         with tf.device(self.state.rows.weights.device):
             self._reports = tf.Variable(tf.zeros([MOST_STEPS, len(REPORT) + 1]), trainable=False)
 
@@ -122,7 +122,8 @@ class TrainStep:
 
     def completed(self) -> np.ndarray:
         """Returns the reports of the steps that a launch took before it failed."""
-        return self._reports.numpy()[: self._taken.numpy(), : len(REPORT)]
+        rows = self._reports.numpy()[:, : len(REPORT)]
+        return rows[: np.argmin(np.append(rows[:, 0] != _MISSING, False))]
 
     def _read(self, reports, begin):
         self.seconds_per_step = float(reports[-1, -1])
@@ -145,7 +146,7 @@ class TrainStep:
         return _seconds_last(reports.stack())
 
     def _launch(self, iterator, start, steps, asked):
-        self._taken.assign(0)
+        self._reports.assign(tf.fill(self._reports.shape, _MISSING))
 
         # In turn, so that waiting for input is timed apart from computing.
         def body(step):
@@ -158,8 +159,6 @@ class TrainStep:
             reports = self.strategy.run(self._replica_step, args=(batch, number, asked))
             report = self.strategy.experimental_local_results(reports)[0]
             self._reports[step].assign(_seconds_last(tf.concat([report, [wait_seconds]], axis=0)))
-            with tf.control_dependencies([report]):
-                self._taken.assign_add(1)
             return (step + 1,)
 
         tf.while_loop(lambda step: step < steps, body, (0,), parallel_iterations=1)

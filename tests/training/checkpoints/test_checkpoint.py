@@ -28,6 +28,10 @@ def restore(folder, state):
     return checkpoint.Checkpoints(folder, state, keep=3).restore()
 
 
+def saved_model(state):
+    return state.to_arrays(0)["model"]
+
+
 def test_a_checkpoint_brings_back_everything_to_the_last_bit(tmp_path):
     options = {"ema_decay": 0.9, "shortcut": "dropout"}
     state, other = make(1, **options), make(2, **options)
@@ -68,9 +72,7 @@ def test_the_saved_state_is_that_of_the_call_though_it_changes_meanwhile(tmp_pat
 
     checkpoints.save(RunState(step=5), before=before, after=lambda: seen.append(checkpoints.newest))
     assert checkpoints.newest is None
-    # Training continues: the step of the optimizer and all else change.
-    trainable = state.model.trainable_variables
-    state.optimizer.apply([keras.ops.ones_like(v) for v in trainable], trainable)
+    # Training continues, and changes everything.
     scramble(state, seed=2)
     may_write.set()
     checkpoints.wait()
@@ -87,7 +89,7 @@ def test_the_saved_statistics_are_the_means_of_those_of_the_replicas(tmp_path, s
     checkpoints.save(RunState(step=1, replica_statistics=rows))
     checkpoints.wait()
     np.testing.assert_array_equal(restore(tmp_path, other).replica_statistics, rows)
-    restored = [np.ravel(v) for v in other.model.variables if "moving_" in v.path]
+    restored = [np.ravel(v) for path, v in saved_model(other).items() if "moving_" in path]
     np.testing.assert_allclose(np.concatenate(restored), (rows[0] + rows[1]) / 2, rtol=1e-6)
 
 
@@ -117,8 +119,9 @@ def test_the_newest_few_and_the_best_are_kept(tmp_path, state, other):
     assert {name.partition("/")[0] for name in held} == {"model", "_CHECKPOINTABLE_OBJECT_GRAPH"}
     checkpoint.load_model(best, other.model)
     scramble(state, seed=9)
-    for loaded, expected in zip(other.model.variables, state.model.variables, strict=True):
-        np.testing.assert_array_equal(loaded, expected, err_msg=loaded.path)
+    expected = saved_model(state)
+    for loaded in other.model.variables:
+        np.testing.assert_array_equal(loaded, expected[loaded.path], err_msg=loaded.path)
 
 
 def test_a_checkpoint_of_a_bfloat16_net_fits_the_float32_net(tmp_path, other):
@@ -126,5 +129,6 @@ def test_a_checkpoint_of_a_bfloat16_net_fits_the_float32_net(tmp_path, other):
     saved = make(1)
     path = save(tmp_path, saved, 1)
     checkpoint.load_model(str(path), other.model)
-    for loaded, expected in zip(other.model.variables, saved.model.variables, strict=True):
-        np.testing.assert_array_equal(loaded, expected, err_msg=loaded.path)
+    expected = saved_model(saved)
+    for loaded in other.model.variables:
+        np.testing.assert_array_equal(loaded, expected[loaded.path], err_msg=loaded.path)

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from same_runs import saved
-from small_steps import assert_same, copies, make, weights
+from small_steps import assert_same, copies, everywhere, make, weights
 
 from keras_preact.data import datasets
 from keras_preact.training import TrainConfig, run
-from keras_preact.training.distribution.distributed_input import (
-    feed_evaluation,
-    feed_training,
-)
+from keras_preact.training.distribution.distributed_input import feed_training
 from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.bn_statistics import ReplicaStatistics
-from keras_preact.training.steps.evaluation import evaluate, make_eval_step
+from keras_preact.training.steps.evaluation import Evaluator
 from keras_preact.training.steps.train_step import TrainStep
 
 FLOAT32 = {"rtol": 1e-3, "atol": 1e-5}
@@ -25,9 +22,9 @@ FLOAT32 = {"rtol": 1e-3, "atol": 1e-5}
 
 def moving_statistics(small):
     return {
-        variable.path: copies(variable.value)
-        for variable in small.state.model.non_trainable_variables
-        if "moving_" in variable.path
+        path: values
+        for path, values in everywhere(small, "non_trainable").items()
+        if "moving_" in path
     }
 
 
@@ -100,20 +97,16 @@ def test_statistics_differ_between_replicas_until_they_are_averaged_in_one_all_r
     for path, [a, b] in moving_statistics(small).items():
         np.testing.assert_array_equal(a, b, err_msg=path)
         np.testing.assert_allclose(a, np.mean(before[path], axis=0), rtol=1e-5, atol=1e-7)
-    for path, average in small.state.averages.items():
-        if "moving_" in path:
-            np.testing.assert_array_equal(*copies(average), err_msg=path)
+    np.testing.assert_array_equal(*copies(small.state.rows.average_statistics))
 
 
 class InfinityOnReplica1(TrainStep):
     """The second step of replica 1 overflows, in one gradient."""
 
-    def _accumulate(self, images, labels, scale):
-        gradients, statistics, sums = super()._accumulate(images, labels, scale)
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        hit = (replica == 1) & (self.state.optimizer.iterations == 1)
-        gradients[0] = tf.where(hit, np.inf, gradients[0])
-        return gradients, statistics, sums
+    def _differentiate(self, rows, batch, step, replica):
+        gradient, *others = super()._differentiate(rows, batch, step, replica)
+        hit = (replica == 1) & (step == 1)
+        return tf.concat([tf.where(hit, np.inf, gradient[:1]), gradient[1:]], axis=0), *others
 
 
 def test_an_infinity_on_replica_1_skips_the_step_everywhere_and_lowers_the_scale():
@@ -125,7 +118,7 @@ def test_an_infinity_on_replica_1_skips_the_step_everywhere_and_lowers_the_scale
     assert_same(before, weights(small), rtol=0, atol=0)
     for path, values in moving_statistics(small).items():
         np.testing.assert_array_equal(values, statistics[path], err_msg=path)
-    assert copies(small.state.loss_scale.scale) == [2.0**14, 2.0**14]
+    assert copies(small.state.rows.loss_scale) == [2.0**14, 2.0**14]
     after = small.take(1)
     assert after["applied"] == 1 and after["loss_scale"] == 2.0**14
     assert any(not np.array_equal(before[path], value) for path, value in weights(small).items())
@@ -146,16 +139,19 @@ def test_replicas_receive_the_pieces_of_the_batch_of_one_device():
 def test_uneven_last_batches_are_evaluated_on_two_replicas_as_on_one(batch_size):
     data = datasets.load("digits")
     results = []
-    for replicas in (1, 2):
+    for replicas, on_device in ((1, False), (2, False), (2, True)):
         small = make(replicas)
-        step = make_eval_step(small.state.model, data.info, small.strategy)
-        results.append(evaluate(step, *feed_evaluation(small.strategy, data, batch_size)))
+        images = small.step.images if on_device else None
+        evaluate = Evaluator(
+            small.state.model, data, small.step.plan, small.strategy, images=images
+        )
+        results.append(evaluate(batch_size))
         # A request of any process ends the evaluation.
-        batches = feed_evaluation(small.strategy, data, batch_size)
-        assert evaluate(step, *batches, lambda: True) is None
-    assert results[0].count == results[1].count == 360
-    np.testing.assert_array_equal(results[0].confusion, results[1].confusion)
-    np.testing.assert_allclose(results[0].loss, results[1].loss, rtol=1e-5)
+        assert evaluate(batch_size, lambda: True) is None
+    for other in results[1:]:
+        assert results[0].count == other.count == 360
+        np.testing.assert_array_equal(results[0].confusion, other.confusion)
+        np.testing.assert_allclose(results[0].loss, other.loss, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -4,10 +4,13 @@ import tensorflow as tf
 
 import keras_preact
 from keras_preact.data import datasets
-from keras_preact.training.distribution.distributed_input import feed_evaluation
-from keras_preact.training.steps.evaluation import Evaluation, evaluate, make_eval_step
+from keras_preact.training import TrainConfig
+from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
+from keras_preact.training.distribution.device_images import DeviceImages
+from keras_preact.training.steps.evaluation import Evaluation, Evaluator
 
 STRATEGY = tf.distribute.get_strategy()
+PLAN = make_compute_plan(TrainConfig(), Machine())
 
 
 @pytest.fixture
@@ -28,8 +31,9 @@ def predicted(data, model):
     return model.predict(normalized, verbose=0)
 
 
-def evaluated(data, eval_step, batch_size=100):
-    return evaluate(eval_step, *feed_evaluation(STRATEGY, data, batch_size))
+def evaluator(data, model, on_device=False, **options):
+    images = DeviceImages(data, None, STRATEGY) if on_device else None
+    return Evaluator(model, data, PLAN, STRATEGY, images=images, **options)
 
 
 def assert_evaluates(result, logits, labels):
@@ -44,16 +48,15 @@ def assert_evaluates(result, logits, labels):
     np.testing.assert_allclose(result.loss, loss, rtol=1e-5)
 
 
-def test_evaluation_counts_every_image_once_at_any_batch_size(digits_and_model):
+@pytest.mark.parametrize("on_device", [True, False])
+def test_evaluation_counts_every_image_once_at_any_batch_size(digits_and_model, on_device):
     data, model = digits_and_model
-    logits = predicted(data, model)
-    eval_step = make_eval_step(model, data.info, STRATEGY)
+    logits, evaluate = predicted(data, model), evaluator(data, model, on_device)
     for batch_size in (7, 64, 360, 500):
-        result = evaluated(data, eval_step, batch_size)
-        assert_evaluates(result, logits, data.eval_source.labels)
+        assert_evaluates(evaluate(batch_size), logits, data.eval_source.labels)
 
 
-def test_other_variables_can_be_evaluated_in_place_of_the_models_own(digits_and_model):
+def test_other_values_can_be_evaluated_in_place_of_the_models_own(digits_and_model):
     data, model = digits_and_model
     rng = np.random.default_rng(0)
     groups = [
@@ -61,7 +64,11 @@ def test_other_variables_can_be_evaluated_in_place_of_the_models_own(digits_and_
         for group in (model.trainable_variables, model.non_trainable_variables)
     ]
     own = model.get_weights()
-    result = evaluated(data, make_eval_step(model, data.info, STRATEGY, groups))
+
+    def values():
+        return [[tf.convert_to_tensor(variable) for variable in group] for group in groups]
+
+    result = evaluator(data, model, values=values)(100)
     for variable, value in zip(model.weights, own, strict=True):
         np.testing.assert_array_equal(variable, value)
     for variables, group in zip(
@@ -75,44 +82,44 @@ def test_other_variables_can_be_evaluated_in_place_of_the_models_own(digits_and_
 def test_evaluation_leaves_the_moving_statistics_alone(digits_and_model):
     data, model = digits_and_model
     before = [variable.numpy() for variable in model.non_trainable_variables]
-    evaluated(data, make_eval_step(model, data.info, STRATEGY))
+    evaluator(data, model)(100)
     for variable, value in zip(model.non_trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
-def test_sums_beyond_what_float32_can_count_are_exact():
-    # 2**24 + 1 is the first whole number that float32 cannot hold.
-    sums = [
-        (tf.constant(2.0**24), tf.constant([[2.0**24, 0], [0, 2]]), 0),
-        (tf.constant(1.0), tf.constant([[1.0, 0], [0, 2]]), 0),
-    ]
-    steps = iter(sums)
-    result = evaluate(lambda batch, stop: next(steps), iter([("a",), ("b",)]), 2)
-    assert result.confusion.tolist() == [[2**24 + 1, 0], [0, 4]]
-    assert result.loss == (2**24 + 1) / (2**24 + 5)
+class FixedSums(Evaluator):
+    """Every batch has the loss and the number of images that float32 can count up to."""
+
+    def _sums(self, batch):
+        confusion = tf.pad([[2.0**24]], [[0, 9], [0, 9]])
+        return tf.constant(2.0**24) + 0 * batch[-1][0], confusion
 
 
-def test_no_more_batches_are_taken_than_there_are_steps():
-    batches = iter([("a",), ("b",), ("c",)])
-    evaluate(lambda batch, stop: (tf.constant(1.0), tf.constant([[1.0]]), 0), batches, 2)
-    assert list(batches) == [("c",)]
-
-
-def test_an_evaluation_is_given_up_at_the_batch_after_the_request(digits_and_model):
+@pytest.mark.parametrize("on_device", [True, False])
+def test_sums_beyond_what_float32_can_count_are_exact(digits_and_model, on_device):
     data, model = digits_and_model
-    eval_step = make_eval_step(model, data.info, STRATEGY)
+    images = DeviceImages(data, None, STRATEGY) if on_device else None
+    evaluate = FixedSums(model, data, PLAN, STRATEGY, images=images)
+    # 72 and 52 batches: neither a power of two, nor one launch.
+    for batch_size, batches in ((5, 72), (7, 52)):
+        result = evaluate(batch_size)
+        assert result.count == batches * 2**24 and result.loss == 1
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_an_evaluation_is_given_up_at_the_launch_after_the_request(digits_and_model, on_device):
+    data, model = digits_and_model
     asked = []
 
     def ask():
         asked.append(len(asked))
         return asked == [0, 1]
 
-    batches, steps = feed_evaluation(STRATEGY, data, 100)
-    assert evaluate(eval_step, batches, steps, ask) is None
-    assert asked == [0, 1] and len(list(batches)) == 2
-    # Other processes ask; this one learns of it by the sum.
-    answers = iter([(tf.constant(1.0), tf.constant([[1.0]]), stops) for stops in (0.0, 1.0)])
-    assert evaluate(lambda *arguments: next(answers), iter([(), (), ()]), 3) is None
+    evaluate = evaluator(data, model, on_device)
+    # The first launches take one batch each, as their time is not known yet.
+    assert evaluate(100, ask) is None
+    assert asked == [0, 1]
+    assert evaluate(100).count == 360
 
 
 def test_accuracies_are_shares_of_correct_images_among_all_and_in_each_class():

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_preact.training.steps.step_metrics import StepMetrics
 from keras_preact.training.steps.train_step import REPORT
@@ -16,7 +15,7 @@ def row(**values):
 
 
 def rows(*each):
-    return tf.constant(list(each), tf.float32)
+    return np.array(each, np.float32)
 
 
 def random_rows(count, seed):
@@ -105,61 +104,25 @@ def test_the_first_hopeless_step_is_named(value, name, words, reason):
     reports.add(rows(row(), row()))
     assert reports.collect()[1] is None
     reports.add(rows(row()))
-    reports.add(rows(row(), row(**{name: value}, **reason), row(loss=math.nan)))
-    assert reports.look_back() == (0, None)
+    assert reports.bad is None
     # Steps 101 and 102 before, then 103, 104, and the fifth.
+    reports.add(rows(row(), row(**{name: value}, **reason), row(loss=math.nan)))
     expected = f"{words} {value} at step 105"
+    assert reports.bad == expected
     reports.add(rows(row()))
-    assert reports.look_back() == (0, expected)
-    assert reports.look_back() == (0, expected)
+    assert reports.bad == expected
     assert reports.collect() == (None, expected)
 
 
-class Report:
-    """A report that counts how often it is read."""
-
-    def __init__(self, *each):
-        self.rows, self.asked = np.float32(each), 0
-
-    def numpy(self):
-        self.asked += 1
-        return self.rows
-
-
-def test_looking_back_waits_for_all_reports_but_the_newest():
-    reports, table = StepMetrics(0), random_rows(7, seed=3)
-    assert reports.look_back() == (0, None)
-    each = [Report(*table[:1]), Report(*table[1:3]), Report(*table[3:])]
-    for report in each:
-        reports.add(report)
-    assert [report.asked for report in each] == [0, 0, 0]
-    for _ in range(2):
-        assert reports.look_back() == (0, None)
-        assert [report.asked for report in each] == [1, 1, 0]
-    # Reports that have been read still count in the means.
-    assert_means(reports.collect()[0], table)
-    assert [report.asked for report in each] == [1, 1, 1]
-
-
-def test_requests_to_stop_are_known_of_all_but_the_newest_steps():
+def test_requests_to_stop_are_those_of_the_newest_step():
     reports = StepMetrics(0)
-    assert reports.look_back() == (0, None)
+    assert reports.stop_requests == 0
     reports.add(rows(row(stop_requests=3)))
-    assert reports.look_back() == (0, None)
+    assert reports.stop_requests == 3
     reports.add(rows(row(), row(stop_requests=2)))
-    assert reports.look_back() == (3, None)
+    assert reports.stop_requests == 2
     reports.add(rows(row()))
-    # The last row of steps taken at once has the sum.
-    assert reports.look_back() == (2, None)
-
-
-def test_waiting_returns_once_the_newest_report_is_there():
-    first, newest = Report(), Report()
-    reports = StepMetrics(0)
-    reports.add(first)
-    reports.add(newest)
-    reports.wait()
-    assert (first.asked, newest.asked) == (0, 1)
+    assert reports.stop_requests == 0
 
 
 def test_a_resumed_run_has_the_means_of_one_that_was_not_interrupted():
