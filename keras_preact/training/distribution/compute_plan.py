@@ -87,7 +87,7 @@ def make_compute_plan(
         ValueError: if this machine cannot do what the configuration asks for.
     """
     devices = _devices(config.devices, machine)
-    strategy, why_strategy = _strategy(config, devices, machine, cluster)
+    strategy, why_strategy = _strategy(config, devices, cluster)
     if config.devices is None and strategy == "one_device":
         devices = devices[:1]
     workers = len(cluster.addresses) if strategy == "multi_worker" else 1
@@ -106,7 +106,7 @@ def make_compute_plan(
 
 
 def _devices(wish, machine):
-    """Returns the devices for a wish: None, "2", "cpu" or "GPU:0,GPU:2"."""
+    """Returns the devices for a wish: None, "2", "cpu", "GPU:0,GPU:2" or "CPU:0,CPU:1"."""
     gpus = [f"GPU:{index}" for index in range(len(machine.gpus))]
     if wish is None:
         return tuple(gpus or ["CPU:0"])
@@ -115,20 +115,27 @@ def _devices(wish, machine):
         return ("CPU:0",)
     if re.fullmatch(r"[1-9]\d?", wish):
         if not gpus:
-            # A CPU can be split into any number of devices, to try replicas out.
-            return tuple(f"CPU:{index}" for index in range(int(wish)))
+            return _parts_of_cpu(int(wish))
         if int(wish) <= len(gpus):
             return tuple(gpus[: int(wish)])
-    names = wish.split(",")
+    names = tuple(wish.split(","))
     if all(name in gpus for name in names) and len(set(names)) == len(names):
-        return tuple(names)
+        return names
+    if names == _parts_of_cpu(len(names)):
+        return names
     allowed = f"1 to {len(gpus)}, cpu, or of {', '.join(gpus)}" if gpus else "a number, or cpu"
     raise ValueError(
-        f"devices must be {allowed}: that is what this machine has. Received: devices={wish}"
+        f"devices must be {allowed}: that is what this machine has. CPU:0,CPU:1 splits its CPU in "
+        f"two. Received: devices={wish}"
     )
 
 
-def _strategy(config, devices, machine, cluster):
+def _parts_of_cpu(count):
+    """A CPU can be split into any number of devices, to try replicas out."""
+    return tuple(f"CPU:{index}" for index in range(count))
+
+
+def _strategy(config, devices, cluster):
     wish = config.strategy
     if wish == "multi_worker" and cluster is None:
         raise ValueError(
@@ -136,7 +143,7 @@ def _strategy(config, devices, machine, cluster):
             f"TF_CONFIG={EXAMPLE}. Received: neither"
         )
     if cluster is not None and wish in ("auto", "multi_worker"):
-        if len(devices) > 1 and not machine.gpus:
+        if len(devices) > 1 and devices[0].startswith("CPU"):
             raise ValueError(
                 "A worker without GPUs has one device: start more workers in place of "
                 f"--devices={config.devices}."
@@ -150,7 +157,7 @@ def _strategy(config, devices, machine, cluster):
     if wish == "mirrored" and len(devices) < 2:
         raise ValueError(
             "strategy='mirrored' needs two devices or more. Received: "
-            f"{', '.join(devices)}. Without GPUs, --devices=2 splits the CPU in two to try it."
+            f"{', '.join(devices)}. --devices=CPU:0,CPU:1 splits the CPU in two, to try it."
         )
     if wish == "one_device" and config.devices is not None and len(devices) > 1:
         raise ValueError(
