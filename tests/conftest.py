@@ -15,6 +15,9 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+# Tests compare numbers.
+tf.config.experimental.enable_tensor_float_32_execution(False)
+
 # A run hides other GPUs from TensorFlow for as long as the process lasts; later tests need them.
 if gpus := tf.config.list_physical_devices("GPU"):
     for gpu in gpus:

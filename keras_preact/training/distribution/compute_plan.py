@@ -5,6 +5,7 @@ import re
 
 import tensorflow as tf
 
+from keras_preact.support import tf32
 from keras_preact.support.machine import has_bfloat16
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import EXAMPLE, Cluster
@@ -27,10 +28,12 @@ class Machine:
     Args:
         gpus: compute capability of each GPU, such as (8, 0); None if unknown.
         has_bfloat16: whether the processor computes in bfloat16; None if unknown.
+        tf32: whether GPUs that can multiply float32 in TF32 do so.
     """
 
     gpus: tuple[tuple[int, int] | None, ...] = ()
     has_bfloat16: bool | None = None
+    tf32: bool = True
 
     @classmethod
     def here(cls) -> "Machine":
@@ -39,7 +42,7 @@ class Machine:
             tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU")
         )
         gpus = tuple(gpu.get("compute_capability") for gpu in details)
-        return cls(gpus, has_bfloat16())
+        return cls(gpus, has_bfloat16(), tf32.is_on())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +95,7 @@ def make_compute_plan(
         devices = devices[:1]
     workers = len(cluster.addresses) if strategy == "multi_worker" else 1
     precision, why_precision = _precision(config.precision, devices, machine)
+    why_precision += _about_tf32(precision, devices, machine)
     xla, why_xla = _xla(config, devices, workers)
     plan = ComputePlan(
         strategy,
@@ -176,12 +180,28 @@ def _precision(wish, devices, machine):
         return wish, "as given; processors compute it slowly" if slow else "as given"
     if devices[0].startswith("CPU"):
         return "float32", f"CPU; {_BFLOAT16_ON_CPU[machine.has_bfloat16]}"
-    capabilities = [machine.gpus[int(device.partition(":")[2])] for device in devices]
+    capabilities = _capabilities(devices, machine)
     if all(capability and capability >= (8, 0) for capability in capabilities):
         return "mixed_bfloat16", "the GPUs have bfloat16 units"
     if all(capability and capability >= (7, 0) for capability in capabilities):
         return "mixed_float16", "the GPUs have float16 units but none for bfloat16"
     return "float32", "the GPUs are not known to be faster in 16 bits"
+
+
+def _about_tf32(precision, devices, machine):
+    """Says whether TF32 is on, where it matters."""
+    if precision != "float32" or devices[0].startswith("CPU"):
+        return ""
+    capabilities = filter(None, _capabilities(devices, machine))
+    if not any(capability >= tf32.FIRST_CAPABILITY for capability in capabilities):
+        return ""
+    if machine.tf32:
+        return "; TF32 on, so they multiply with 10 bits; NVIDIA_TF32_OVERRIDE=0 switches it off"
+    return "; TF32 off"
+
+
+def _capabilities(devices, machine):
+    return [machine.gpus[int(device.partition(":")[2])] for device in devices]
 
 
 def _xla(config, devices, workers):

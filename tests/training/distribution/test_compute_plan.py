@@ -1,6 +1,9 @@
 """Devices, strategy, precision and XLA, rule by rule."""
 
+import dataclasses
+
 import pytest
+import tensorflow as tf
 
 from keras_preact.support.machine import has_bfloat16
 from keras_preact.training import TrainConfig
@@ -251,6 +254,27 @@ def test_a_compute_plan_says_where_it_computes_and_why(machine, cluster, options
             "XLA on: as given",
         ),
         (
+            ONE,
+            {"precision": "float32"},
+            "Precision float32: as given; TF32 on, so they multiply with 10 bits; "
+            "NVIDIA_TF32_OVERRIDE=0 switches it off",
+            "XLA on: GPU",
+        ),
+        (
+            Machine((AMPERE,), tf32=False),
+            {"precision": "float32"},
+            "Precision float32: as given; TF32 off",
+            "XLA on: GPU",
+        ),
+        # Neither older GPUs nor CPUs have TF32.
+        (Machine((VOLTA,)), {"precision": "float32"}, "Precision float32: as given", "XLA on: GPU"),
+        (
+            ONE,
+            {"precision": "float32", "devices": "cpu", "xla": "off"},
+            "Precision float32: as given",
+            "XLA off: as given",
+        ),
+        (
             CPU,
             {"precision": "mixed_float16", "xla": "off"},
             "Precision mixed_float16: as given; processors compute it slowly",
@@ -267,4 +291,10 @@ def test_the_machine_is_described_by_its_gpus_and_its_processor(monkeypatch):
     details = {"a": {"compute_capability": (8, 6)}, "b": {}}
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: list(details))
     monkeypatch.setattr("tensorflow.config.experimental.get_device_details", details.get)
-    assert Machine.here() == Machine(((8, 6), None), has_bfloat16())
+    expected = Machine(((8, 6), None), has_bfloat16(), tf32=False)
+    assert Machine.here() == expected
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    try:
+        assert Machine.here() == dataclasses.replace(expected, tf32=True)
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
