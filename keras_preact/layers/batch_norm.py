@@ -62,8 +62,9 @@ class BatchNormalization(keras.layers.Layer):
     kernel does not exist, are normalized by plain operations and stay float64.
 
     XLA computes the variance of the kernel's input as E[x^2] - E[x]^2, which is 0.8 % off
-    where the mean is 100 standard deviations, and NaN at 1,000. Where XLA compiles the
-    layer, each channel is therefore moved close to 0 first.
+    where the mean is 100 standard deviations, and NaN at 1,000. Where `jit_compile=True`
+    reaches the layer, each channel is therefore moved close to 0 first; not so under
+    `tf.config.optimizer.set_jit`, which compiles operations unseen.
 
     Args:
         momentum: weight of the old moving statistics at each update. The paper's
