@@ -15,6 +15,15 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+# Tests compare numbers.
+tf.config.experimental.enable_tensor_float_32_execution(False)
+
+# A run hides other GPUs from TensorFlow for as long as the process lasts; later tests need them.
+if gpus := tf.config.list_physical_devices("GPU"):
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.list_logical_devices()
+
 # Their tests start programs and take longest: begun last, they would keep the others waiting.
 LONGEST = ("test_docs.py", "test_workers.py", "test_programs.py", "test_startup.py", "test_door.py")
 

@@ -50,6 +50,31 @@ def test_the_fused_kernel_agrees_with_float64(dtype, tolerance):
     np.testing.assert_allclose(layer.moving_variance, variance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "ratio", "tolerance"),
+    [
+        ("float32", 1, 1e-4),
+        ("float32", 100, 1e-4),
+        ("float32", 1000, 1e-4),
+        ("bfloat16", 100, 1e-2),
+    ],
+)
+def test_the_variance_of_channels_far_from_zero_is_right(dtype, ratio, tolerance, jit):
+    x = tf.cast(np.random.default_rng(0).normal(ratio, 1, (32, 16, 16, 8)), dtype)
+    with tf.device("GPU:0"):
+        layer = BatchNormalization(
+            momentum=0.0, dtype="float32" if dtype == "float32" else "mixed_bfloat16"
+        )
+        layer.build(x.shape)
+        y = tf.function(lambda x: layer(x, training=True), jit_compile=jit)(x)
+    exact = tf.cast(x, tf.float64).numpy()
+    variance = exact.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=tolerance)
+    expected = (exact - exact.mean(axis=(0, 1, 2))) / np.sqrt(variance + 1e-5)
+    np.testing.assert_allclose(tf.cast(y, tf.float64), expected, atol=0.05)
+
+
 def test_the_benchmark_measures_on_the_gpu(tmp_path):
     arguments = ["--models=20", "--frameworks=keras_preact,keras", "--rounds=1", "--steps=3"]
     done = subprocess.run(

@@ -81,6 +81,7 @@ def here(tmp_path, prepared):
     return tmp_path / "here"
 
 
+HALVES = "--devices=CPU:0,CPU:1"
 FOLDER = [
     *("train.py", "--dataset=folder", "--depth=8", "--data_dir=HERE/images", "--image_size=8"),
     "--run_dir=HERE/new",
@@ -152,7 +153,7 @@ RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
         ([*FOLDER, "--data_dir=HERE/none"], ["HERE/none", "train/CLASS/IMAGE"]),
         ([*FOLDER, "--data_dir=HERE/file"], ["HERE/file", "not a folder"]),
         ([*FOLDER, "--data_dir=HERE/thesis"], ["HERE/thesis", "train/CLASS/IMAGE"]),
-        ([*FOLDER, "--global_batch_size=3", "--devices=2"], ["2 or 4", "global_batch_size=3"]),
+        ([*FOLDER, "--global_batch_size=3", HALVES], ["2 or 4", "global_batch_size=3"]),
         # Folders of runs.
         ([*DIGITS, "--run_dir=HERE/file"], ["run_dir must be a folder", "HERE/file"]),
         ([*DIGITS, "--run_dir=HERE/file/new"], ["run_dir must be a folder", "HERE/file"]),

@@ -12,6 +12,7 @@ from keras_preact.analysis import chain
 from keras_preact.analysis.forward_pass import exact
 from keras_preact.analysis.results import Backward
 from keras_preact.models.architectures import Architecture
+from keras_preact.support import tf32
 
 # BN maps one value to 0, and two to 1 and -1, whatever they are.
 _LEAST_VALUES = 3
@@ -27,6 +28,7 @@ _LOSS_SCALE = 2.0**12
 _TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.3, "float16": 0.05}
 
 
+@tf32.off()
 def backward(
     model: keras.Model,
     images: np.ndarray,
@@ -58,6 +60,7 @@ def backward(
     return of_chain(chain.take_apart(model), images, labels, loss, training)
 
 
+@tf32.off()
 def of_chain(
     network: chain.Chain,
     images: np.ndarray,
@@ -207,10 +210,6 @@ def tolerance(network: chain.Chain) -> tuple[float, str]:
         The error, and the names of the precisions that cause it.
     """
     dtypes = {unit.compute_dtype for unit in network.units}
-    if tf.config.list_physical_devices("GPU"):
-        # GPUs may multiply float32 with the 10 bits of float16.
-        tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
-        dtypes |= {"float16"} if tf32 else set()
     return max(_TOLERANCES[dtype] for dtype in dtypes), ", ".join(sorted(dtypes))
 
 

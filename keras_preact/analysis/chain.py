@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.layers import ResidualUnit
+from keras_preact.layers.batch_norm import traced_for_xla
 from keras_preact.models.trace_sharing import signature
 
 
@@ -96,7 +97,7 @@ def _stateless(function, template, flags):
         mapping = list(zip(_variables(template), values, strict=True))
         tensors = iter(tensors)
         arguments = [next(tensors) if flag is None else flag for flag in flags]
-        with keras.StatelessScope(state_mapping=mapping):
+        with keras.StatelessScope(state_mapping=mapping), traced_for_xla(False):
             return function(template, *arguments)
 
     return call

@@ -6,11 +6,13 @@ import tensorflow as tf
 
 from keras_preact.analysis import chain
 from keras_preact.analysis.results import Forward, Moments
+from keras_preact.support import tf32
 
 _SIGNALS = ("input", "shortcut", "residual", "sum", "output")
 _ERRORS = ("sum_error", "sum_error_of_f", "sum_error_of_h")
 
 
+@tf32.off()
 def forward(model: keras.Model, images: np.ndarray, *, training: bool = True) -> Forward:
     """Measures the signals in every residual unit of a network and leaves it unchanged.
 
@@ -29,6 +31,7 @@ def forward(model: keras.Model, images: np.ndarray, *, training: bool = True) ->
     return of_chain(chain.take_apart(model), images, training)
 
 
+@tf32.off()
 def of_chain(network: chain.Chain, images: np.ndarray, training: bool = True) -> Forward:
     """`forward` of a network taken apart before, to measure it repeatedly."""
     x, stages = tf.convert_to_tensor(images), network.stages

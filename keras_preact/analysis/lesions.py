@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from keras_preact.analysis import chain
 from keras_preact.analysis.results import Lesions
+from keras_preact.support import tf32
 
 
+@tf32.off()
 def lesion(
     model: keras.Model,
     batches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],

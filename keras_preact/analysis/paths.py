@@ -18,11 +18,13 @@ from keras_preact.analysis.backward_pass import (
 )
 from keras_preact.analysis.forward_pass import exact
 from keras_preact.analysis.results import PathLengths
+from keras_preact.support import tf32
 
 # Gradients propagated in one call of a unit.
 _TOGETHER = 4
 
 
+@tf32.off()
 def path_lengths(
     model: keras.Model,
     images: np.ndarray,

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_preact.layers import ResidualUnit
+from keras_preact.layers.batch_norm import is_traced_for_xla, traced_for_xla
 
 
 def share_traces(model: keras.Model) -> keras.Model:
@@ -49,7 +50,7 @@ class _SharedUnit(keras.layers.Layer):
     def call(self, x, training=None):
         variables = self.unit.trainable_variables, self.unit.non_trainable_variables
         values = [[tf.convert_to_tensor(v) for v in group] for group in variables]
-        y, changed = self._function(*values, x, training=bool(training))
+        y, changed = self._function(*values, x, training=bool(training), xla=is_traced_for_xla())
         if training:
             for variable, value in zip(variables[1], changed, strict=True):
                 variable.assign(value)
@@ -60,8 +61,9 @@ class _SharedUnit(keras.layers.Layer):
 
 
 def _make_function(unit):
-    def call(trainable, non_trainable, x, training):
-        return unit.stateless_call(trainable, non_trainable, x, training=training)
+    def call(trainable, non_trainable, x, training, xla):
+        with traced_for_xla(xla):
+            return unit.stateless_call(trainable, non_trainable, x, training=training)
 
     return tf.function(call)
 

@@ -12,7 +12,7 @@ from etils import epath
 from keras_preact.studies import compare, initialisation, lesion, output, propagation
 from keras_preact.studies.config import STUDIES, AnalysisConfig
 from keras_preact.studies.networks import new, of_run
-from keras_preact.support import memory
+from keras_preact.support import memory, tf32
 from keras_preact.support.choices import one_of
 from keras_preact.support.console import say
 from keras_preact.support.lock import locked
@@ -24,6 +24,7 @@ from keras_preact.training.run_folder import RunFolder
 from keras_preact.version import __version__
 
 
+@tf32.off()
 def run(
     config: AnalysisConfig, words: Sequence[str] = (), arguments: Sequence[str] = ()
 ) -> epath.Path:

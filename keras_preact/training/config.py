@@ -74,7 +74,8 @@ class TrainConfig:
     strategy: str = option("machine", "how a batch is spread over devices", "auto", STRATEGIES)
     devices: str | None = option(
         "machine",
-        "number of devices, names as in GPU:0,GPU:1, or cpu; default: all GPUs, else the CPU",
+        "number of devices, names as in GPU:0,GPU:1 or CPU:0,CPU:1, or cpu; default: all GPUs, "
+        "else the CPU",
     )
     precision: str = option(
         "machine", "dtype policy of the layers; weights stay float32", "auto", PRECISIONS

@@ -81,7 +81,7 @@ ON_GPUS = (pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="TensorFlow sees
     [
         pytest.param({"shortcut": "dropout"}, id="one_device"),
         pytest.param(EVERYTHING, marks=SLOW, id="everything"),
-        pytest.param({"devices": "2"}, marks=SLOW, id="replicas"),
+        pytest.param({"devices": "CPU:0,CPU:1"}, marks=SLOW, id="replicas"),
         pytest.param({"precision": "mixed_float16"}, marks=SLOW, id="float16"),
         pytest.param({"devices": str(GPUS), "deterministic": True}, marks=ON_GPUS, id="gpus"),
     ],

@@ -44,7 +44,7 @@ def test_tensorboard_shows_the_course_of_training_and_the_compute_plan_is_printe
 @pytest.mark.slow
 def test_everything_at_once_on_two_replicas_is_trained_resumed_evaluated_and_exported(tmp_path):
     options = {
-        "devices": "2",
+        "devices": "CPU:0,CPU:1",
         "sync_bn": True,
         "precision": "mixed_bfloat16",
         "steps_per_loop": 2,
@@ -102,9 +102,9 @@ def test_averaged_weights_are_evaluated(tmp_path):
     ("changes", "words"),
     [
         ({"strategy": "multi_worker"}, "TF_CONFIG"),
-        ({"strategy": "mirrored"}, "--devices=2"),
-        ({"devices": "2", "global_batch_size": 63}, "62 or 64"),
-        ({"devices": "2", "sync_bn": True, "xla": "on"}, "Give one"),
+        ({"strategy": "mirrored"}, "--devices=CPU:0,CPU:1"),
+        ({"devices": "CPU:0,CPU:1", "global_batch_size": 63}, "62 or 64"),
+        ({"devices": "CPU:0,CPU:1", "sync_bn": True, "xla": "on"}, "Give one"),
         ({"devices": "GPU:7"}, "devices must be"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from keras_preact.exporting.checks.sampling_error import loss_interval
+from keras_preact.support import tf32
 from keras_preact.support.errors import RunError
 
 # From uint8 images (batch, height, width, channels) to probabilities (batch, classes).
@@ -75,6 +76,7 @@ class Speed:
     throughput_images_per_second: float
 
 
+@tf32.off()
 def compare(
     predictors: Mapping[str, Predict],
     reference: str,

@@ -17,6 +17,7 @@ from keras_preact.exporting.formats.saved_model import SessionModel
 from keras_preact.exporting.graph.rewriting import Step
 from keras_preact.exporting.report import KERAS, Artifact, describe_files
 from keras_preact.exporting.source import Source
+from keras_preact.support import tf32
 from keras_preact.support.console import bar
 
 # Rewriting steps and image files are compared on a sample, spread evenly.
@@ -56,6 +57,7 @@ class Verification:
         config: of the export.
     """
 
+    @tf32.off()
     def __init__(self, source: Source, keras: Predict, config: ExportConfig):
         self._data, self._keras, self._config = source.data, keras, config
         self._sample = spread(source.data.info.eval_count, SAMPLE_IMAGES)
@@ -63,6 +65,7 @@ class Verification:
         [(self.sample_images, self._labels, _)] = batches.as_numpy_iterator()
         self._expected = keras(self.sample_images)
 
+    @tf32.off()
     def compare_steps(self, steps: Sequence[Step]) -> list[dict]:
         """Returns the largest difference of a probability after each step of rewriting."""
         compared = []
@@ -82,6 +85,7 @@ class Verification:
         # TensorFlow would warn of a function that is traced again and again.
         return predict.get_concrete_function(tf.TensorSpec([None, *info.image_shape], tf.uint8))
 
+    @tf32.off()
     def compare_serving_bytes(self, session: SessionModel) -> dict:
         """Returns the number of files that `serving_bytes` took, and its largest difference.
 

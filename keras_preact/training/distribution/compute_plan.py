@@ -5,6 +5,7 @@ import re
 
 import tensorflow as tf
 
+from keras_preact.support import tf32
 from keras_preact.support.machine import has_bfloat16
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import EXAMPLE, Cluster
@@ -27,10 +28,12 @@ class Machine:
     Args:
         gpus: compute capability of each GPU, such as (8, 0); None if unknown.
         has_bfloat16: whether the processor computes in bfloat16; None if unknown.
+        tf32: whether GPUs that can multiply float32 in TF32 do so.
     """
 
     gpus: tuple[tuple[int, int] | None, ...] = ()
     has_bfloat16: bool | None = None
+    tf32: bool = True
 
     @classmethod
     def here(cls) -> "Machine":
@@ -39,7 +42,7 @@ class Machine:
             tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU")
         )
         gpus = tuple(gpu.get("compute_capability") for gpu in details)
-        return cls(gpus, has_bfloat16())
+        return cls(gpus, has_bfloat16(), tf32.is_on())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +98,12 @@ def make_compute_plan(
         ValueError: if this machine cannot do what the configuration asks for.
     """
     devices = _devices(config.devices, machine)
-    strategy, why_strategy = _strategy(config, devices, machine, cluster)
+    strategy, why_strategy = _strategy(config, devices, cluster)
     if config.devices is None and strategy == "one_device":
         devices = devices[:1]
     workers = len(cluster.addresses) if strategy == "multi_worker" else 1
     precision, why_precision = _precision(config.precision, devices, machine)
+    why_precision += _about_tf32(precision, devices, machine)
     xla, why_xla = _xla(config, devices, workers)
     plan = ComputePlan(
         strategy,
@@ -114,7 +118,7 @@ def make_compute_plan(
 
 
 def _devices(wish, machine):
-    """Returns the devices for a wish: None, "2", "cpu" or "GPU:0,GPU:2"."""
+    """Returns the devices for a wish: None, "2", "cpu", "GPU:0,GPU:2" or "CPU:0,CPU:1"."""
     gpus = [f"GPU:{index}" for index in range(len(machine.gpus))]
     if wish is None:
         return tuple(gpus or ["CPU:0"])
@@ -123,20 +127,27 @@ def _devices(wish, machine):
         return ("CPU:0",)
     if re.fullmatch(r"[1-9]\d?", wish):
         if not gpus:
-            # A CPU can be split into any number of devices, to try replicas out.
-            return tuple(f"CPU:{index}" for index in range(int(wish)))
+            return _parts_of_cpu(int(wish))
         if int(wish) <= len(gpus):
             return tuple(gpus[: int(wish)])
-    names = wish.split(",")
+    names = tuple(wish.split(","))
     if all(name in gpus for name in names) and len(set(names)) == len(names):
-        return tuple(names)
+        return names
+    if names == _parts_of_cpu(len(names)):
+        return names
     allowed = f"1 to {len(gpus)}, cpu, or of {', '.join(gpus)}" if gpus else "a number, or cpu"
     raise ValueError(
-        f"devices must be {allowed}: that is what this machine has. Received: devices={wish}"
+        f"devices must be {allowed}: that is what this machine has. CPU:0,CPU:1 splits its CPU in "
+        f"two. Received: devices={wish}"
     )
 
 
-def _strategy(config, devices, machine, cluster):
+def _parts_of_cpu(count):
+    """A CPU can be split into any number of devices, to try replicas out."""
+    return tuple(f"CPU:{index}" for index in range(count))
+
+
+def _strategy(config, devices, cluster):
     wish = config.strategy
     if wish == "multi_worker" and cluster is None:
         raise ValueError(
@@ -144,7 +155,7 @@ def _strategy(config, devices, machine, cluster):
             f"TF_CONFIG={EXAMPLE}. Received: neither"
         )
     if cluster is not None and wish in ("auto", "multi_worker"):
-        if len(devices) > 1 and not machine.gpus:
+        if len(devices) > 1 and devices[0].startswith("CPU"):
             raise ValueError(
                 "A worker without GPUs has one device: start more workers in place of "
                 f"--devices={config.devices}."
@@ -158,7 +169,7 @@ def _strategy(config, devices, machine, cluster):
     if wish == "mirrored" and len(devices) < 2:
         raise ValueError(
             "strategy='mirrored' needs two devices or more. Received: "
-            f"{', '.join(devices)}. Without GPUs, --devices=2 splits the CPU in two to try it."
+            f"{', '.join(devices)}. --devices=CPU:0,CPU:1 splits the CPU in two, to try it."
         )
     if wish == "one_device" and config.devices is not None and len(devices) > 1:
         raise ValueError(
@@ -177,12 +188,28 @@ def _precision(wish, devices, machine):
         return wish, "as given; processors compute it slowly" if slow else "as given"
     if devices[0].startswith("CPU"):
         return "float32", f"CPU; {_BFLOAT16_ON_CPU[machine.has_bfloat16]}"
-    capabilities = [machine.gpus[int(device.partition(":")[2])] for device in devices]
+    capabilities = _capabilities(devices, machine)
     if all(capability and capability >= (8, 0) for capability in capabilities):
         return "mixed_bfloat16", "the GPUs have bfloat16 units"
     if all(capability and capability >= (7, 0) for capability in capabilities):
         return "mixed_float16", "the GPUs have float16 units but none for bfloat16"
     return "float32", "the GPUs are not known to be faster in 16 bits"
+
+
+def _about_tf32(precision, devices, machine):
+    """Says whether TF32 is on, where it matters."""
+    if precision != "float32" or devices[0].startswith("CPU"):
+        return ""
+    capabilities = filter(None, _capabilities(devices, machine))
+    if not any(capability >= tf32.FIRST_CAPABILITY for capability in capabilities):
+        return ""
+    if machine.tf32:
+        return "; TF32 on, so they multiply with 10 bits; NVIDIA_TF32_OVERRIDE=0 switches it off"
+    return "; TF32 off"
+
+
+def _capabilities(devices, machine):
+    return [machine.gpus[int(device.partition(":")[2])] for device in devices]
 
 
 def _xla(config, devices, workers):

@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -31,15 +32,59 @@ def make_strategy(plan: ComputePlan, cluster: Cluster | None = None) -> tf.distr
     """Makes the strategy of a compute plan; several workers must have met before.
 
     Raises:
-        ValueError: if the CPU can no longer be split, as TensorFlow has been used.
+        ValueError: if the CPU can no longer be split, or GPUs no longer be chosen, as
+            TensorFlow has been used.
     """
+    devices = claim(plan.devices)
     if plan.strategy == "multi_worker":
-        return _join(plan, cluster)
-    if len(plan.devices) > 1:
-        return _mirrored(plan.devices)
-    if plan.devices[0] == "CPU:0" and not tf.config.list_physical_devices("GPU"):
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster.resolver())
+    if len(devices) > 1:
+        return _mirrored(devices)
+    if devices[0] == "CPU:0" and not tf.config.list_physical_devices("GPU"):
         return tf.distribute.get_strategy()
-    return tf.distribute.OneDeviceStrategy(f"/{plan.devices[0]}")
+    return tf.distribute.OneDeviceStrategy(f"/{devices[0]}")
+
+
+def claim(
+    devices: Sequence[str], config: Any = tf.config, environment: Mapping[str, str] = os.environ
+) -> tuple[str, ...]:
+    """Makes no other GPUs visible to TensorFlow than the given ones.
+
+    Their memory grows as needed, unless TF_FORCE_GPU_ALLOW_GROWTH says otherwise. Once
+    TensorFlow is in use in this process, both stay as they are.
+
+    Args:
+        devices: as in a `ComputePlan`.
+        config: TensorFlow's module of that name.
+        environment: the environment variables.
+
+    Returns:
+        TensorFlow's names of the devices, in the same order. It counts visible GPUs alone.
+
+    Raises:
+        ValueError: if TensorFlow is in use without one of the GPUs.
+    """
+    gpus = {f"GPU:{index}": gpu for index, gpu in enumerate(config.list_physical_devices("GPU"))}
+    if not gpus:
+        return tuple(devices)
+    chosen = [gpu for name, gpu in gpus.items() if name in devices]
+    try:
+        config.set_visible_devices(chosen, "GPU")
+        if "TF_FORCE_GPU_ALLOW_GROWTH" not in environment:
+            for gpu in chosen:
+                config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:
+        pass  # in use
+    visible = config.get_visible_devices("GPU")
+    # In the order of the machine, whatever the order of the choice.
+    names = [name for name, gpu in gpus.items() if gpu in visible]
+    if hidden := [name for name in devices if name in gpus and name not in names]:
+        raise ValueError(
+            f"devices={','.join(devices)} needs another process: TensorFlow is in use in this one "
+            f"with {', '.join(names) or 'the CPU'} alone, and can no longer add "
+            f"{', '.join(hidden)}."
+        )
+    return tuple(f"GPU:{names.index(name)}" if name in gpus else name for name in devices)
 
 
 # Two strategies on the same devices would mix up their collectives.
@@ -65,14 +110,6 @@ def _split_cpu(devices):
         raise ValueError(
             f"The CPU can be split into {len(devices)} devices only before TensorFlow is used."
         ) from None
-
-
-def _join(plan, cluster):
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        chosen = [gpu for gpu in gpus if gpu.name.endswith(plan.devices)]
-        tf.config.set_visible_devices(chosen, "GPU")
-    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster.resolver())
 
 
 @contextlib.contextmanager

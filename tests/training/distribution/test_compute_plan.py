@@ -1,6 +1,9 @@
 """Devices, strategy, precision and XLA, rule by rule."""
 
+import dataclasses
+
 import pytest
+import tensorflow as tf
 
 from keras_preact.support.machine import has_bfloat16
 from keras_preact.training import TrainConfig
@@ -39,6 +42,10 @@ def decided(machine=CPU, cluster=None, **options):
         (FOUR, {"devices": "GPU:2"}, "one_device", ["GPU:2"]),
         (FOUR, {"devices": "GPU:2", "strategy": "one_device"}, "one_device", ["GPU:2"]),
         (FOUR, {"devices": "CPU"}, "one_device", ["CPU:0"]),
+        # Parts of the CPU, on any machine.
+        (CPU, {"devices": "CPU:0,CPU:1"}, "mirrored", ["CPU:0", "CPU:1"]),
+        (ONE, {"devices": "cpu:0, cpu:1"}, "mirrored", ["CPU:0", "CPU:1"]),
+        (FOUR, {"devices": "CPU:0"}, "one_device", ["CPU:0"]),
         (CPU, {"devices": "cpu"}, "one_device", ["CPU:0"]),
     ],
 )
@@ -139,7 +146,7 @@ def test_xla_compiles_on_gpus_what_it_can_in_time(machine, cluster, options, exp
         (CPU, None, {"devices": "0"}, ["devices must be a number, or cpu"]),
         (CPU, None, {"devices": "two"}, ["devices must be a number, or cpu", "TWO"]),
         (CPU, None, {"devices": ""}, ["devices must be a number, or cpu"]),
-        (CPU, None, {"strategy": "mirrored"}, ["two devices or more", "CPU:0", "--devices=2"]),
+        (CPU, None, {"strategy": "mirrored"}, ["two devices or more", "=CPU:0,CPU:1"]),
         (ONE, None, {"strategy": "mirrored"}, ["two devices or more", "GPU:0"]),
         (FOUR, None, {"strategy": "mirrored", "devices": "cpu"}, ["two devices or more", "CPU:0"]),
         (FOUR, None, {"strategy": "one_device", "devices": "2"}, ["one device", "devices=2"]),
@@ -153,6 +160,9 @@ def test_xla_compiles_on_gpus_what_it_can_in_time(machine, cluster, options, exp
         (FOUR, PAIR, {"strategy": "mirrored"}, ["names 2 workers", "Leave --strategy out"]),
         (CPU, PAIR, {"strategy": "one_device"}, ["strategy='one_device'", "start one process"]),
         (CPU, PAIR, {"devices": "2"}, ["start more workers", "--devices=2"]),
+        (ONE, PAIR, {"devices": "CPU:0,CPU:1"}, ["start more workers", "--devices=CPU:0,CPU:1"]),
+        (ONE, None, {"devices": "CPU:1"}, ["CPU:0,CPU:1 splits its CPU in two", "devices=CPU:1"]),
+        (CPU, None, {"devices": "CPU:1,CPU:0"}, ["devices=CPU:1,CPU:0"]),
         (FOUR, None, {"sync_bn": True, "xla": "on"}, ["sync_bn", "Give one of them"]),
         (CPU, PAIR, {"sync_bn": True, "xla": "on"}, ["xla='on', sync_bn=True"]),
     ],
@@ -244,6 +254,27 @@ def test_a_compute_plan_says_where_it_computes_and_why(machine, cluster, options
             "XLA on: as given",
         ),
         (
+            ONE,
+            {"precision": "float32"},
+            "Precision float32: as given; TF32 on, so they multiply with 10 bits; "
+            "NVIDIA_TF32_OVERRIDE=0 switches it off",
+            "XLA on: GPU",
+        ),
+        (
+            Machine((AMPERE,), tf32=False),
+            {"precision": "float32"},
+            "Precision float32: as given; TF32 off",
+            "XLA on: GPU",
+        ),
+        # Neither older GPUs nor CPUs have TF32.
+        (Machine((VOLTA,)), {"precision": "float32"}, "Precision float32: as given", "XLA on: GPU"),
+        (
+            ONE,
+            {"precision": "float32", "devices": "cpu", "xla": "off"},
+            "Precision float32: as given",
+            "XLA off: as given",
+        ),
+        (
             CPU,
             {"precision": "mixed_float16", "xla": "off"},
             "Precision mixed_float16: as given; processors compute it slowly",
@@ -260,4 +291,10 @@ def test_the_machine_is_described_by_its_gpus_and_its_processor(monkeypatch):
     details = {"a": {"compute_capability": (8, 6)}, "b": {}}
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: list(details))
     monkeypatch.setattr("tensorflow.config.experimental.get_device_details", details.get)
-    assert Machine.here() == Machine(((8, 6), None), has_bfloat16())
+    expected = Machine(((8, 6), None), has_bfloat16(), tf32=False)
+    assert Machine.here() == expected
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    try:
+        assert Machine.here() == dataclasses.replace(expected, tf32=True)
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(False)

@@ -166,9 +166,10 @@ def test_a_run_resumed_on_two_devices_and_back_on_one_ends_as_if_it_had_stayed(t
         learning_rate=0.05,
         sync_bn=True,
     )
+    halves = "CPU:0,CPU:1"
     stayed, moved = RunFolder(tmp_path / "stayed"), RunFolder(tmp_path / "moved")
-    run(config.updated(run_dir=str(stayed)))
-    for end, devices in ((2, "1"), (4, "2"), (6, "1")):
+    run(config.updated(run_dir=str(stayed), devices="cpu"))
+    for end, devices in ((2, "cpu"), (4, halves), (6, "cpu")):
         changes = {"train_steps": end, "devices": devices, "resume": end > 2}
         run(config.updated(run_dir=str(moved), **changes))
     first, second = saved(stayed.path), saved(moved.path)
@@ -184,6 +185,6 @@ def test_a_run_resumed_on_two_devices_and_back_on_one_ends_as_if_it_had_stayed(t
     history = json.loads(moved.config.read_text())["history"]
     assert [(entry["step"], entry["changes"]) for entry in history] == [
         (0, {}),
-        (2, {"devices": ["1", "2"], "train_steps": [2, 4]}),
-        (4, {"devices": ["2", "1"], "train_steps": [4, 6]}),
+        (2, {"devices": ["cpu", halves], "train_steps": [2, 4]}),
+        (4, {"devices": [halves, "cpu"], "train_steps": [4, 6]}),
     ]

@@ -18,7 +18,7 @@ from keras_preact.training.run import build_model
 RECORDED = {"shortcut": "dropout", "log_steps": 3, "checkpoint_steps": 3}
 EVERYTHING = {
     **RECORDED,
-    "devices": "2",
+    "devices": "CPU:0,CPU:1",
     "sync_bn": True,
     "precision": "mixed_bfloat16",
     "steps_per_loop": 4,
