@@ -41,18 +41,19 @@ def requirements() -> list[str]:
 
 
 def package_lines(
-    wanted: Iterable[str], version: Callable[[str], str] = importlib.metadata.version
+    wanted: Callable[[], Iterable[str]] = requirements,
+    version: Callable[[str], str] = importlib.metadata.version,
 ) -> Iterator[Line]:
     """A line for Python, one for all packages in range, and one for each that is not.
 
     Args:
-        wanted: requirements, as `requirements` returns them.
+        wanted: returns requirements.
         version: returns a package's version, or raises `PackageNotFoundError`.
     """
     where = f"{platform.python_implementation()} {platform.python_version()}"
     yield Line("Python", f"{where}, keras_preact {__version__}", _python_advice())
     fine = []
-    for requirement in wanted:
+    for requirement in wanted():
         name, bounds, _ = _REQUIREMENT.match(requirement.strip()).groups()
         bounds = bounds.strip(" ()")
         try:

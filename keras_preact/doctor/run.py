@@ -43,7 +43,7 @@ def sections(
         begin: is told the subject of a check that may take a while.
     """
     trials = verdicts.Trials(child.ask, begin)
-    yield Section("Installed", host.package_lines(host.requirements()))
+    yield Section("Installed", host.package_lines())
     yield Section("Machine", host.machine_lines())
     begin("NVIDIA driver")
     facts = probe()
@@ -109,6 +109,7 @@ def _print(found, as_text):
     lines = []
     for section in found:
         if as_text:
+            _show("")
             print(section.title, flush=True)
         for line in guarded(section):
             lines.append(line)

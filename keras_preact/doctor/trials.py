@@ -60,6 +60,9 @@ def unit(precision: str, jit: bool, device: str = "CPU:0") -> dict:
         layer = ResidualUnit(16, dtype=precision)
         layer.build(x.shape)
         kernels = [v for v in layer.trainable_variables if v.name == "kernel"]
+        values = [rng.normal(0, np.sqrt(2 / (9 * 16)), v.shape).astype(np.float32) for v in kernels]
+        for kernel, value in zip(kernels, values, strict=True):
+            kernel.assign(value)
 
         @tf.function(jit_compile=jit)
         def step(x):
@@ -70,7 +73,6 @@ def unit(precision: str, jit: bool, device: str = "CPU:0") -> dict:
             return y, tape.gradient(loss, [x, *(kernel.value for kernel in kernels)])
 
         y, gradients = step(tf.constant(x))
-    values = [kernel.numpy() for kernel in kernels]
     expected, *expected_gradients = _reference(x, *values, weights)
     pairs = zip(gradients, expected_gradients, strict=True)
     return {

@@ -125,7 +125,7 @@ class Trials:
             return self._failure("unit", subject, answer, advice)
         tolerances, errors = TOLERANCES[precision], answer["errors"]
         words = ", ".join(
-            f"{name} within {errors[name]:.1g} (at most {tolerances[name]:g})"
+            f"{name} off by {errors[name]:.1g} (at most {tolerances[name]:g})"
             for name in tolerances
         )
         fine = all(errors[name] <= tolerances[name] for name in tolerances)
@@ -139,7 +139,7 @@ class Trials:
         if "relative_error" not in answer:
             return self._failure("variance", subject, answer, advice)
         error = answer["relative_error"]
-        finding = f"within {error:.1g} (at most {most:g}) up to a mean of 1,000 deviations"
+        finding = f"off by {error:.1g} (at most {most:g}) up to a mean of 1,000 deviations"
         return self._line("variance", subject, finding, error <= most, advice)
 
     def _all_reduce_line(self):

@@ -45,6 +45,35 @@ def test_a_check_that_fails_is_a_line_and_the_others_go_on():
     assert second.finding.endswith("RuntimeError: a bug") and second.advice
 
 
+def test_a_machine_without_cudnn_is_told_what_to_install():
+    # Played: the probe and TensorFlow's process answer as they would there.
+    facts = {
+        "devices": 1,
+        "device_files": True,
+        "kernel_driver": "570.86.15",
+        "driver": {
+            "error": 0,
+            "cuda": 12080,
+            "gpus": [{"name": "H200", "memory_bytes": 2**37, "capability": [9, 0]}],
+        },
+        "nvml": True,
+        "build": {"cuda_version": "12.5.1", "cudnn_version": "9", "is_cuda_build": True},
+        "libraries": {"libcudart.so.12": "libcudart.so.12", "libcudnn.so.9": None},
+        "cudnn": None,
+        "ptxas": "/usr/local/cuda/bin/ptxas",
+    }
+
+    class Played:
+        def ask(self, name, **options):
+            return {"gpus": [], "tf32": True} if name == "devices" else {"error": "no more"}
+
+    found = run.sections(Played(), {}, lambda: facts)
+    lines = {line.subject: line for section in found for line in run.guarded(section)}
+    assert lines["CUDA libraries"].advice == "pip install -r requirements-gpu.txt"
+    assert lines["GPUs"].finding == "TensorFlow sees none" and lines["GPUs"].advice
+    assert lines["NVIDIA driver"].advice is None
+
+
 @pytest.mark.slow
 def test_the_whole_report_takes_less_than_a_minute():
     began = time.monotonic()

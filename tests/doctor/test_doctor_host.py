@@ -40,7 +40,7 @@ def test_packages_out_of_range_and_missing_ones_are_lines_with_their_install():
     lines = {
         line.subject: line
         for line in host.package_lines(
-            wanted, versions(tensorflow="2.20.0", etils="1.15", numpy="2")
+            lambda: wanted, versions(tensorflow="2.20.0", etils="1.15", numpy="2")
         )
     }
     assert lines["tensorflow"].finding == "2.20.0, which is not >=2.21,<2.22"
