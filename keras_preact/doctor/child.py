@@ -46,10 +46,11 @@ class Child:
 
         Returns:
             What it returned; {"error": words} where it failed or ended the process, or
-            {"late": True} where the time was up.
+            {"late": seconds} where the time was up: those it had, 0 where it never began.
         """
-        if self._clock() >= self._deadline:
-            return {"late": True}
+        began = self._clock()
+        if began >= self._deadline:
+            return {"late": 0.0}
         if self._process is None:
             self._start()
         with contextlib.suppress(BrokenPipeError):
@@ -59,7 +60,7 @@ class Child:
             answer = self._answers.get(timeout=max(0.0, self._deadline - self._clock()))
         except queue.Empty:
             self.stop()
-            return {"late": True}
+            return {"late": self._clock() - began}
         if answer is None:
             answer = {"error": self._last_words()}
             self.stop()

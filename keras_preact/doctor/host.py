@@ -44,7 +44,7 @@ def package_lines(
     wanted: Callable[[], Iterable[str]] = requirements,
     version: Callable[[str], str] = importlib.metadata.version,
 ) -> Iterator[Line]:
-    """A line for Python, one for all packages in range, and one for each that is not.
+    """A line for Python, and for the packages that are missing, out of range and in range.
 
     Args:
         wanted: returns requirements.
@@ -52,19 +52,23 @@ def package_lines(
     """
     where = f"{platform.python_implementation()} {platform.python_version()}"
     yield Line("Python", f"{where}, keras_preact {__version__}", _python_advice())
-    fine = []
+    fine, missing = [], {}
     for requirement in wanted():
         name, bounds, _ = _REQUIREMENT.match(requirement.strip()).groups()
         bounds = bounds.strip(" ()")
         try:
             found = version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Line(name, "not installed", _install(name, bounds))
+            missing[name] = f'"{name}{bounds}"'
             continue
         if in_range(found, bounds):
             fine.append(f"{name} {found}")
         else:
-            yield Line(name, f"{found}, which is not {bounds}", _install(name, bounds))
+            finding = f"{found}, which is not {bounds}"
+            yield Line(name, finding, f'pip install "{name}{bounds}"')
+    if missing:
+        advice = f"pip install {' '.join(missing.values())}"
+        yield Line("packages missing", ", ".join(missing), advice)
     names = ", ".join(fine[:_MOST_NAMED])
     if len(fine) > _MOST_NAMED:
         names += f" and {len(fine) - _MOST_NAMED} more"
@@ -88,10 +92,6 @@ def _numbers(version):
     while parts and parts[-1] == 0:
         parts.pop()
     return parts
-
-
-def _install(name, bounds):
-    return f'pip install "{name}{bounds}"'
 
 
 def _python_advice(version: tuple[str, str, str] = platform.python_version_tuple()):

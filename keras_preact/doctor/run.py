@@ -89,7 +89,7 @@ def start(command: str) -> None:
         sys.exit(128 + signal.SIGINT)
     finally:
         child.stop()
-    to_do = sum(line.advice is not None and not line.optional for line in lines)
+    to_do = sum(bool(line.advice) and not line.optional for line in lines)
     if flags.json:
         print(as_json(lines))
     else:
@@ -129,5 +129,5 @@ def _show(subject):
 
 def _summary(to_do):
     if not to_do:
-        return "All is well."
+        return "All that was checked is well."
     return f"{to_do} line{'s' if to_do > 1 else ''} with something to do, after ->"

@@ -57,8 +57,8 @@ def test_a_process_that_aborts_says_why_and_another_answers_on(make):
 def test_a_trial_that_hangs_ends_with_the_time(make):
     asked = make(seconds=1.0)
     began = time.monotonic()
-    assert asked.ask("hang") == {"late": True}
-    assert asked.ask("fine") == {"late": True}
+    assert 0.1 < asked.ask("hang")["late"] < 30
+    assert asked.ask("fine") == {"late": 0.0}
     assert time.monotonic() - began < 30
 
 

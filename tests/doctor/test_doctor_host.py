@@ -37,6 +37,7 @@ def test_a_version_lies_within_bounds_as_pip_reads_them(found, bounds, expected)
 
 def test_packages_out_of_range_and_missing_ones_are_lines_with_their_install():
     wanted = ["tensorflow>=2.21,<2.22", "etils[epath]>=1.15", "tqdm>=4.70", "numpy>=2"]
+    wanted.append("absl-py>=2.5")
     lines = {
         line.subject: line
         for line in host.package_lines(
@@ -45,8 +46,8 @@ def test_packages_out_of_range_and_missing_ones_are_lines_with_their_install():
     }
     assert lines["tensorflow"].finding == "2.20.0, which is not >=2.21,<2.22"
     assert lines["tensorflow"].advice == 'pip install "tensorflow>=2.21,<2.22"'
-    assert lines["tqdm"].finding == "not installed"
-    assert lines["tqdm"].advice == 'pip install "tqdm>=4.70"'
+    assert lines["packages missing"].finding == "tqdm, absl-py"
+    assert lines["packages missing"].advice == 'pip install "tqdm>=4.70" "absl-py>=2.5"'
     assert lines["packages in range"].finding == "etils 1.15, numpy 2"
     assert lines["packages in range"].advice is None
 

@@ -55,7 +55,7 @@ def test_a_gpu_that_tensorflow_does_not_see_is_to_be_looked_for():
 
 
 def test_gpus_that_are_missing_among_others_are_counted():
-    facts = {"driver": {"gpus": [{}] * 8}, "device_files": True, "devices": 8}
+    facts = {"driver": {"gpus": [{"memory_bytes": 2**37}] * 8}, "device_files": True, "devices": 8}
     lines, _ = made(("H200",) * 7, facts, all_reduce={"sums": [28.0] * 7})
     assert "1 of the driver's GPUs" in lines["GPUs"].advice
 
@@ -117,8 +117,19 @@ def test_a_tensorflow_that_does_not_start_is_one_line(error, advice):
 
 
 def test_what_was_not_finished_in_time_can_have_more():
-    lines, _ = made(training_speed={"late": True})
+    lines, _ = made(training_speed={"late": 30.0}, input_speed={"late": 0.0}, unit={"late": 9.0})
     assert lines["train ResNet-20"].advice.endswith("doctor --seconds=300")
+    assert lines["train ResNet-20"].optional and lines["JPEG input"].optional
+    assert lines["JPEG input"].finding == "no time left for it"
+    # It may hang.
+    assert not lines["float32"].optional
+
+
+@pytest.mark.parametrize(("memory_bytes", "batch"), [(8 * 2**30, 32), (140 * 2**30, 128)])
+def test_a_small_gpu_trains_in_small_batches(memory_bytes, batch):
+    facts = {"driver": {"gpus": [{"memory_bytes": memory_bytes}]}, "device_files": True}
+    lines, _ = made(("a GPU",), facts)
+    assert f"in batches of {batch}," in lines["train ResNet-50"].finding
 
 
 def test_gpu_tests_are_done_above_or_named_with_their_command():
