@@ -122,9 +122,8 @@ def _print(found, as_text):
 def _show(subject):
     """Shows what is being checked, on a terminal, until the next line takes its place."""
     if sys.stderr.isatty():
-        print(
-            f"\r\033[K{f'  {subject} ...' if subject else ''}", end="", file=sys.stderr, flush=True
-        )
+        words = f"  {subject} ..." if subject else ""
+        print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
 
 
 def _summary(to_do):
