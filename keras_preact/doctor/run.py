@@ -70,6 +70,9 @@ def start(command: str) -> None:
     Args:
         command: how the user called the program.
     """
+    # Ends the process by an exception, so that the child ends with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     parser = argparse.ArgumentParser(prog=command, description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the lines as JSON at the end")
     parser.add_argument(
@@ -79,14 +82,10 @@ def start(command: str) -> None:
         help=f"in which the trials must end; default {_SECONDS}",
     )
     flags = parser.parse_args()
-    # Ends the process by an exception, so that the child ends with it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     began = time.monotonic()
     child = Child(began + flags.seconds)
     try:
         lines = _print(sections(child, begin=_show), as_text=not flags.json)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
     finally:
         child.stop()
     to_do = sum(bool(line.advice) and not line.optional for line in lines)
