@@ -33,6 +33,9 @@ VERBS = {
     "benchmark": Verb(
         "keras_preact.benchmark.__main__:start", "time it beside stock Keras and PyTorch"
     ),
+    "doctor": Verb(
+        "keras_preact.doctor.run:start", "check that all of it is right and fast here", False
+    ),
     "recipes": Verb(
         "keras_preact.programs.recipes:start", "list the recipes that train --recipe takes", False
     ),

@@ -4,11 +4,14 @@ import os
 
 # Before TensorFlow is imported anywhere.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Leaves memory of a GPU to the programs that tests start.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import keras
 import pytest
 import tensorflow as tf
 from fork_server import ForkServer
+from tensorflow.python.framework import config  # the only place that can end determinism
 
 # Two devices, on which strategies place replicas; must come before TensorFlow computes anything.
 tf.config.set_logical_device_configuration(
@@ -41,8 +44,11 @@ def server(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def fresh_state():
-    """float32 and fixed seeds, whatever the test before has set."""
+    """float32, fixed seeds and no determinism, whatever the test before has set."""
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+    # A deterministic run leaves its process deterministic, where others cannot read a clock.
+    if config.is_op_determinism_enabled():
+        config.disable_op_determinism()

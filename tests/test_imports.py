@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "training": {"support", "layers", "models", "data", "analysis"},
     "exporting": {"support", "layers", "models", "data", "training"},
     "studies": {"support", "layers", "models", "data", "analysis", "training"},
+    "doctor": {"support", "layers", "models", "data", "training", "benchmark"},
     "benchmark": {"support", "layers", "models", "data", "training", "exporting"},
     "programs": {"support", "training", "exporting", "studies", "benchmark"},
 }

@@ -13,15 +13,18 @@ from keras_preact.support.options import option
 from keras_preact.support.paths import usable
 from keras_preact.support.text import shown
 
-FRAMEWORKS = ("keras_preact", "keras", "torch")
+FRAMEWORKS = ("keras_preact", "keras", "torch", "torch_compile")
+# Run by PyTorch, eager and compiled.
+OF_TORCH = ("torch", "torch_compile")
 MODES = ("train", "inference", "serving", "server")
 # They measure exports, which PyTorch does not write.
 OF_EXPORTS = ("serving", "server")
 BATCHING = ("written", "none")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
-# Two cores finish these in minutes.
+# Two cores finish these in minutes; a GPU needs larger ones to be busy.
 BATCH_SIZES = {"cifar": 128, "imagenet": 16}
+BATCH_SIZES_ON_GPU = {"cifar": 128, "imagenet": 256}
 # More would not improve a figure.
 MOST_ROUNDS = 1_000
 MOST_STEPS = 100_000
@@ -52,11 +55,15 @@ class BenchmarkConfig:
     frameworks: tuple[str, ...] | None = option(
         "what", "separated by commas; default: those installed", None, FRAMEWORKS
     )
-    batch_size: int | None = option("what", "images; default 128, of ImageNet nets 16")
+    batch_size: int | None = option(
+        "what", "images; default 128, of ImageNet nets 16, on a GPU 256"
+    )
     image_size: int | None = option("what", "pixels; default 32, of ImageNet nets 224")
 
     rounds: int = option("how", "processes that measure each figure; it is their median", 3)
-    steps: int = option("how", "timed steps of each process", 10)
+    steps: int | None = option(
+        "how", "timed steps of each process; default: 10, or as many as take 5 seconds"
+    )
 
     server: str | None = option("server", "path of tensorflow_model_server, for mode server")
     clients: tuple[int, ...] = option("server", "clients that ask at the same time", (1, 8, 64))
@@ -87,9 +94,9 @@ class BenchmarkConfig:
         options.check_range(self, ("rounds",), least=1, most=MOST_ROUNDS)
         options.check_range(self, ("steps",), least=1, most=MOST_STEPS)
         self._check_server()
-        if "torch" in (self.frameworks or ()) and not _installed("torch"):
+        if set(OF_TORCH) & set(self.frameworks or ()) and not _installed("torch"):
             raise ValueError(
-                "frameworks can name torch where PyTorch is installed. Received: "
+                "frameworks can name torch and torch_compile where PyTorch is installed. Received: "
                 f"frameworks={','.join(self.frameworks)}; pip install torch"
             )
         if self.plot is not None and not _installed("matplotlib"):
@@ -117,10 +124,11 @@ class BenchmarkConfig:
                 "modes must be server alone where they name it, as its table has other columns. "
                 f"Received: modes={','.join(self.modes)}"
             )
-        if self.frameworks == ("torch",):
+        if self.frameworks and set(self.frameworks) <= set(OF_TORCH):
             raise ValueError(
                 "frameworks must name keras_preact or keras with --modes=server, as PyTorch "
-                "writes nothing that TensorFlow Serving loads. Received: frameworks=torch"
+                "writes nothing that TensorFlow Serving loads. Received: "
+                f"frameworks={','.join(self.frameworks)}"
             )
         if self.batch_size not in (None, 1):
             raise ValueError(
@@ -157,8 +165,8 @@ class BenchmarkConfig:
     @property
     def chosen_frameworks(self) -> tuple[str, ...]:
         """The frameworks given, or those installed."""
-        needed = {"torch": "torch"}
-        installed = (name for name in FRAMEWORKS if _installed(needed.get(name, "keras")))
+        needed = {name: "torch" if name in OF_TORCH else "keras" for name in FRAMEWORKS}
+        installed = (name for name in FRAMEWORKS if _installed(needed[name]))
         return self.frameworks or tuple(installed)
 
     @property

@@ -2,7 +2,13 @@
 
 import dataclasses
 
-from keras_preact.benchmark.config import BATCH_SIZES, OF_EXPORTS, BenchmarkConfig
+from keras_preact.benchmark.config import (
+    BATCH_SIZES,
+    BATCH_SIZES_ON_GPU,
+    OF_EXPORTS,
+    OF_TORCH,
+    BenchmarkConfig,
+)
 from keras_preact.layers import Operation, UnitPlan
 from keras_preact.models import architectures, describe
 
@@ -41,7 +47,7 @@ class Job:
         net: the network.
         batch_size: images in a step.
         image_size: height and width in pixels; there are three channels.
-        steps: timed steps.
+        steps: timed steps; None for as many as `measure.timed` takes.
     """
 
     framework: str
@@ -50,7 +56,7 @@ class Job:
     net: Net
     batch_size: int
     image_size: int
-    steps: int
+    steps: int | None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -84,12 +90,17 @@ def make_net(depth: int) -> Net:
     )
 
 
-def make_jobs(config: BenchmarkConfig) -> list[list[Job]]:
-    """For each model, precision and mode, a job for each framework."""
-    jobs = []
+def make_jobs(config: BenchmarkConfig, on_gpu: bool = False) -> list[list[Job]]:
+    """For each model, precision and mode, a job for each framework.
+
+    Args:
+        config: names them.
+        on_gpu: whether they run on a GPU, for which batches are larger by default.
+    """
+    jobs, batch_sizes = [], BATCH_SIZES_ON_GPU if on_gpu else BATCH_SIZES
     for depth in config.models:
         net, architecture = make_net(depth), architectures.resolve(depth)
-        default = 1 if config.measures_server else BATCH_SIZES[architecture.stem]
+        default = 1 if config.measures_server else batch_sizes[architecture.stem]
         batch_size = config.batch_size or default
         image_size = config.image_size or architecture.default_input_shape[0]
         jobs += [
@@ -97,7 +108,7 @@ def make_jobs(config: BenchmarkConfig) -> list[list[Job]]:
                 Job(framework, mode, precision, net, batch_size, image_size, config.steps)
                 for framework in config.chosen_frameworks
                 # PyTorch writes nothing that TensorFlow Serving could load.
-                if mode not in OF_EXPORTS or framework != "torch"
+                if mode not in OF_EXPORTS or framework not in OF_TORCH
             ]
             for precision in config.precisions
             for mode in config.modes

@@ -7,6 +7,7 @@ would bring TensorFlow into PyTorch's process and count as PyTorch's memory.
 import importlib
 import importlib.util
 import json
+import math
 import pathlib
 import resource
 import sys
@@ -16,6 +17,10 @@ from collections.abc import Callable
 
 # Allocators and the choice of kernels settle in the steps after the first.
 WARM_UP_STEPS = 2
+# Fewer steps of a fast device would be over before the clock could tell.
+LEAST_STEPS = 10
+MOST_STEPS = 100_000
+ENOUGH_SECONDS = 5.0
 
 MODULES = {
     "keras_preact": "keras_preact.benchmark.ours",
@@ -31,8 +36,8 @@ def measure(framework: types.ModuleType, job: types.SimpleNamespace) -> dict:
         job: a `job.Job`.
 
     Returns:
-        images_per_second; first_step_seconds, from the start of building to the first
-        result; device; peak_memory_mebibytes, of the whole process;
+        images_per_second; steps, the number timed; first_step_seconds, from the start of
+        building to the first result; device; peak_memory_mebibytes, of the whole process;
         device_memory_mebibytes, None without a GPU.
     """
     start = time.perf_counter()
@@ -40,15 +45,34 @@ def measure(framework: types.ModuleType, job: types.SimpleNamespace) -> dict:
     take(1)
     first_step_seconds = time.perf_counter() - start
     take(WARM_UP_STEPS)
-    seconds = take(job.steps)
+    steps, seconds = timed(take, job.steps)
     device, device_memory_mebibytes = framework.device()
     return {
-        "images_per_second": job.batch_size * job.steps / seconds,
+        "images_per_second": job.batch_size * steps / seconds,
+        "steps": steps,
         "first_step_seconds": first_step_seconds,
         "peak_memory_mebibytes": peak_memory_mebibytes(),
         "device": device,
         "device_memory_mebibytes": device_memory_mebibytes,
     }
+
+
+def timed(take: Callable[[int], float], steps: int | None) -> tuple[int, float]:
+    """Takes steps; returns their number and the seconds they took.
+
+    Args:
+        take: takes that many steps and returns the seconds.
+        steps: None for at least `LEAST_STEPS` and about `ENOUGH_SECONDS` or more. Tries with
+            fewer steps then serve as a longer warm-up.
+    """
+    if steps is not None:
+        return steps, take(steps)
+    steps = LEAST_STEPS
+    while (seconds := take(steps)) < ENOUGH_SECONDS and steps < MOST_STEPS:
+        enough = math.ceil(1.2 * steps * ENOUGH_SECONDS / max(seconds, 1e-9))
+        # A first try may have been slow to begin, so no more than a hundredfold at once.
+        steps = min(max(2 * steps, enough), 100 * steps, MOST_STEPS)
+    return steps, seconds
 
 
 def peak_memory_mebibytes() -> float:
@@ -75,7 +99,7 @@ def answer(function: Callable[[types.SimpleNamespace], dict]) -> None:
 
 
 def load(framework: str) -> types.ModuleType:
-    """Imports the module of a framework, and no other's."""
+    """Imports the module of a framework, and no other's; pytorch.py for torch and torch_compile."""
     if framework in MODULES:
         return importlib.import_module(MODULES[framework])
     path = pathlib.Path(__file__).with_name("pytorch.py")

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from keras_preact.exporting.formats.saved_model import SessionModel
 
+MEAN, STD = 127.5, 73.6  # of uniform noise in 0 to 255
+
 _SIGNATURE = "serving_default"
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.benchmark.on_tensorflow import device, prepare_serving
+from keras_preact.benchmark.on_tensorflow import MEAN, STD, device, prepare_serving
 from keras_preact.data import DatasetInfo
 from keras_preact.exporting.formats import saved_model
 from keras_preact.exporting.graph import network, rewriting
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from keras_preact.benchmark.job import Job
 
 __all__ = ["device", "export", "prepare"]
-
-MEAN, STD = (127.5,) * 3, (73.6,) * 3  # of uniform noise in 0 to 255
 
 
 def prepare(job: "Job") -> Callable[[int], float]:
@@ -63,8 +61,8 @@ def _info(job, shape):
         image_shape=shape,
         train_count=job.batch_size,
         eval_count=job.batch_size,
-        mean=MEAN,
-        std=STD,
+        mean=(MEAN,) * 3,
+        std=(STD,) * 3,
         resize_ratio=1.0,
     )
 

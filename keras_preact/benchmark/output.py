@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from keras_preact.benchmark import plot
-from keras_preact.benchmark.config import BenchmarkConfig
+from keras_preact.benchmark.config import OF_TORCH, BenchmarkConfig
+from keras_preact.benchmark.measure import ENOUGH_SECONDS, LEAST_STEPS
 from keras_preact.benchmark.rows import Row, csv_bytes, is_csv
 from keras_preact.benchmark.runner import Outcome
 from keras_preact.benchmark.server import table as load_table
@@ -36,8 +37,13 @@ NOTES = (
     "keras_preact: this package's training step; inference from uint8 images, normalized in the "
     "graph; what export.py writes, in a session as TensorFlow Serving runs it. keras: model.fit, "
     "model.predict and model.export of the same network of keras.layers, with jit_compile='auto' "
-    "and without weight decay. torch: the same network, eager, channels_last.",
-    "All images are noise in host memory: reading and augmenting are not measured.",
+    "and without weight decay. torch: the same network, eager, channels_last, with autocast, on "
+    "GPUs with cudnn.benchmark and from pinned memory. torch_compile: that network through "
+    "torch.compile, which keeps what it compiled on the disk: after the first round its first "
+    "step is shorter.",
+    "All images are noise in host memory, as uint8, and normalized where the network runs (stock "
+    "Keras' exports take float32): reading and augmenting are not measured. In float32 on GPUs, "
+    "convolutions use TF32, as is each framework's default.",
 )
 
 
@@ -87,7 +93,7 @@ def text(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> str:
         machine = _machine([], [outcome.version or "a server that does not tell its version"])
         table = load_table.lines(outcome.rows, config, WIDTH)
         return "\n".join([*textwrap.wrap(machine, WIDTH), "", *table])
-    steps = f"{config.steps} step" + ("s" if config.steps > 1 else "")
+    steps = _steps(config.steps)
     rounds = (
         "images/s is a single measurement"
         if config.rounds == 1
@@ -107,6 +113,12 @@ def text(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> str:
     return "\n".join([*parts, *_table(outcome.rows), "", *notes])
 
 
+def _steps(steps):
+    if steps is None:
+        return f"{LEAST_STEPS} steps, or as many as take {ENOUGH_SECONDS:g} seconds,"
+    return f"{steps} step" + ("s" if steps > 1 else "")
+
+
 def machine_line(outcome: Outcome) -> str:
     """Processor, cores, GPUs and versions."""
     devices = [row.device for row in outcome.rows]
@@ -123,7 +135,7 @@ def _machine(devices: Iterable[str], programs: Iterable[str] = ()) -> str:
 
 def _pytorch(outcome):
     # Importing it to ask for its version would take seconds.
-    if any(row.framework == "torch" for row in outcome.rows):
+    if any(row.framework in OF_TORCH for row in outcome.rows):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             yield f"PyTorch {importlib.metadata.version('torch')}"
 

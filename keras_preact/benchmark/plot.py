@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 from keras_preact.benchmark.config import FRAMEWORKS, PRECISIONS
 from keras_preact.benchmark.rows import Row
-from keras_preact.support.plotting import BLUE, GREEN, ORANGE, as_png, figure
+from keras_preact.support.plotting import BLUE, GREEN, ORANGE, PURPLE, as_png, figure
 
 # The hatches serve print.
 STYLES = {
     "keras_preact": {"facecolor": BLUE},
     "keras": {"facecolor": ORANGE, "hatch": "//"},
     "torch": {"facecolor": GREEN, "hatch": ".."},
+    "torch_compile": {"facecolor": PURPLE, "hatch": "xx"},
 }
 
 _TITLE = "keras_preact benchmark"

@@ -1,8 +1,9 @@
-"""The same network in PyTorch, eager and channels_last.
+"""The same network in PyTorch, as its users run it: channels_last, autocast, eager or compiled.
 
 Imports nothing of this package, so that a process can run it without TensorFlow.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from keras_preact.benchmark.job import Job, Net
 
+MEAN, STD = 127.5, 73.6  # of uniform noise in 0 to 255
 AUTOCAST = {"mixed_bfloat16": torch.bfloat16, "mixed_float16": torch.float16}
 
 
@@ -25,7 +27,10 @@ def device() -> tuple[str, float | None]:
 
 
 def prepare(job: "Job") -> Callable[[int], float]:
-    """Builds the network and a batch of float32 noise in host memory.
+    """Builds the network and a batch of noise in host memory, pinned where there is a GPU.
+
+    Images are uint8 and normalized where the network runs. torch_compile compiles that and
+    the network's forward and backward pass.
 
     Returns:
         take(steps), which returns the seconds that the steps took, including the last
@@ -37,8 +42,12 @@ def prepare(job: "Job") -> Callable[[int], float]:
     place = "cuda" if torch.cuda.is_available() else "cpu"
     if job.precision == "mixed_float16" and place == "cpu":
         raise ValueError("PyTorch's mixed_float16 is for GPUs")
-    model = ResNetV2(job.net).to(place, memory_format=torch.channels_last)
-    images = torch.randn(job.batch_size, 3, job.image_size, job.image_size)
+    torch.backends.cudnn.benchmark = True
+    model = Normalized(ResNetV2(job.net)).to(place, memory_format=torch.channels_last)
+    if job.framework == "torch_compile":
+        model = torch.compile(model)
+    shape = (job.batch_size, 3, job.image_size, job.image_size)
+    images = torch.randint(256, shape, dtype=torch.uint8)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(job.net.classes, (job.batch_size,))
     if place == "cuda":
@@ -47,15 +56,26 @@ def prepare(job: "Job") -> Callable[[int], float]:
 
     def take(steps):
         start = time.perf_counter()
-        results = [
-            step(images.to(place, non_blocking=True), labels.to(place, non_blocking=True))
-            for _ in range(steps)
-        ]
+        with _in_a_line():
+            results = [
+                step(images.to(place, non_blocking=True), labels.to(place, non_blocking=True))
+                for _ in range(steps)
+            ]
         for result in results:
             result.cpu()
         return time.perf_counter() - start
 
     return take
+
+
+@contextlib.contextmanager
+def _in_a_line():
+    """Errors of the compiler as their first line: advice on debugging follows it."""
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        raise RuntimeError(f"torch.compile: {first}") from error
 
 
 def _autocast(job, place):
@@ -88,6 +108,17 @@ def _inference_step(model, job, place):
             return model(images)
 
     return step
+
+
+class Normalized(nn.Module):
+    """A network behind the normalization of uint8 images."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images):
+        return self.net((images.float() - MEAN) / STD)
 
 
 class ResNetV2(nn.Module):

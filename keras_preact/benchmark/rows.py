@@ -22,7 +22,7 @@ class Row:
         batch_size: images in a step.
         image_pixels: height and width.
         rounds: processes that succeeded.
-        steps: timed steps of each.
+        steps: timed steps of each, the fewest; None where none succeeded and none were asked for.
         images_per_second: median; the next two fields are the extremes.
         keras_preact_times: median of keras_preact over this one.
         first_step_seconds: from the start of building to the first result.
@@ -41,7 +41,7 @@ class Row:
     batch_size: int
     image_pixels: int
     rounds: int
-    steps: int
+    steps: int | None
     images_per_second: float | None
     lowest_images_per_second: float | None
     highest_images_per_second: float | None
@@ -114,7 +114,7 @@ def _row(job, answers, ours, peak_teraflops):
         batch_size=job.batch_size,
         image_pixels=job.image_size,
         rounds=len(speeds),
-        steps=job.steps,
+        steps=min(_values(answers, "steps"), default=job.steps),
         images_per_second=speed,
         lowest_images_per_second=min(speeds, default=None),
         highest_images_per_second=max(speeds, default=None),

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+import tensorflow as tf
+
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.job import Job, make_jobs
 from keras_preact.benchmark.rows import Row, make_rows
@@ -73,6 +75,7 @@ def run(
     config: BenchmarkConfig,
     say: Callable[[str], None],
     start: Callable[[str, dict], dict] = start_script,
+    on_gpu: bool | None = None,
 ) -> Outcome:
     """Measures every job.
 
@@ -80,11 +83,15 @@ def run(
         config: names the jobs.
         say: receives a line about each process.
         start: takes the name of a script and its argument; returns its answer.
+        on_gpu: whether the processes run on a GPU; default: whether TensorFlow finds one.
 
     Raises:
         ValueError: if memory cannot hold the images of a batch.
     """
-    groups = make_jobs(config)
+    if on_gpu is None:
+        # This process may have hidden GPUs from itself, but still lists them.
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    groups = make_jobs(config, on_gpu)
     for job in itertools.chain(*groups):
         batch_bytes = 4 * job.batch_size * math.prod(job.image_shape)
         what = f"A batch of {job.batch_size:,} images in float32"

@@ -10,6 +10,7 @@ _CPUINFO = pathlib.Path("/proc/cpuinfo")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 # Device files of a GPU that this process may use, on Linux and under WSL.
 _NVIDIA_GPU = (pathlib.Path("/dev/nvidia0"), pathlib.Path("/usr/lib/wsl/lib/libcuda.so.1"))
+_GPU_EXTRA = '"keras_preact[gpu]"'
 _GPU_REQUIREMENTS = pathlib.Path(__file__).resolve().parents[2] / "requirements-gpu.txt"
 
 
@@ -39,6 +40,31 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def core_quota(root: pathlib.Path = pathlib.Path("/")) -> float | None:
+    """The cores whose time the container may use, such as 1.5; None where it has no such limit.
+
+    Args:
+        root: the folder of sys.
+    """
+    folder = root / "sys/fs/cgroup"
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu/cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu/cpu.cfs_period_us").read_text()
+        # "max", or -1 in version 1 of control groups, is no limit.
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def gpu_install() -> str:
+    """The command that installs CUDA's libraries for TensorFlow."""
+    in_clone = _GPU_REQUIREMENTS.exists()
+    return f"pip install {'-r requirements-gpu.txt' if in_clone else _GPU_EXTRA}"
+
+
 def gpu_advice(sees_gpu: bool, devices: Sequence[pathlib.Path] = _NVIDIA_GPU) -> str | None:
     """Says what to install where there is an NVIDIA GPU that TensorFlow does not see.
 
@@ -52,9 +78,7 @@ def gpu_advice(sees_gpu: bool, devices: Sequence[pathlib.Path] = _NVIDIA_GPU) ->
     is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
     if sees_gpu or is_hidden or not any(path.exists() for path in devices):
         return None
-    in_clone = _GPU_REQUIREMENTS.exists()
-    install = "-r requirements-gpu.txt" if in_clone else '"keras_preact[gpu]"'
-    return f"TensorFlow finds no CUDA libraries for the NVIDIA GPU here: pip install {install}"
+    return f"TensorFlow finds no CUDA libraries for the NVIDIA GPU here: {gpu_install()}"
 
 
 def _of_cpu(cpuinfo, wanted):

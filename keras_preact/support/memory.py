@@ -67,6 +67,14 @@ def most(root: pathlib.Path = pathlib.Path("/")) -> tuple[float, str]:
     return min(limits)
 
 
+def available_bytes(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """The memory that the machine has left, as Linux estimates it; None where it does not tell."""
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
 def in_words(size_bytes: float) -> str:
     """A number of bytes for people: "23.5 GiB"."""
     units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]

@@ -83,14 +83,19 @@ def test_a_folder_is_not_a_file(tmp_path):
 
 def test_pytorch_is_measured_where_it_is_installed(only_installed):
     only_installed("keras", "torch")
-    assert BenchmarkConfig().chosen_frameworks == ("keras_preact", "keras", "torch")
+    assert BenchmarkConfig().chosen_frameworks == (
+        *("keras_preact", "keras", "torch", "torch_compile"),
+    )
 
 
-def test_pytorch_is_left_out_where_it_is_missing_and_refused_when_asked_for(only_installed):
+@pytest.mark.parametrize("framework", ["torch", "torch_compile"])
+def test_pytorch_is_left_out_where_it_is_missing_and_refused_when_asked_for(
+    only_installed, framework
+):
     only_installed("keras")
     assert BenchmarkConfig().chosen_frameworks == ("keras_preact", "keras")
-    with pytest.raises(ValueError, match=r"pip install torch"):
-        BenchmarkConfig(frameworks=("keras_preact", "torch"))
+    with pytest.raises(ValueError, match=rf"keras_preact,{framework}; pip install torch"):
+        BenchmarkConfig(frameworks=("keras_preact", framework))
 
 
 def test_a_picture_is_refused_without_matplotlib(only_installed):

@@ -25,13 +25,14 @@ def test_the_frameworks_of_one_model_precision_and_mode_follow_each_other():
     ]
 
 
-def test_cifar_and_imagenet_nets_have_sizes_of_their_own_unless_given():
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_cifar_and_imagenet_nets_have_sizes_of_their_own_unless_given(on_gpu):
     def sizes(**options):
         config = BenchmarkConfig(models=(20, 18), precisions=("float32",), **options)
-        groups = make_jobs(config)[::2]
+        groups = make_jobs(config, on_gpu)[::2]
         return [(job.batch_size, job.image_size, job.net.classes) for job, *_ in groups]
 
-    assert sizes() == [(128, 32, 10), (16, 224, 1000)]
+    assert sizes() == [(128, 32, 10), (256 if on_gpu else 16, 224, 1000)]
     assert sizes(batch_size=4, image_size=8) == [(4, 8, 10), (4, 8, 1000)]
 
 
@@ -86,17 +87,17 @@ def test_a_job_survives_json():
 def test_exports_are_measured_where_there_are_any(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: module)
     config = BenchmarkConfig(
-        models=(20,), modes=("serving", "inference"), frameworks=("keras_preact", "torch")
+        models=(20,), modes=("serving", "inference"), frameworks=("keras_preact", "torch_compile")
     )
     jobs = [job for group in make_jobs(config) for job in group]
     measured = [(job.mode, job.precision, job.framework) for job in jobs]
     assert measured == [
         ("serving", "float32", "keras_preact"),
         ("inference", "float32", "keras_preact"),
-        ("inference", "float32", "torch"),
+        ("inference", "float32", "torch_compile"),
         ("serving", "mixed_bfloat16", "keras_preact"),
         ("inference", "mixed_bfloat16", "keras_preact"),
-        ("inference", "mixed_bfloat16", "torch"),
+        ("inference", "mixed_bfloat16", "torch_compile"),
     ]
 
 

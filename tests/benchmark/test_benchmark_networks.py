@@ -135,6 +135,21 @@ def test_stock_keras_is_the_same_net_under_a_global_channels_first(depth, image_
     np.testing.assert_array_equal(logits("channels_first"), logits("channels_last"))
 
 
+def test_stock_keras_and_pytorch_normalize_images_as_we_do():
+    images = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    normalized = (np.float64(images) - 127.5) / 73.6
+    keras.utils.set_random_seed(0)
+    expected = stock_keras.build(make_net(8), (8, 8, 3))(normalized.astype(np.float32))
+    keras.utils.set_random_seed(0)
+    logits = stock_keras.build(make_net(8), (8, 8, 3), normalizes=True)(images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    torch = pytest.importorskip("torch")
+    from keras_preact.benchmark import pytorch
+
+    module = pytorch.Normalized(torch.nn.Identity())
+    np.testing.assert_allclose(module(torch.tensor(images)).numpy(), normalized, atol=1e-6)
+
+
 def test_stock_keras_normalizes_with_our_momentum_and_epsilon():
     layers = [
         layer

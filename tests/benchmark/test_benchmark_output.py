@@ -120,8 +120,8 @@ def test_a_single_measurement_is_called_one_and_a_median_a_median():
 
 
 def test_the_picture_has_a_bar_in_the_colour_of_each_framework():
-    torch = dataclasses.replace(STOCK, framework="torch")
-    rows = [ROW, STOCK, torch]
+    names = list(plot.STYLES)[2:]
+    rows = [ROW, STOCK, *(dataclasses.replace(STOCK, framework=name) for name in names)]
     rows += [dataclasses.replace(row, mode="train") for row in rows]
     picture = matplotlib.image.imread(io.BytesIO(plot.png(rows, "a machine")))[..., :3]
     for style in plot.STYLES.values():

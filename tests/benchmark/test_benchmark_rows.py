@@ -65,6 +65,13 @@ def test_a_failed_row_has_the_error_in_place_of_figures():
     assert fine.images_per_second == 20.0 and fine.error is None
 
 
+def test_the_steps_are_the_fewest_that_were_timed():
+    first, second = {**answer(20.0), "steps": 70}, {**answer(20.0), "steps": 60}
+    assert [row.steps for row in rows_of({"keras": [first, second]})] == [60]
+    [failed] = rows_of({"keras": [{"error": "no"}]})
+    assert failed.steps == 2  # as asked for
+
+
 def test_memory_of_the_gpu_is_kept_apart():
     [row] = rows_of({"keras": [answer(20.0, gpu_mebibytes=7.0), answer(20.0, gpu_mebibytes=9.0)]})
     assert (row.device, row.device_memory_mebibytes) == ("a GPU", 8.0)

@@ -67,6 +67,7 @@ def speed(images_per_second):
     return {
         "images_per_second": images_per_second,
         "first_step_seconds": 1.0,
+        "steps": 10,
         "peak_memory_mebibytes": 100.0,
         "device": "CPU",
         "device_memory_mebibytes": None,

@@ -121,3 +121,10 @@ def test_what_cannot_fit_is_refused_with_the_estimate_the_limit_and_the_flags(mo
 )
 def test_bytes_are_told_in_the_largest_unit_that_fits(size, words):
     assert memory.in_words(size) == words
+
+
+def test_available_memory_is_what_the_system_estimates(tmp_path):
+    assert memory.available_bytes(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   7 kB\n")
+    assert memory.available_bytes(tmp_path) == 7 * 1024

@@ -94,3 +94,13 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch, options):
     assert signalled_in_evaluation(broken, signal.SIGTERM, 2, monkeypatch) == 143
     run(broken)
     assert_same_runs(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPUS, reason="TensorFlow sees no GPU here")
+@pytest.mark.parametrize("xla", ["on", "off"])
+def test_the_bits_do_not_depend_on_steps_per_loop_on_a_gpu(tmp_path, xla):
+    options = {"devices": "GPU:0", "deterministic": True, "xla": xla}
+    for steps in (1, 4):
+        run(SMALL.updated(run_dir=str(tmp_path / str(steps)), steps_per_loop=steps, **options))
+    assert_same_runs(tmp_path / "1", tmp_path / "4")

@@ -1,0 +1,1 @@
+"""Checks an installation: versions, devices, arithmetic and speed. `keras-preact doctor`."""
