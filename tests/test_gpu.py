@@ -7,11 +7,13 @@ import csv
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_preact import exporting
 from keras_preact.doctor import trials, verdicts
+from keras_preact.layers import BatchNormalization
 from keras_preact.training import TrainConfig, run
 from keras_preact.training.reporting import metrics_file
 
@@ -23,15 +25,6 @@ if not GPUS:
 CONFIG = TrainConfig(
     dataset="digits", depth=8, global_batch_size=64, schedule_steps=20, warmup_steps=0
 )
-
-
-@pytest.fixture(autouse=True)
-def without_tf32():
-    """With it, float32 on a GPU has the rounding of 10 bits."""
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    yield
-    tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])

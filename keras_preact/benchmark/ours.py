@@ -1,24 +1,28 @@
 """Our training step, our inference and our exports, as the benchmark runs them."""
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_preact.benchmark.on_tensorflow import MEAN, STD, device, prepare_serving
-from keras_preact.data import DatasetInfo
+from keras_preact.data import Dataset, DatasetInfo
+from keras_preact.data.sources import InMemory
 from keras_preact.exporting.formats import saved_model
 from keras_preact.exporting.graph import network, rewriting
-from keras_preact.models import ResNetV2
+from keras_preact.models import ResNetV2, architectures
 from keras_preact.training import TrainConfig
 from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
+from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceImages, Draws
 from keras_preact.training.distribution.distributed_input import feed
 from keras_preact.training.distribution.strategies import make_strategy
+from keras_preact.training.run import build_model
 from keras_preact.training.steps import optimizer
-from keras_preact.training.steps.train_state import make_state
+from keras_preact.training.steps.pace import Pace
+from keras_preact.training.steps.train_state import TrainState, make_state
 from keras_preact.training.steps.train_step import TrainStep
 
 if TYPE_CHECKING:
@@ -30,8 +34,8 @@ __all__ = ["device", "export", "prepare"]
 def prepare(job: "Job") -> Callable[[int], float]:
     """Builds the network and a batch of noise.
 
-    Images are uint8 in host memory and normalized in the graph, as data sets and
-    clients send them.
+    Images are uint8 and normalized in the graph. In training, small ones are on the device, as
+    those of CIFAR are, and large ones come from the host, as decoded files do.
 
     Returns:
         take(steps), which returns the seconds that the steps took, including the last
@@ -50,8 +54,48 @@ def prepare(job: "Job") -> Callable[[int], float]:
     if job.mode == "serving":
         return prepare_serving(lambda folder: export(job, folder), images)
     labels = rng.integers(0, job.net.classes, job.batch_size, np.int32)
-    batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
-    return {"train": _training, "inference": _inference}[job.mode](config, batches, shape, job)
+    if job.mode == "train":
+        return _training(config, Training.build(config, _data(job, images, labels)))
+    return _inference(config, images, _info(job, shape))
+
+
+class Training(NamedTuple):
+    """A training step and its batches.
+
+    Args:
+        state: that the steps change.
+        step: takes steps.
+        batches: without end.
+    """
+
+    state: TrainState
+    step: TrainStep
+    batches: Draws | Iterator
+
+    @classmethod
+    def build(cls, config: TrainConfig, data: Dataset) -> "Training":
+        """Builds network, optimizer and step, as a run does."""
+        plan = make_compute_plan(config, Machine.here())
+        strategy = make_strategy(plan)
+        with strategy.scope():
+            model = build_model(config, data.info)
+            schedule = optimizer.make_schedule(config, data.info.train_count)
+            sgd = optimizer.make_optimizer(config, schedule, model)
+            state = make_state(config, model, sgd, plan.xla)
+        images = None
+        if architectures.resolve(config.depth).stem == "cifar":
+            images = DeviceImages(data, "none", strategy)
+        step = TrainStep(state, config, data.info, plan, strategy, images)
+        if step.takes_draws:
+            return cls(state, step, Draws(data.train_order(config.global_batch_size), 0))
+        source = data.train_source
+        batches = tf.data.Dataset.from_tensors((source.images, source.labels)).repeat()
+        return cls(state, step, feed(strategy, lambda shard: batches))
+
+
+def _data(job, images, labels):
+    source = InMemory(images, labels)
+    return Dataset(_info(job, images.shape[1:]), source, source, "none")
 
 
 def _info(job, shape):
@@ -78,28 +122,24 @@ def export(job: "Job", folder: str) -> None:
     saved_model.write(graph, _info(job, shape), folder)
 
 
-def _training(config, batches, shape, job):
-    info = _info(job, shape)
-    plan = make_compute_plan(config, Machine.here())
-    strategy = make_strategy(plan)
-    with strategy.scope():
-        model = ResNetV2(config.depth, input_shape=shape)
-        schedule = optimizer.make_schedule(config, info.train_count)
-        state = make_state(config, model, optimizer.make_optimizer(config, schedule, model))
-    step = TrainStep(state, config, info, plan, strategy)
-    iterator = feed(strategy, lambda shard: batches)
+def _training(config, training):
+    done, pace = 0, Pace(MOST_STEPS)
 
     def take(steps):
-        start = time.perf_counter()
-        for report in [step(iterator) for _ in range(steps)]:
-            report.numpy()
+        nonlocal done
+        start, end = time.perf_counter(), done + steps
+        while done < end:
+            now = min(pace.next, end - done)
+            training.step(training.batches, done, now)
+            pace.update(training.step.seconds_per_step)
+            done += now
         return time.perf_counter() - start
 
     return take
 
 
-def _inference(config, batches, shape, job):
-    model, info = ResNetV2(config.depth, input_shape=shape), _info(job, shape)
+def _inference(config, images, info):
+    model = ResNetV2(config.depth, input_shape=info.image_shape)
 
     # Compiled by XLA where training is, as Keras' predict is.
     @tf.function(jit_compile=make_compute_plan(config, Machine.here()).xla)
@@ -108,7 +148,7 @@ def _inference(config, batches, shape, job):
 
     def take(steps):
         start = time.perf_counter()
-        for logits in [infer(images) for images, _ in batches.take(steps)]:
+        for logits in [infer(images) for _ in range(steps)]:
             logits.numpy()
         return time.perf_counter() - start
 

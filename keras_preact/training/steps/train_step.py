@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 from keras_preact.data import DatasetInfo
+from keras_preact.layers.batch_norm import traced_for_xla
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceImages, Draws
@@ -247,9 +248,10 @@ class TrainStep:
             inputs = mix(inputs, weight)
         with tf.GradientTape() as tape:
             tape.watch(trainable)
-            logits, changed = self.state.model.stateless_call(
-                trainable, non_trainable, inputs, training=True
-            )
+            with traced_for_xla(self.plan.xla):
+                logits, changed = self.state.model.stateless_call(
+                    trainable, non_trainable, inputs, training=True
+                )
 
             def against(labels):
                 losses = cross_entropy(logits, labels, config.label_smoothing)
