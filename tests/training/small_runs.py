@@ -2,7 +2,7 @@
 
 import time
 
-import tensorflow as tf
+import numpy as np
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from keras_preact.training import Action, TrainConfig
@@ -43,21 +43,28 @@ class AtStep(Action):
 
 
 def harmed_at_step(patch, step, harm):
-    """Passes the report of a step through harm(state, report), once; returns the steps taken."""
+    """Passes the reports of a launch through harm(state, rows), once: of that with a step.
+
+    Returns:
+        The steps taken, counted from 1.
+    """
     original, calls = TrainStep.__call__, []
 
-    def call(self, *arguments):
-        report = original(self, *arguments)
-        calls.append(len(calls) + 1)
-        return harm(self.state, report) if calls[-1] == step else report
+    def call(self, batches, start, steps, *arguments):
+        rows = original(self, batches, start, steps, *arguments)
+        before = len(calls)
+        calls.extend(range(before + 1, before + steps + 1))
+        return harm(self.state, rows) if before < step <= len(calls) else rows
 
     patch.setattr(TrainStep, "__call__", call)
     return calls
 
 
-def without_a_loss(report):
-    """Sets the loss in a report to NaN."""
-    return report + tf.constant([float("nan") if name == "loss" else 0.0 for name in REPORT])
+def without_a_loss(rows):
+    """Sets the loss in the newest report to NaN."""
+    rows = rows.copy()
+    rows[-1, REPORT.index("loss")] = np.nan
+    return rows
 
 
 def wait_for(path):

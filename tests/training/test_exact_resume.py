@@ -10,7 +10,7 @@ from same_runs import assert_same_runs
 from small_runs import AtStep
 
 from keras_preact.training import Interrupted, TrainConfig, run
-from keras_preact.training.steps import evaluation
+from keras_preact.training.steps.evaluation import Evaluator
 
 # Evaluations, with a checkpoint each, after steps 12 and 16; the digits have 1,437 images.
 SMALL = TrainConfig(
@@ -48,24 +48,19 @@ def killed_at(config, step):
         run(config, actions=[AtStep(step, kill)])
 
 
-def signalled_in_evaluation(config, number, batch, monkeypatch):
-    """Runs until a signal arrives at a batch of the first evaluation; returns the exit code."""
+def signalled_in_evaluation(config, number, launch, monkeypatch):
+    """Runs until a signal arrives at a launch of the first evaluation; returns the exit code."""
+    original, launches = Evaluator._take, []
 
-    def step_made(*arguments, **options):
-        step = make(*arguments, **options)
+    def counted(self, arguments):
+        launches.append(1)
+        if len(launches) == launch:
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)  # until another thread has heard it
+        return original(self, arguments)
 
-        def counted(*batch_and_stop):
-            batches.append(1)
-            if len(batches) == batch:
-                os.kill(os.getpid(), number)
-                time.sleep(0.2)  # until another thread has heard it
-            return step(*batch_and_stop)
-
-        return counted
-
-    make, batches = evaluation.make_eval_step, []
     with monkeypatch.context() as patch:
-        patch.setattr("keras_preact.training.run_in_progress.make_eval_step", step_made)
+        patch.setattr(Evaluator, "_take", counted)
         with pytest.raises(Interrupted) as interrupted:
             run(config)
     return interrupted.value.exit_code

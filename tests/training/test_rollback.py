@@ -7,39 +7,42 @@ from same_runs import saved
 from small_runs import harmed_at_step, small, steps_shown, wait_for, without_a_loss
 from small_states import names
 
-from keras_preact.data import Dataset, datasets
+from keras_preact.data import datasets
 from keras_preact.training import DivergenceError, run
+from keras_preact.training.distribution.device_images import Draws
 from keras_preact.training.reporting import metrics_file
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
-def lose_a_statistic(state, report):
+def lose_a_statistic(state, rows):
     """Sets a BN statistic to NaN, which training does not notice."""
-    variable = next(v for v in state.model.variables if "moving_mean" in v.path)
-    variable.assign(tf.fill(variable.shape, np.nan))
-    return report
+    with state.in_network() as network:
+        variable = next(v for v in network.variables if "moving_mean" in v.path)
+        variable.assign(tf.fill(variable.shape, np.nan))
+    return rows
 
 
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (lambda state, report: without_a_loss(report), "The loss was nan at step 3"),
+        (lambda state, rows: without_a_loss(rows), "The loss was nan at step 3"),
         (lose_a_statistic, "A variable was no longer finite after step 4"),
     ],
 )
-def test_a_run_stops_a_step_later_and_names_the_last_good_checkpoint(
+def test_a_run_stops_after_the_launch_and_names_the_last_good_checkpoint(
     tmp_path, monkeypatch, harm, words
 ):
     taken = harmed_at_step(monkeypatch, 3, harm)
     with pytest.raises(DivergenceError) as error:
-        run(small(tmp_path, checkpoint_steps=2, log_steps=50))
+        run(small(tmp_path, checkpoint_steps=2, log_steps=50, steps_per_loop=1))
     good = tmp_path / "checkpoints" / "step-2"
     assert str(error.value) == (
         f"{words}. Last good checkpoint: {good}. Training has stopped. A lower learning rate or a "
         "longer warm-up may help."
     )
-    assert taken == [1, 2, 3, 4]
+    # A loss is seen at once, a variable when the run is saved.
+    assert taken == [1, 2, 3, 4][: 3 if "loss" in words else 4]
     assert [name for name in names(tmp_path / "checkpoints") if "step" in name] == ["step-2"]
     for name, value in saved(tmp_path).items():
         assert np.isfinite(value).all(), name
@@ -70,32 +73,27 @@ def test_a_run_that_keeps_diverging_is_given_up(tmp_path, capsys):
 
 
 def drawn_by_run(monkeypatch):
-    """Collects the labels of training batches: a list for each stream that a run takes."""
-    original, streams = Dataset.train, []
+    """Collects the training images of each launch: a list for each stream that a run takes."""
+    make, take, streams = Draws.__init__, Draws.take, []
 
-    def train(self, batch_size, **options):
-        batches = original(self, batch_size, **options)
-        if batch_size != 256:
-            return batches
-        stream = []
-        streams.append(stream)
+    def noted_make(self, order, step):
+        make(self, order, step)
+        self.stream = []
+        streams.append(self.stream)
 
-        def note(labels):
-            stream.append(labels.tolist())
-            return labels
+    def noted_take(self, steps):
+        indices, draws = take(self, steps)
+        self.stream.extend(indices[:steps].tolist())
+        return indices, draws
 
-        def noted(images, labels):
-            return images, tf.ensure_shape(tf.numpy_function(note, [labels], tf.int32), [256])
-
-        return batches.map(noted)
-
-    monkeypatch.setattr(Dataset, "train", train)
+    monkeypatch.setattr(Draws, "__init__", noted_make)
+    monkeypatch.setattr(Draws, "take", noted_take)
     return streams
 
 
 def drawn_from(step, reshuffles):
-    batches = datasets.load("digits").train(256, seed=3, start_step=step, reshuffles=reshuffles)
-    return [labels.tolist() for _, labels in batches.take(4).as_numpy_iterator()]
+    order = datasets.load("digits").train_order(256, 3, reshuffles)
+    return [order.batch(step + number)[0].tolist() for number in range(4)]
 
 
 def test_a_run_that_diverged_once_continues_in_another_order_and_shows_each_step_once(
@@ -103,12 +101,12 @@ def test_a_run_that_diverged_once_continues_in_another_order_and_shows_each_step
 ):
     checkpoints = tmp_path / "checkpoints"
 
-    def harm(state, report):
+    def harm(state, rows):
         # The newest checkpoint, of an evaluation, is damaged as well.
         wait_for(checkpoints / "step-6")
         [data] = (checkpoints / "step-6").glob("*.data-*")
         data.write_bytes(data.read_bytes()[:-1])
-        return without_a_loss(report)
+        return without_a_loss(rows)
 
     expected = [drawn_from(0, ()), drawn_from(4, (4,))]
     assert drawn_from(4, ()) != expected[1]
@@ -121,10 +119,11 @@ def test_a_run_that_diverged_once_continues_in_another_order_and_shows_each_step
             global_batch_size=256,
             train_steps=8,
             checkpoint_steps=4,
+            steps_per_loop=1,
             on_nan="rollback",
         )
     )
-    assert len(taken) == 8 + 4
+    assert len(taken) == 7 + 4
     assert [stream[:4] for stream in streams] == expected
     held = saved(tmp_path)
     [reshuffles] = [value for name, value in held.items() if name.startswith("position/restarts")]

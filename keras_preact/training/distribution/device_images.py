@@ -33,9 +33,9 @@ class DeviceImages:
     def __init__(self, data: Dataset, augmentation: str | None, strategy: tf.distribute.Strategy):
         self._augmentation = data.check_augmentation(augmentation)
         self._mean, self._image_shape = data.info.mean, data.info.image_shape
-        with strategy.scope():
-            self._train = _on_devices(data.train_source)
-            self._eval = _on_devices(data.eval_source)
+        devices = strategy.extended.worker_devices
+        self._train = {device: _on_device(data.train_source, device) for device in devices}
+        self._eval = {device: _on_device(data.eval_source, device) for device in devices}
 
     def train_batch(self, indices: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images and labels of a batch of `Dataset.train`.
@@ -77,15 +77,21 @@ def _is_gpu(device):
     return device.device_type == "GPU"
 
 
-def _on_devices(source):
-    # GPUs hold no int32 variables.
+def _on_device(source, device):
+    # GPUs hold no int32, in which TensorFlow computes on the host.
     labels = source.labels.astype(np.int64)
-    return [tf.Variable(array, trainable=False) for array in (source.images, labels)]
+    with tf.device(device):
+        return tf.identity(source.images), tf.identity(labels)
 
 
-def _gather(variables, indices):
-    images, labels = (tf.gather(variable, indices) for variable in variables)
-    return images, tf.cast(labels, tf.int32)
+def _gather(copies, indices):
+    """Images and labels at indices, from the copy of the calling replica's device."""
+    if len(copies) == 1:
+        [(images, labels)] = copies.values()
+    else:
+        [device] = tf.nest.flatten(tf.distribute.get_replica_context().devices)
+        images, labels = copies[device]
+    return tf.gather(images, indices), tf.cast(tf.gather(labels, indices), tf.int32)
 
 
 class Draws:

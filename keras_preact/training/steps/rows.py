@@ -43,8 +43,9 @@ class RowLayout:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """The shape of a row: (lines, WIDTH)."""
-        return sum(self._lines.values()), WIDTH
+        """The shape of a row: (lines, WIDTH), one line where there is no variable."""
+        # TensorFlow crashes when it sends an array without elements to other workers.
+        return max(1, sum(self._lines.values())), WIDTH
 
     def lines(self, paths: Iterable[str]) -> int:
         """Returns the number of lines of some variables."""

@@ -12,7 +12,7 @@ from keras_preact.models.trace_sharing import share_traces
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.steps.loss_scale import INITIAL_SCALE
 from keras_preact.training.steps.optimizer import MomentumSGD
-from keras_preact.training.steps.rows import RowLayout
+from keras_preact.training.steps.rows import WIDTH, RowLayout
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
 # The groups of a checkpoint that are needed to evaluate and export.
@@ -27,7 +27,7 @@ class Rows(NamedTuple):
         weights: row of the trainable variables.
         velocity: row of the momentum.
         statistics: row of the other float32 variables, such as BN statistics.
-        average_weights, average_statistics: rows of averages; without lines if there are none.
+        average_weights, average_statistics: rows of averages; one line if there are none.
         loss_scale: scalar.
         good_steps: number of steps since the last change of the loss scale, a float32 scalar.
         others: variables of a user's layers that are neither weights nor float32.
@@ -95,8 +95,6 @@ class TrainState:
         ]
         self._strategy = tf.distribute.get_strategy()
         self.rows = self._make_rows()
-        self._fill = tf.function(lambda: self._strategy.run(self._replica_fill))
-        self._take_over = tf.function(lambda: self._strategy.run(self._replica_take_over))
 
     def _make_rows(self):
         def variable(value):
@@ -104,7 +102,7 @@ class TrainState:
 
         values = by_path(self.model.variables)
         rows = [layout.pack(values) for layout in (self.weights, self.statistics)]
-        averages = rows if self.averages_weights else [row[:0] for row in rows]
+        averages = rows if self.averages_weights else [tf.zeros([1, WIDTH])] * 2
         return Rows(
             weights=variable(rows[0]),
             velocity=variable(tf.zeros_like(rows[0])),
@@ -171,9 +169,9 @@ class TrainState:
     @contextlib.contextmanager
     def in_network(self) -> Iterator[keras.Model]:
         """Brings the network's variables up to date, and takes over what changes within."""
-        self._fill()
+        self._strategy.run(self._replica_fill)
         yield self.network
-        self._take_over()
+        self._strategy.run(self._replica_take_over)
 
     def _replica_fill(self):
         values = self.weights.unpack(tf.convert_to_tensor(self.rows.weights))
@@ -194,13 +192,16 @@ class TrainState:
             rows: of the statistics and of their averages, one behind the other.
         """
         lines = self.statistics.shape[0]
-        parts = (rows[:lines], rows[lines:]) if self.averages_weights else (rows,)
+        parts = (rows[:lines], rows[lines:]) if self.averages_weights else (rows[:lines],)
         return np.concatenate([self.statistics.to_values(part) for part in parts])
 
     def statistics_from_values(self, values: np.ndarray) -> np.ndarray:
         """Returns the rows of `statistics_to_values`."""
         parts = np.split(values, 2) if self.averages_weights else [values]
-        return np.concatenate([self.statistics.from_values(part) for part in parts])
+        rows = [self.statistics.from_values(part) for part in parts]
+        if not self.averages_weights:
+            rows.append(np.zeros((1, WIDTH), np.float32))
+        return np.concatenate(rows)
 
     def to_arrays(
         self, step: int, replica_statistics: np.ndarray = NO_STATISTICS
@@ -261,7 +262,7 @@ class TrainState:
         for path, variable in by_path(self.model.variables).items():
             if path not in in_rows:
                 variable.assign(model[path])
-        self._fill()
+        self._strategy.run(self._replica_fill)
 
 
 def make_state(

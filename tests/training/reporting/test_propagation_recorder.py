@@ -171,10 +171,11 @@ def test_records_may_begin_when_a_run_is_resumed(bare, recorded, tmp_path):
     np.testing.assert_array_equal(records(folder).cosine[0], records(recorded).cosine[-1])
 
 
-def lose_a_weight(state, report):
-    variable = state.model.trainable_variables[0]
-    variable.assign(tf.fill(variable.shape, np.nan))
-    return report
+def lose_a_weight(state, rows):
+    with state.in_network() as network:
+        variable = network.trainable_variables[0]
+        variable.assign(tf.fill(variable.shape, np.nan))
+    return rows
 
 
 def test_after_a_rollback_the_later_records_are_made_again(tmp_path, monkeypatch):

@@ -53,10 +53,10 @@ def test_the_host_packs_as_the_device_does():
     np.testing.assert_array_equal(layout.from_values(flat), row)
 
 
-def test_a_layout_of_no_variables_has_an_empty_row():
+def test_a_layout_of_no_variables_has_a_row_of_one_line():
     layout = RowLayout([])
-    assert tuple(layout.pack({}).shape) == layout.shape == (0, 16)
-    assert layout.unpack(layout.pack({})) == {} == layout.to_arrays(np.zeros((0, 16), np.float32))
+    assert tuple(layout.pack({}).shape) == layout.shape == (1, 16)
+    assert layout.unpack(layout.pack({})) == {} == layout.to_arrays(np.zeros((1, 16), np.float32))
     assert layout.to_values(layout.from_values(np.zeros(0, np.float32))).shape == (0,)
     assert float(rows.norm(layout.pack({}))) == 0
 
