@@ -72,7 +72,7 @@ class InMemory:
                 batch = augmentation.pad_crop(batch, draws, flip=flip, fill=fill)
             return batch, tf.gather(labels, indices)
 
-        return indices_and_draws.map(fetch, num_parallel_calls=2, deterministic=True)
+        return indices_and_draws.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def eval_images(self, indices: tf.data.Dataset) -> tf.data.Dataset:
         """Maps single indices to (image, label)."""

@@ -284,7 +284,7 @@ def unmirrored(count):
 
 # The photograph's parts are decoded to all, 1/2, 1/4 and 1/8 of their size, and some enlarged.
 @pytest.mark.parametrize(
-    ("size", "most"), [(320, 1.0), (160, 2.0), (80, 3.0), (40, 4.0), (20, 4.0)]
+    ("size", "most"), [(320, 1.5), (160, 3.0), (80, 3.5), (40, 4.0), (20, 4.0)]
 )
 def test_random_crops_of_a_photograph_are_near_pillows_of_the_same_windows(size, most):
     encoded = encode(photograph(), "JPEG", quality=90)
