@@ -42,6 +42,14 @@ def server(tmp_path_factory):
         yield server
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """The user's cache folder, apart from the user's own."""
+    folder = tmp_path_factory.mktemp("user_cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def fresh_state():
     """float32, fixed seeds and no determinism, whatever the test before has set."""

@@ -7,6 +7,7 @@ import shutil
 
 from etils import epath
 
+from keras_preact.data import datasets
 from keras_preact.models import architectures
 from keras_preact.support import options
 from keras_preact.support.options import option
@@ -16,7 +17,7 @@ from keras_preact.support.text import shown
 FRAMEWORKS = ("keras_preact", "keras", "torch", "torch_compile")
 # Run by PyTorch, eager and compiled.
 OF_TORCH = ("torch", "torch_compile")
-MODES = ("train", "inference", "serving", "server")
+MODES = ("train", "inference", "serving", "server", "input")
 # They measure exports, which PyTorch does not write.
 OF_EXPORTS = ("serving", "server")
 BATCHING = ("written", "none")
@@ -48,7 +49,7 @@ class BenchmarkConfig:
     modes: tuple[str, ...] = option(
         "what",
         "separated by commas; serving: an export in a session; server, alone: exports in the "
-        "program of --server",
+        "program of --server; input, alone: reading and augmenting photographs",
         MODES[:2],
         MODES,
     )
@@ -59,6 +60,10 @@ class BenchmarkConfig:
         "what", "images; default 128, of ImageNet nets 16, on a GPU 256"
     )
     image_size: int | None = option("what", "pixels; default 32, of ImageNet nets 224")
+
+    data_dir: str | None = option(
+        "what", "folder of photographs, train/CLASS/IMAGE, for mode input; default: some are made"
+    )
 
     rounds: int = option("how", "processes that measure each figure; it is their median", 3)
     steps: int | None = option(
@@ -94,6 +99,7 @@ class BenchmarkConfig:
         options.check_range(self, ("rounds",), least=1, most=MOST_ROUNDS)
         options.check_range(self, ("steps",), least=1, most=MOST_STEPS)
         self._check_server()
+        self._check_input()
         if set(OF_TORCH) & set(self.frameworks or ()) and not _installed("torch"):
             raise ValueError(
                 "frameworks can name torch and torch_compile where PyTorch is installed. Received: "
@@ -151,6 +157,31 @@ class BenchmarkConfig:
                     f"batching must be {', '.join(BATCHING)} or files of batching parameters, "
                     f"separated by commas. Received: batching={shown(batching)}"
                 )
+
+    def _check_input(self):
+        if not self.measures_input:
+            if self.data_dir is not None:
+                raise ValueError(
+                    f"data_dir goes with --modes=input. Received: data_dir={shown(self.data_dir)}"
+                )
+            return
+        if self.modes != ("input",):
+            raise ValueError(
+                "modes must be input alone where they name it, as its table has other columns. "
+                f"Received: modes={','.join(self.modes)}"
+            )
+        if self.plot is not None:
+            raise ValueError(
+                "plot draws the throughput of networks, which --modes=input does not measure: use "
+                f"the columns of --csv. Received: plot={self.plot}"
+            )
+        if self.data_dir is not None:
+            datasets.check("folder", self.data_dir)
+
+    @property
+    def measures_input(self) -> bool:
+        """Whether reading and augmenting are measured, alone."""
+        return "input" in self.modes
 
     @property
     def measures_server(self) -> bool:

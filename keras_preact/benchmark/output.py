@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from keras_preact.benchmark import plot
 from keras_preact.benchmark.config import OF_TORCH, BenchmarkConfig
+from keras_preact.benchmark.input import run as input_run
+from keras_preact.benchmark.input.run import InputOutcome, InputRow
 from keras_preact.benchmark.measure import ENOUGH_SECONDS, LEAST_STEPS
 from keras_preact.benchmark.rows import Row, csv_bytes, is_csv
 from keras_preact.benchmark.runner import Outcome
@@ -59,7 +61,7 @@ def check(config: BenchmarkConfig) -> None:
 
 
 def _is_our_csv(first):
-    return is_csv(first, Row) or is_csv(first, LoadRow)
+    return any(is_csv(first, row_class) for row_class in (Row, LoadRow, InputRow))
 
 
 def _may_be_replaced(path, is_ours):
@@ -72,9 +74,11 @@ def _may_be_replaced(path, is_ours):
     return not first or is_ours(first)
 
 
-def hand_over(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> None:
+def hand_over(outcome: Outcome | LoadOutcome | InputOutcome, config: BenchmarkConfig) -> None:
     """Writes the CSV and the picture, and prints the table."""
-    written, row_class = [], LoadRow if config.measures_server else Row
+    written, row_class = [], Row
+    if config.measures_server or config.measures_input:
+        row_class = LoadRow if config.measures_server else InputRow
     try:
         write_whole(config.csv_path, csv_bytes(outcome.rows, row_class))
         written.append(config.csv_path)
@@ -87,8 +91,11 @@ def hand_over(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> None:
         print("\n".join(lines))
 
 
-def text(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> str:
+def text(outcome: Outcome | LoadOutcome | InputOutcome, config: BenchmarkConfig) -> str:
     """Machine, peaks, table and notes, in lines of at most `WIDTH` characters."""
+    if config.measures_input:
+        table = input_run.lines(outcome, config, WIDTH)
+        return "\n".join([*textwrap.wrap(_machine([]), WIDTH), "", *table])
     if config.measures_server:
         machine = _machine([], [outcome.version or "a server that does not tell its version"])
         table = load_table.lines(outcome.rows, config, WIDTH)

@@ -73,7 +73,7 @@ def make_rows(
             dictionary, or {"error": text}.
         peak_teraflops: 10^12 operations a second, None where it could not be measured.
     """
-    ours = _median(results.get("keras_preact", ()), "images_per_second")
+    ours = median(results.get("keras_preact", ()), "images_per_second")
     return [_row(job, results[job.framework], ours, peak_teraflops) for job in jobs]
 
 
@@ -100,7 +100,7 @@ def is_csv(first: bytes, row_class: type = Row) -> bool:
 
 def _row(job, answers, ours, peak_teraflops):
     speeds = _values(answers, "images_per_second")
-    speed = _median(answers, "images_per_second")
+    speed = median(answers, "images_per_second")
     errors = [answer["error"] for answer in answers if "error" in answer]
     share = None
     if speed and peak_teraflops:
@@ -119,16 +119,17 @@ def _row(job, answers, ours, peak_teraflops):
         lowest_images_per_second=min(speeds, default=None),
         highest_images_per_second=max(speeds, default=None),
         keras_preact_times=ours / speed if ours and speed else None,
-        first_step_seconds=_median(answers, "first_step_seconds"),
-        peak_memory_mebibytes=_median(answers, "peak_memory_mebibytes"),
-        device_memory_mebibytes=_median(answers, "device_memory_mebibytes"),
+        first_step_seconds=median(answers, "first_step_seconds"),
+        peak_memory_mebibytes=median(answers, "peak_memory_mebibytes"),
+        device_memory_mebibytes=median(answers, "device_memory_mebibytes"),
         gigaflops_per_image=job.operations_per_image / 1e9,
         share_of_peak=share,
         error=errors[0] if errors else None,
     )
 
 
-def _median(answers, name):
+def median(answers: Sequence[dict], name: str) -> float | None:
+    """The median of a figure over answers; None where none has it."""
     values = _values(answers, name)
     return statistics.median(values) if values else None
 

@@ -10,6 +10,7 @@ from keras_preact.data.augmentation import AUGMENTATIONS
 from keras_preact.data.order import DRAWS, DataOrder, Shard
 from keras_preact.data.sources import Encoded, InMemory
 from keras_preact.support.choices import one_of
+from keras_preact.support.machine import cores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,10 @@ class Dataset:
         indices = order_pieces(order, start_step, shard)
         batches = self.train_source.train_batches(indices, augmentation, self.info.mean)
         endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
-        return batches.apply(endless).prefetch(tf.data.AUTOTUNE)
+        # Threads of its own: decoding then never waits behind the operations of a step.
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = cores()
+        return batches.apply(endless).prefetch(tf.data.AUTOTUNE).with_options(options)
 
     def eval(
         self,

@@ -3,7 +3,7 @@
 from keras_preact.data import embedded, folder, tfds_source
 from keras_preact.data.augmentation import EVAL_RESIZE_RATIO
 from keras_preact.data.dataset import Dataset, DatasetInfo
-from keras_preact.data.sources import InMemory
+from keras_preact.data.sources import InMemory, Moments
 
 # Written digits and letters are no longer themselves in a mirror.
 _DEFAULT_AUGMENTATION = {
@@ -18,6 +18,7 @@ def load(
     data_dir: str | None = None,
     image_size: int | None = None,
     skip_bad_images: bool = False,
+    moments: Moments | None = None,
 ) -> Dataset:
     """Loads a data set.
 
@@ -36,6 +37,8 @@ def load(
             none: folder and sets such as imagenet2012 (224 by default), synthetic (32).
         skip_bad_images: leave out files of a folder that cannot be decoded, or must not be;
             see `folder.load`.
+        moments: mean and standard deviation of each channel to normalize with; by default
+            those of the training images.
 
     Raises:
         ValueError: if the name is unknown, data_dir is missing or not as expected,
@@ -52,7 +55,7 @@ def load(
         train, evaluation, class_names = folder.load(data_dir, image_size or 224, skip_bad_images)
     else:
         train, evaluation, class_names = tfds_source.load(name, data_dir, image_size or 224)
-    return _dataset(name, train, evaluation, class_names, image_size)
+    return _dataset(name, train, evaluation, class_names, image_size, moments)
 
 
 def check(name: str, data_dir: str | None) -> None:
@@ -68,7 +71,7 @@ def check(name: str, data_dir: str | None) -> None:
         tfds_source.check(name, data_dir)
 
 
-def _dataset(name, train, evaluation, class_names, image_size):
+def _dataset(name, train, evaluation, class_names, image_size, moments):
     if isinstance(train, InMemory):
         shape = train.images.shape[1:]
         if image_size is not None and shape[:2] != (image_size, image_size):
@@ -87,7 +90,7 @@ def _dataset(name, train, evaluation, class_names, image_size):
                 f"{name} must have images to learn from and others to evaluate on; "
                 f"there are none for {split}."
             )
-    mean, std = train.statistics()
+    mean, std = moments or train.statistics()
     info = DatasetInfo(
         name=name,
         class_names=tuple(class_names),

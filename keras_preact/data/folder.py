@@ -4,26 +4,20 @@ import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import tensorflow as tf
 from etils import epath
 
 from keras_preact.data.augmentation import center_crop_covers
-from keras_preact.data.reading import check_class_names, image_problem, list_folder, reason
-from keras_preact.data.sources import Encoded, spread
+from keras_preact.data.checked import CheckedFolder, examine
+from keras_preact.data.listing import UNKNOWN, is_local, list_files
+from keras_preact.data.reading import check_class_names, list_folder, reason
+from keras_preact.data.sources import Encoded, Memory, spread
 from keras_preact.support.paths import usable
 from keras_preact.support.text import printable
 
 SPLITS = ("train", "val")
 
-# More than the largest image that may be decoded, at 8 bytes a pixel.
-MAX_FILE_BYTES = 2**29
-
-_KINDS_OF_FILES = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 # Files whose size goes into the digest, at most.
 LISTED_SIZES = 10_000
 
@@ -33,11 +27,11 @@ def load(
 ) -> tuple[Encoded, Encoded, list[str]]:
     """Reads the two splits of a folder: (train, eval, class names).
 
-    Every file is decoded once, so that a damaged one is found before training. It must be
-    a JPEG, a PNG, a GIF that is no animation, or a BMP, within the bounds of
-    `limits.problem`, and a regular file or a link to one. Classes are the folders' names
-    in sorted order. Files whose names begin with a dot are ignored. TensorFlow ignores the
-    palette of a BMP: its colours become shades of grey.
+    Every file is decoded once, so that a damaged one is found before training, and again when
+    it has changed; see `checked`. It must be a JPEG, a PNG, a GIF that is no animation, or a
+    BMP, within the bounds of `limits.problem`, and a regular file or a link to one. Classes are
+    the folders' names in sorted order. Files whose names begin with a dot are ignored.
+    TensorFlow ignores the palette of a BMP: its colours become shades of grey.
 
     Args:
         data_dir: the folder that holds train/ and val/.
@@ -50,19 +44,17 @@ def load(
             all of these files.
     """
     root, names = check(data_dir)
-    files = {
-        split: [
-            (path, label)
-            for label, name in enumerate(names)
-            for path in _files(root / split / name, root)
-        ]
-        for split in SPLITS
-    }
-    _check_all_classes_present(root, files, names)
-    files = _without_bad(files, center_crop_covers(image_size), skip_bad_images)
-    _check_all_classes_present(root, files, names)
-    sources = [_source(files[split], image_size) for split in SPLITS]
-    return *sources, names
+    folders = [root / split / name for split in SPLITS for name in names]
+    files = list_files(folders, _rule(root))
+    _check_all_classes_present(folders, files)
+    checked = CheckedFolder(root, files, image_size)
+    files = _without_bad(checked, files, skip_bad_images)
+    _check_all_classes_present(folders, files)
+    is_train = files.labels < len(names)
+    train, evaluation = files.select(is_train), files.select(~is_train)
+    evaluation.labels[:] -= len(names)
+    memory = Memory(checked.moments(train), lambda found: checked.keep_moments(train, found))
+    return _source(train, image_size, memory), _source(evaluation, image_size), names
 
 
 def check(data_dir: str) -> tuple[epath.Path, list[str]]:
@@ -104,7 +96,7 @@ def _is_folder(path, root):
     # is_dir would take broken links and locked folders for files.
     try:
         # etils would ask for the name of the owner, who may have none.
-        if _is_local(path):
+        if is_local(path):
             return stat.S_ISDIR(os.stat(path).st_mode)
         return path.stat().is_directory
     except (OSError, tf.errors.OpError) as error:
@@ -112,92 +104,61 @@ def _is_folder(path, root):
         raise ValueError(f"{_rule(root)} Received: {received}") from error
 
 
-def _is_local(path):
-    return "://" not in os.fspath(path)
-
-
-def _files(folder, root):
-    # Files that are no images too: they are listed with the damaged ones.
-    return [str(path) for path in list_folder(folder, _rule(root)) if not path.is_dir()]
-
-
-def _without_bad(files, covered, skip):
-    every = [path for split in SPLITS for path, _ in files[split]]
-    with ThreadPoolExecutor() as pool:
-        problems = pool.map(lambda path: _why_bad(path, covered), every)
-        bad = {path: why for path, why in zip(every, problems, strict=True) if why}
-    if not bad:
+def _without_bad(checked, files, skip):
+    problems = checked.problems()
+    if not problems:
         return files
-    listing = "\n".join(f"  {printable(path)}: {why}" for path, why in bad.items())
+    listing = "\n".join(f"  {printable(files.paths[i])}: {why}" for i, why in problems.items())
     if not skip:
         raise ValueError(
-            f"{len(bad)} of {len(every)} files cannot be decoded as JPEG, PNG, GIF or BMP. Remove "
-            f"them, or leave them out with --skip_bad_images:\n{listing}"
+            f"{len(problems)} of {len(files)} files cannot be decoded as JPEG, PNG, GIF or BMP. "
+            f"Remove them, or leave them out with --skip_bad_images:\n{listing}"
         )
-    print(f"Left out {len(bad)} of {len(every)} files that cannot be decoded:\n{listing}")
-    return {split: [pair for pair in files[split] if pair[0] not in bad] for split in SPLITS}
+    print(f"Left out {len(problems)} of {len(files)} files that cannot be decoded:\n{listing}")
+    good = np.ones(len(files), bool)
+    good[list(problems)] = False
+    return files.select(good)
 
 
-def _why_bad(path, covered):
-    """Why a file cannot be used as an image, or None."""
-    try:
-        return _why_unread(path) or image_problem(tf.io.read_file(path), covered)
-    except (OSError, tf.errors.OpError) as error:
-        return reason(error)
-
-
-def _why_unread(path):
-    """Why a file must not be opened, which may take forever, or None."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8, and TensorFlow can open no other files"
-    if not _is_local(path):
-        return None
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        return f"{_KINDS_OF_FILES.get(stat.S_IFMT(status.st_mode), 'something')}, no regular file"
-    if status.st_size > MAX_FILE_BYTES:
-        return f"{status.st_size:,} bytes, more than the {MAX_FILE_BYTES:,} of the largest images"
-    return None
-
-
-def _check_all_classes_present(root, files, names):
-    empty = []
-    for split in SPLITS:
-        present = {label for _, label in files[split]}
-        empty += [str(root / split / n) for label, n in enumerate(names) if label not in present]
-    if empty:
+def _check_all_classes_present(folders, files):
+    present = np.isin(np.arange(len(folders)), files.labels)
+    if not present.all():
+        empty = [str(folder) for folder, has in zip(folders, present, strict=True) if not has]
         raise ValueError(
             "Every class folder must hold an image, and files whose names begin with a dot do "
             f"not count. Received without one: {', '.join(empty)}"
         )
 
 
-def _source(files, image_size):
+def _source(files, image_size, memory=None):
     covered = center_crop_covers(image_size)
-    paths = tf.constant([path for path, _ in files])
-    labels = tf.constant([label for _, label in files], tf.int32)
+    paths, labels = tf.constant(files.paths), tf.constant(files.labels)
 
     def read(index):
         return tf.io.read_file(paths[index]), labels[index]
 
     def problem(index):
-        path, _ = files[index]
-        why = _why_bad(path, covered)
+        path = files.paths[index]
+        why, _ = examine(path, covered)
         return f"{printable(path)}: {why}" if why else None
 
     def listing():
-        names = "".join(f"{label} {epath.Path(path).name}\n" for path, label in files)
+        rows = zip(files.labels.tolist(), files.paths, strict=True)
+        names = "".join(f"{label} {os.path.basename(path)}\n" for label, path in rows)
         with ThreadPoolExecutor() as pool:
             some = spread(len(files), LISTED_SIZES)
-            sizes = list(pool.map(lambda index: _size(files[index][0]), some))
+            sizes = list(pool.map(lambda index: _size(files, index), some))
         return f"{names}{sizes}".encode(errors="surrogateescape")
 
-    return Encoded(read, len(files), image_size, problem, lambda index: files[index][0], listing)
+    return Encoded(
+        read, len(files), image_size, problem, files.paths.__getitem__, listing, memory or Memory()
+    )
 
 
-def _size(path):
+def _size(files, index):
+    if files.sizes[index] != UNKNOWN:
+        return int(files.sizes[index])
+    path = files.paths[index]
     try:
         return tf.io.gfile.stat(path).length
     except tf.errors.OpError as error:

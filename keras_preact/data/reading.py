@@ -2,8 +2,9 @@
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 from etils import epath
 
@@ -12,6 +13,10 @@ from keras_preact.support.text import is_printable, shown
 
 # Names of classes that an error quotes.
 _MOST_QUOTED = 5
+
+# Files that `decodable` hands on at a time.
+_BATCH = 64
+_GIF = b"GIF"
 
 _ABSENT = "no such file or folder, or a link to none"
 _REASONS = {
@@ -82,6 +87,9 @@ def image_problem(encoded: tf.Tensor, covered: tuple[int, int] = (1, 1)) -> str 
     Args:
         encoded: the bytes of the file, a scalar string.
         covered: height and width in pixels that the image is resized to cover.
+
+    Raises:
+        tf.errors.OpError: if decoding fails for a reason that is not in the file.
     """
     data = encoded.numpy()
     if not data:
@@ -89,27 +97,71 @@ def image_problem(encoded: tf.Tensor, covered: tuple[int, int] = (1, 1)) -> str 
     try:
         if why := _limit(covered)(encoded).numpy().decode():
             return why
-        if data.startswith(b"GIF") and (why := gif.problem(data)):
+        if data.startswith(_GIF) and (why := gif.problem(data)):
             return why
-        if tf.io.is_jpeg(encoded):
-            # At an eighth of the size: still reads the whole file, in a fraction of the time.
-            tf.io.decode_jpeg(encoded, channels=3, ratio=8)
-        else:
-            tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        _decode_roughly(encoded)
     except tf.errors.InvalidArgumentError as error:
         return f"not an image, or damaged ({reason(error)})"
-    except tf.errors.OpError as error:
-        return reason(error)
     return None
+
+
+def decodable(paths: Sequence[str], covered: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Finds the files that `image_problem` has nothing against, many times as fast.
+
+    GIF files are never among them: only `image_problem` looks at their frames.
+
+    Args:
+        paths: of regular files, in UTF-8.
+        covered: as for `image_problem`.
+
+    Yields:
+        Indices of such files, int64 (any,), in any order.
+    """
+    if not paths:
+        return
+    check = _check(covered)
+    files = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), list(paths)))
+    checked = files.map(
+        lambda index, path: (index, check(tf.io.read_file(path))),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=False,
+    )
+    # An error drops its file; whoever asks looks at it alone, for the reason.
+    good = checked.ignore_errors().filter(lambda _, is_good: is_good).map(lambda index, _: index)
+    yield from good.batch(_BATCH).as_numpy_iterator()
 
 
 @functools.cache
 def _limit(covered):
     """`limits.problem` as a graph, which is faster than one operation after another."""
+    return _graph(lambda encoded: limits.problem(encoded, covered))
 
+
+@functools.cache
+def _check(covered):
+    """Whether a file keeps the limits, once it has been decoded; false for a GIF."""
+
+    def check(encoded):
+        is_good = tf.equal(limits.problem(encoded, covered), "")
+        is_good &= tf.not_equal(tf.strings.substr(encoded, 0, len(_GIF)), _GIF)
+        return tf.cond(is_good, lambda: tf.size(_decode_roughly(encoded)) > 0, lambda: False)
+
+    return _graph(check)
+
+
+def _decode_roughly(encoded):
+    """Decodes all of a file; a JPEG at an eighth of its size, in a fraction of the time."""
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, ratio=8),
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
+
+
+def _graph(function):
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def graph(encoded):
         with tf.device("CPU"):
-            return limits.problem(encoded, covered)
+            return function(encoded)
 
     return graph.get_concrete_function()

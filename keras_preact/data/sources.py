@@ -8,6 +8,26 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import augmentation, limits
+from keras_preact.support import console
+
+# Images whose pixels are summed at a time.
+_PART_IMAGES = 64
+
+
+Moments = tuple[list[float], list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Mean and standard deviation of each channel, as an earlier start has found them.
+
+    Args:
+        moments: these; None where they are not known.
+        keep: remembers them for later starts.
+    """
+
+    moments: Moments | None = None
+    keep: Callable[[Moments], None] = lambda moments: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +37,12 @@ class InMemory:
     Args:
         images: uint8 (count, height, width, channels).
         labels: int32 (count,).
+        moments: mean and standard deviation of each channel, where they are known.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    moments: Moments | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,7 +68,7 @@ class InMemory:
             batch = augmentation.augmented(tf.gather(images, indices), draws, augment, mean)
             return batch, tf.gather(labels, indices)
 
-        return indices_and_draws.map(fetch, num_parallel_calls=2, deterministic=True)
+        return indices_and_draws.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def eval_images(self, indices: tf.data.Dataset) -> tf.data.Dataset:
         """Maps single indices to (image, label)."""
@@ -58,14 +80,9 @@ class InMemory:
         with tf.device("CPU"):
             return tf.constant(self.images), tf.constant(self.labels)
 
-    def statistics(self) -> tuple[list[float], list[float]]:
+    def statistics(self) -> Moments:
         """Mean and standard deviation of each channel over all images, in 0 to 255."""
-        channels = self.images.shape[-1]
-        counts = [
-            np.bincount(self.images[..., channel].ravel(), minlength=256)
-            for channel in range(channels)
-        ]
-        return _moments(counts)
+        return self.moments or _moments(np.array_split(self.images, 1 + len(self) // _PART_IMAGES))
 
     def unreadable(self, indices: Iterable[int]) -> list[str]:
         """Returns nothing: images in memory can be read."""
@@ -98,6 +115,7 @@ class Encoded:
         where: names an image: by its path, if it is a file of its own.
         listing: returns names and sizes of all files, in order, without their folder; by
             default nothing.
+        memory: the statistics, where they are known already.
     """
 
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -106,6 +124,7 @@ class Encoded:
     problem: Callable[[int], str | None] = lambda index: None
     where: Callable[[int], str] = lambda index: f"image {index}"
     listing: Callable[[], bytes] = bytes
+    memory: Memory = Memory()
 
     # The error of the mean is then about 1 % of the standard deviation.
     STATISTICS_IMAGES = 4096
@@ -165,22 +184,25 @@ class Encoded:
         encoded, label = self.read(index)
         return limits.admitted(encoded, augmentation.center_crop_covers(self.size)), label
 
-    def statistics(self) -> tuple[list[float], list[float]]:
+    def statistics(self) -> Moments:
         """Mean and standard deviation of each channel over evenly spaced images, in 0 to 255.
 
         Raises:
             ValueError: if some of them cannot be read; it lists all of these.
         """
+        if self.memory.moments is not None:
+            return self.memory.moments
         indices = spread(len(self), self.STATISTICS_IMAGES)
-        counts = np.zeros((3, 256), np.int64)
+        images = self.eval_images(tf.data.Dataset.from_tensor_slices(indices))
         try:
-            for image, _ in self.eval_images(tf.data.Dataset.from_tensor_slices(indices)):
-                for channel, values in enumerate(np.moveaxis(image.numpy(), -1, 0)):
-                    counts[channel] += np.bincount(values.ravel(), minlength=256)
+            with console.counting("Mean and deviation of images", len(indices)) as advance:
+                parts = (images for images, _ in images.batch(_PART_IMAGES).as_numpy_iterator())
+                moments = _moments(parts, advance)
         except tf.errors.OpError:
             self.check_readable(indices)
             raise
-        return _moments(counts)
+        self.memory.keep(moments)
+        return moments
 
     def digest(self) -> str:
         """Returns 12 letters that tell the images from others, in any folder.
@@ -221,13 +243,17 @@ def spread(count: int, most: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, most), dtype=np.int64)
 
 
-def _moments(counts):
-    """Mean and standard deviation of byte values, from how often each occurs in each channel."""
-    means, deviations = [], []
-    for count in counts:
-        share = count / count.sum()
-        mean = float(share @ np.arange(256))
-        means.append(mean)
-        # A constant channel would otherwise be divided by zero.
-        deviations.append(max(float(np.sqrt(share @ (np.arange(256) - mean) ** 2)), 1.0))
-    return means, deviations
+def _moments(parts: Iterable[np.ndarray], advance: Callable[[int], None] = lambda count: None):
+    """Mean and standard deviation of each channel of images, uint8 (any, ..., channels)."""
+    values, sums, squares = 0, 0, 0
+    for part in parts:
+        # Products of whole numbers this small are exact.
+        pixels = part.reshape(-1, part.shape[-1]).astype(np.float64)
+        values += len(pixels)
+        sums += np.ones(len(pixels)) @ pixels
+        squares += (pixels.T @ pixels).diagonal()
+        advance(len(part))
+    means = sums / values
+    variances = (squares * values - sums**2) / values**2
+    # A constant channel would otherwise be divided by zero.
+    return means.tolist(), np.maximum(np.sqrt(np.maximum(variances, 0)), 1.0).tolist()

@@ -70,7 +70,10 @@ class Records:
             return f"not an example of this data set ({reason(error)})"
         if not 0 <= int(label) < self.classes:
             return label_rule(self.classes, int(label))
-        return image_problem(encoded, self.covered)
+        try:
+            return image_problem(encoded, self.covered)
+        except tf.errors.OpError as error:
+            return reason(error)
 
     def _parse(self, index):
         import tensorflow_datasets as tfds

@@ -1,13 +1,16 @@
 """Image classification data sets of tensorflow-datasets, prepared on disk or downloaded."""
 
+import dataclasses
 import os
 import re
 
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.data import tfrecord
+from keras_preact.data import cache, tfrecord
 from keras_preact.data.augmentation import center_crop_covers
+from keras_preact.data.in_memory_cache import InMemoryCache, memory_of
+from keras_preact.data.listing import is_local
 from keras_preact.data.reading import check_class_names, list_folder, one_line
 from keras_preact.data.sources import Encoded, InMemory, spread
 from keras_preact.data.tfds_records import check_count, label_rule, open_records
@@ -64,6 +67,8 @@ def load(
             not read in full, so damage in them may show only in training.
     """
     check(name, data_dir)
+    if (kept := _kept_in_memory(name, data_dir)) and (found := kept.read()):
+        return found
     builder = _builder(name, data_dir)
     keys = _image_and_label(builder)
     names = builder.info.features[keys[1]].names
@@ -93,6 +98,10 @@ def load(
     if len(sources) == 1:
         is_eval = np.arange(len(sources[0])) % HELD_OUT_EVERY == 0
         sources = [sources[0].select(~is_eval), sources[0].select(is_eval)]
+    # Asked for again: a download may just have brought the files.
+    if in_memory and all(map(len, sources)) and (kept := _kept_in_memory(name, data_dir)):
+        sources[0] = dataclasses.replace(sources[0], moments=sources[0].statistics())
+        kept.write(*sources, names)
     return *sources, names
 
 
@@ -200,6 +209,16 @@ def _fits_in_memory(builder, splits, image_key):
     return None not in shape and count * np.prod(shape) <= MEMORY_BYTES
 
 
+def _kept_in_memory(name, data_dir):
+    """The cache of decoded images; None where the files cannot be told from changed ones."""
+    versions = _prepared_versions(name, _root(data_dir))
+    if not versions or not is_local(versions[-1]):
+        return None
+    files = sorted(path for path in versions[-1].iterdir() if not path.name.startswith("."))
+    stamps = cache.stamps(files)
+    return stamps and InMemoryCache(versions[-1], name, [stamps, int(MEMORY_BYTES)])
+
+
 def _in_memory(builder, split, keys):
     import tensorflow_datasets as tfds
 
@@ -230,8 +249,14 @@ def _in_memory(builder, split, keys):
 
 def _encoded(builder, split, keys, image_size):
     records = open_records(builder, split, keys, center_crop_covers(image_size))
+    paths = records.index.paths
     source = Encoded(
-        records.read, len(records), image_size, records.problem, listing=records.index.listing
+        records.read,
+        len(records),
+        image_size,
+        records.problem,
+        listing=records.index.listing,
+        memory=memory_of(os.path.dirname(paths[0]), f"{split}-{image_size}", paths),
     )
     source.check_readable(spread(len(source), CHECKED_IMAGES))
     return source

@@ -3,13 +3,18 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm  # else imported late: `keras-preact` alone needs no package
 
 _STREAMS = {1: "stdout", 2: "stderr"}
+
+# What takes no longer needs no progress bar; off a terminal, a line follows every minute.
+_PATIENCE_SECONDS = 1.5
+_SILENCE_SECONDS = 60
 
 
 class _Unbreakable:
@@ -119,3 +124,31 @@ def bar(iterable: Iterable | None = None, *, disable: bool = False, **options: A
 
     hidden = disable or not sys.stderr.isatty()
     return tqdm(iterable, dynamic_ncols=True, disable=hidden, **options)
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows how far a pass has come, once it takes longer than a second or two.
+
+    A terminal shows a bar that goes away at the end, anything else a line now and then.
+
+    Args:
+        what: is done, as in "Checking image files".
+        total: number of things to do.
+
+    Yields:
+        A function that counts further ones as done.
+    """
+    due, done = time.monotonic() + _PATIENCE_SECONDS, 0
+    shown = bar(total=total, desc=what, delay=_PATIENCE_SECONDS, leave=False)
+
+    def advance(count: int) -> None:
+        nonlocal due, done
+        done += count
+        shown.update(count)
+        if shown.disable and time.monotonic() > due:
+            due = time.monotonic() + _SILENCE_SECONDS
+            say(f"{what}: {done:,} of {total:,}")
+
+    with contextlib.closing(shown):
+        yield advance

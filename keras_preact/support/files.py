@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 
 from etils import epath
 
@@ -57,12 +58,21 @@ def read_manifest(path: epath.PathLike) -> Manifest:
     return records.read_json(path, Manifest, "a manifest")
 
 
-def write_whole(path: epath.PathLike, data: bytes) -> None:
-    """Writes a file under a temporary name, then renames it: it is the old or the new one."""
+def write_whole(
+    path: epath.PathLike, data: bytes | Iterable[bytes], *, rivals: bool = False
+) -> None:
+    """Writes a file under a temporary name, then renames it: it is the old or the new one.
+
+    Args:
+        path: of the file.
+        data: its bytes, or parts of them in order.
+        rivals: whether other processes may write the file at the same time: the last wins.
+    """
     path = epath.Path(path)
-    temporary = path.parent / f".{path.name}.tmp"
+    temporary = path.parent / f".{path.name}{f'.{uuid.uuid4().hex}' if rivals else ''}.tmp"
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
         _flush(temporary)
         temporary.replace(path)
     except BaseException:

@@ -1,7 +1,6 @@
 """Trains, resumes or evaluates a run from its configuration; train.py calls `run`."""
 
 import contextlib
-import dataclasses
 import os
 import shlex
 from collections.abc import Sequence
@@ -155,7 +154,7 @@ def _evaluate(config, cluster, agreement):
     checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
     with strategies.prepared(config, cluster, agreement.on_plan) as devices:
         strategy = devices.strategy
-        data = load_data(config)
+        data = load_data(config, info)
         memory.check(config, info, devices.plan)
         agreement.on_data(data)
         check_same_data(data.info, info)
@@ -175,8 +174,12 @@ def _evaluate(config, cluster, agreement):
         return result
 
 
-def load_data(config: TrainConfig) -> Dataset:
+def load_data(config: TrainConfig, recorded: DatasetInfo | None = None) -> Dataset:
     """Loads the data of a run.
+
+    Args:
+        config: configuration of the run.
+        recorded: gives mean and deviation, which are then not measured again.
 
     Raises:
         ValueError: as `datasets.load` does, or if the augmentation does not fit the data.
@@ -190,6 +193,7 @@ def load_data(config: TrainConfig) -> Dataset:
         data_dir=config.data_dir,
         image_size=config.image_size,
         skip_bad_images=config.skip_bad_images,
+        moments=recorded and (recorded.mean, recorded.std),
     )
     data.check_augmentation(config.augmentation)
     return data
@@ -206,11 +210,9 @@ def restore_data(folder: RunFolder, data_dir: str | None = None) -> Dataset:
         ValueError: as `load_data` does, or if the data are not those of the run.
     """
     config, info = folder.read()
-    data = load_data(config.updated(data_dir=data_dir) if data_dir else config)
+    data = load_data(config.updated(data_dir=data_dir) if data_dir else config, info)
     check_same_data(data.info, info)
-    # Another version of a decoder may round otherwise.
-    recorded = dataclasses.replace(data.info, mean=info.mean, std=info.std)
-    return dataclasses.replace(data, info=recorded)
+    return data
 
 
 def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -> keras.Model:

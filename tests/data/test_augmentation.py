@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from sample_data import decode, difference, encode, pillow_center_crop, pillow_resize, smooth_image
+from sklearn.datasets import load_sample_images
 
-from keras_preact.data.augmentation import center_crop, fit, pad_crop, random_resized_crop, resize
+from keras_preact.data.augmentation import (
+    center_crop,
+    crop_window,
+    fit,
+    pad_crop,
+    random_resized_crop,
+    resize,
+    resize_fast,
+)
 from keras_preact.data.order import DataOrder
 
 # (height, width, channels), and the padding of height and width: an eighth.
@@ -256,3 +265,69 @@ def test_the_padding_has_the_colour_that_is_asked_for():
         padded[4:36, 4:36] = image
         top, left = draw[0] % 9, draw[1] % 9
         np.testing.assert_array_equal(got, padded[top : top + 32, left : left + 32])
+
+
+def photograph():
+    """A real photograph, uint8 (427, 640, 3)."""
+    return load_sample_images().images[0]
+
+
+def pillow_crop(image, window, size):
+    """A window of an image, resized by Pillow's antialiased triangle."""
+    top, left, height, width = map(int, window)
+    return pillow_resize(image[top : top + height, left : left + width], size, size)
+
+
+def unmirrored(count):
+    return [tf.constant(draws // 2 * 2) for draws in draws_of(count)]
+
+
+# The photograph's parts are decoded to all, 1/2, 1/4 and 1/8 of their size, and some enlarged.
+@pytest.mark.parametrize(
+    ("size", "most"), [(320, 1.5), (160, 3.0), (80, 3.5), (40, 4.0), (20, 4.0)]
+)
+def test_random_crops_of_a_photograph_are_near_pillows_of_the_same_windows(size, most):
+    encoded = encode(photograph(), "JPEG", quality=90)
+    decoded, sides = decode(encoded), photograph().shape[:2]
+    means = []
+    for draws in unmirrored(12):
+        window = crop_window(tf.constant(sides), draws, tf.constant(1))
+        cropped = random_resized_crop(encoded, draws, size).numpy()
+        means.append(difference(cropped, pillow_crop(decoded, window, size)).mean())
+    # Crops of other windows differ by 60; TensorFlow's fast DCT by 1 from Pillow's exact one.
+    assert np.mean(means) < most
+    assert np.max(means) < 2 * most
+
+
+@pytest.mark.parametrize("size", [160, 80, 40, 20])
+def test_a_part_decoded_to_a_fraction_lies_where_its_window_does(size):
+    # Brightness tells the place: a shift by a pixel of the result is 255 / size.
+    ramp = np.broadcast_to(np.linspace(0, 255, 640)[None, :, None], (427, 640, 3))
+    ramps = [ramp.astype(np.uint8), ramp[::-1, ::-1].astype(np.uint8)]
+    for image in ramps:
+        encoded = encode(image, "JPEG", quality=95)
+        for draws in unmirrored(10):
+            window = crop_window(tf.constant(image.shape[:2]), draws, tf.constant(1))
+            cropped = random_resized_crop(encoded, draws, size).numpy().astype(float)
+            expected = pillow_crop(image, window, size).astype(float)
+            inner = slice(2, -2)
+            assert abs((cropped - expected)[:, inner].mean()) < 1
+
+
+@pytest.mark.parametrize("sides", [(30, 47), (64, 64), (64, 200), (30, 64), (20, 150), (150, 20)])
+def test_fast_resizing_is_near_pillows_and_equal_where_nothing_shrinks(sides):
+    image = photograph()[100 : 100 + sides[0], 200 : 200 + sides[1]]
+    resized = resize_fast(tf.constant(image), 64).numpy()
+    off = difference(resized, pillow_resize(image, 64, 64))
+    assert off.max() <= 1 if max(sides) <= 64 else off.mean() < 6
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (128, 64), (200, 190), (65, 300)])
+def test_fast_shrinking_takes_means_over_areas(shape):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    # Every pixel 64 times in each direction: its share of each area is then a whole number.
+    fine = image.repeat(64, axis=0)
+    rows = fine.reshape(64, shape[0], shape[1], 3).mean(axis=1)
+    expected = rows.repeat(64, axis=1).reshape(64, 64, shape[1], 3).mean(axis=2)
+    assert np.abs(resize_fast(tf.constant(image), 64).numpy() - expected).max() <= 0.51

@@ -86,7 +86,11 @@ def test_a_file_that_must_not_be_read_is_listed_with_the_damaged_ones(good, monk
         error = folder.tf.errors.PermissionDeniedError
         raise error(None, None, f"{path}; Permission denied")
 
+    # For root too, who may read everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setattr(folder.tf.io, "read_file", read_file)
+    for path in good.rglob("*.png"):
+        path.chmod(0o200)
     assert f"{good}/val/ant/0.png: permission denied" in refusal(good)
 
 

@@ -81,3 +81,15 @@ def test_contexts_within_each_other_wrap_once():
         with console.unbreakable():
             assert sys.stdout is console.stdout() is inner
         assert sys.stdout is inner
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.01, 0), (1.0, 1), (30.0, 2)])
+def test_a_pass_that_lasts_says_how_far_it_is_off_a_terminal(capsys, monkeypatch, seconds, said):
+    clock = iter(seconds * tick for tick in range(100))
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with console.counting("Checking files", 6000) as advance:
+        for _ in range(6):
+            advance(1000)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == said
+    assert all(line.startswith("Checking files: ") and " of 6,000" in line for line in lines)

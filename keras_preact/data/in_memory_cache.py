@@ -1,0 +1,89 @@
+"""Caches of what takes a prepared data set long to find: decoded images, mean and deviation."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_preact.data import cache
+from keras_preact.data.cache import Cache, Contents
+from keras_preact.data.reading import check_class_names
+from keras_preact.data.sources import InMemory, Memory
+
+_SPLITS = ("train", "eval")
+
+
+class InMemoryCache:
+    """The decoded images of a data set, its classes and the moments of the training images.
+
+    Args:
+        folder: of the data.
+        name: of the data set.
+        state: of its files, a JSON value.
+    """
+
+    def __init__(self, folder: os.PathLike | str, name: str, state: Any):
+        self._cache = Cache(folder, "images", {"dataset": name, "state": state})
+
+    def read(self) -> tuple[InMemory, InMemory, list[str]] | None:
+        """Returns training images, evaluation images and class names; None without a cache."""
+        contents = self._cache.read()
+        try:
+            return contents and _parse(contents)
+        except (KeyError, TypeError, ValueError):
+            return None  # made by hand
+
+    def write(self, train: InMemory, evaluation: InMemory, class_names: Sequence[str]) -> None:
+        """Replaces the cache, if it can be written. The training images' moments are known."""
+        mean, std = train.moments
+        facts = {"class_names": list(class_names), "mean": mean, "std": std}
+        arrays = {}
+        for split, source in zip(_SPLITS, (train, evaluation), strict=True):
+            arrays[f"{split}_images"], arrays[f"{split}_labels"] = source.images, source.labels
+        self._cache.write(Contents(facts, arrays))
+
+
+def memory_of(folder: os.PathLike | str, name: str, paths: Sequence[str]) -> Memory:
+    """Returns the memory of the mean and deviation of a split, kept in a cache.
+
+    Args:
+        folder: that takes the cache.
+        name: of the split and of the size that its images are brought to.
+        paths: of its files.
+    """
+    state = cache.stamps(paths)
+    if state is None:
+        return Memory()
+    kept = Cache(folder, f"moments-{name}", {"state": state})
+
+    def keep(moments):
+        kept.write(Contents({"mean": moments[0], "std": moments[1]}, {}))
+
+    contents = kept.read()
+    try:
+        facts = contents and cache.check_moments(**contents.facts, channels=3)
+    except (TypeError, ValueError):
+        facts = None
+    return Memory(facts, keep)
+
+
+def _parse(contents):
+    names, sources = contents.facts["class_names"], []
+    check_class_names(names, "its class_names")
+    moments = None
+    for split in _SPLITS:
+        images, labels = (contents.arrays[f"{split}_{part}"] for part in ("images", "labels"))
+        if (images.ndim, images.dtype) != (4, np.uint8) or not images.size:
+            raise ValueError("images must be uint8 (count, height, width, channels)")
+        if (labels.shape, labels.dtype) != (images.shape[:1], np.int32):
+            raise ValueError("each image must have a label")
+        if labels.min() < 0 or labels.max() >= len(names):
+            raise ValueError("labels must be of classes")
+        if split == "train":
+            mean, std = contents.facts["mean"], contents.facts["std"]
+            moments = cache.check_moments(mean, std, images.shape[-1])
+        elif images.shape[1:] != sources[0].images.shape[1:]:
+            raise ValueError("all images must have one shape")
+        sources.append(InMemory(images, labels, moments if split == "train" else None))
+    return *sources, names
