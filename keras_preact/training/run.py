@@ -163,9 +163,6 @@ def _evaluate(config, cluster, agreement):
             path = checkpoint.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
             strategies.check_same_start(strategy, step_of(path))
             model = restore_model(folder, path)
-        # The mean and deviation of the run's own training.
-        recorded = dataclasses.replace(data.info, mean=info.mean, std=info.std)
-        data = dataclasses.replace(data, info=recorded)
         evaluator = Evaluator(model, data, devices.plan, strategy)
         with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
             result = evaluator(config.global_batch_size)

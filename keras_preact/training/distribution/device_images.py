@@ -33,7 +33,7 @@ class DeviceImages:
     def __init__(self, data: Dataset, augmentation: str | None, strategy: tf.distribute.Strategy):
         self._augmentation = data.check_augmentation(augmentation)
         self._mean, self._image_shape = data.info.mean, data.info.image_shape
-        devices = strategy.extended.worker_devices
+        devices = _devices(strategy)
         self._train = {device: _on_device(data.train_source, device) for device in devices}
         self._eval = {device: _on_device(data.eval_source, device) for device in devices}
 
@@ -75,6 +75,12 @@ def _memory_bytes(plan):
 
 def _is_gpu(device):
     return device.device_type == "GPU"
+
+
+def _devices(strategy):
+    with strategy.scope():
+        # The default strategy, on the CPU alone, tells no devices.
+        return strategy.extended.worker_devices if tf.distribute.has_strategy() else ("",)
 
 
 def _on_device(source, device):
