@@ -28,14 +28,14 @@ def augmented(
     """Augments a batch of images of one size.
 
     Args:
-        images: uint8 (batch, height, width, channels).
+        images: numbers in 0 to 255 (batch, height, width, channels), of any dtype.
         draws: int32 (batch, 3 or more), at least 0.
         name: "none"; "pad_crop", with black padding, as around written characters; or
             "pad_crop_flip", with padding of the mean.
         mean: of each channel, in 0 to 255.
 
     Returns:
-        uint8 images of the same shape.
+        images of the same shape and dtype.
     """
     if name == "none":
         return images
@@ -52,18 +52,18 @@ def pad_crop(
     Source: "Deep Residual Learning for Image Recognition", section 4.2.
 
     Args:
-        images: uint8 (batch, height, width, channels).
+        images: numbers in 0 to 255 (batch, height, width, channels), of any dtype.
         draws: int32 (batch, 3 or more), at least 0.
         flip: whether to mirror.
         fill: the colour of the padding, 0 to 255, for each channel or for all. The
             papers pad images whose mean has been subtracted, with zeros: that is the mean.
 
     Returns:
-        uint8 images of the same shape.
+        images of the same shape and dtype.
     """
     height, width = images.shape[1:3]
     pad_y, pad_x = max(1, height // 8), max(1, width // 8)
-    fill = tf.constant(fill, tf.uint8)
+    fill = tf.cast(tf.constant(fill, tf.uint8), images.dtype)
     # uint8 wraps around, and back.
     padded = tf.pad(images - fill, [[0, 0], [pad_y, pad_y], [pad_x, pad_x], [0, 0]]) + fill
     top = draws[:, 0] % (2 * pad_y + 1)

@@ -1,6 +1,8 @@
 """Images of one size on the devices that train; the host sends indices and random integers."""
 
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -34,8 +36,10 @@ class DeviceImages:
         self._augmentation = data.check_augmentation(augmentation)
         self._mean, self._image_shape = data.info.mean, data.info.image_shape
         devices = _devices(strategy)
-        self._train = {device: _on_device(data.train_source, device) for device in devices}
-        self._eval = {device: _on_device(data.eval_source, device) for device in devices}
+        self._train = {device: _Copy.on(device, data.train_source) for device in devices}
+        self._eval = {device: _Copy.on(device, data.eval_source) for device in devices}
+        # Numbers up to 255 are exact in both. GPUs have no kernel that crops uint8.
+        self._dtype = tf.float16 if any("GPU" in device for device in devices) else tf.uint8
 
     def train_batch(self, indices: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images and labels of a batch of `Dataset.train`.
@@ -44,14 +48,15 @@ class DeviceImages:
             indices: (batch,).
             draws: int32 (batch, DRAWS).
         """
-        images, labels = _gather(self._train, indices)
+        images, labels = _own(self._train).gather(indices)
+        images = tf.cast(images, self._dtype)
         return augmented(images, draws, self._augmentation, self._mean), labels
 
     def eval_batch(
         self, indices: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the images, labels and weights of a batch of `Dataset.eval`."""
-        return *_gather(self._eval, indices), weights
+        return *_own(self._eval).gather(indices), weights
 
 
 def fits(data: Dataset, plan: ComputePlan) -> bool:
@@ -83,21 +88,49 @@ def _devices(strategy):
         return strategy.extended.worker_devices if tf.distribute.has_strategy() else ("",)
 
 
-def _on_device(source, device):
-    # GPUs hold no int32, in which TensorFlow computes on the host.
-    labels = source.labels.astype(np.int64)
-    with tf.device(device):
-        return tf.identity(source.images), tf.identity(labels)
+class _Copy(NamedTuple):
+    """The images of a split on a device.
+
+    Args:
+        rows: their bytes, int64 (count, bytes / 8), as GPUs have no kernel that gathers uint8.
+        labels: int64 (count,): TensorFlow computes with int32 on the host.
+        image_shape: (height, width, channels).
+    """
+
+    rows: tf.Tensor
+    labels: tf.Tensor
+    image_shape: tuple[int, int, int]
+
+    @classmethod
+    def on(cls, device: str, source: InMemory) -> "_Copy":
+        """Copies a split to a device."""
+        image_bytes = source.images.reshape(len(source), -1)
+        missing = -image_bytes.shape[1] % 8
+        if missing:
+            image_bytes = np.pad(image_bytes, [[0, 0], [0, missing]])
+        rows = np.ascontiguousarray(image_bytes).view(np.int64)
+        with tf.device(device):
+            labels = tf.identity(source.labels.astype(np.int64))
+            return cls(tf.identity(rows), labels, source.images.shape[1:])
+
+    def gather(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the images and labels at indices: uint8, int32."""
+        flat = tf.reshape(
+            tf.bitcast(tf.gather(self.rows, indices), tf.uint8), [-1, 8 * self.rows.shape[1]]
+        )
+        images = tf.reshape(
+            flat[:, : math.prod(self.image_shape)], [indices.shape[0], *self.image_shape]
+        )
+        return images, tf.cast(tf.gather(self.labels, indices), tf.int32)
 
 
-def _gather(copies, indices):
-    """Images and labels at indices, from the copy of the calling replica's device."""
+def _own(copies):
+    """The copy on the calling replica's device."""
     if len(copies) == 1:
-        [(images, labels)] = copies.values()
-    else:
-        [device] = tf.nest.flatten(tf.distribute.get_replica_context().devices)
-        images, labels = copies[device]
-    return tf.gather(images, indices), tf.cast(tf.gather(labels, indices), tf.int32)
+        [copy] = copies.values()
+        return copy
+    [device] = tf.nest.flatten(tf.distribute.get_replica_context().devices)
+    return copies[device]
 
 
 class Draws:
