@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_preact.benchmark import output, runner
 from keras_preact.benchmark.config import BenchmarkConfig
+from keras_preact.benchmark.overhead.run import run as measure_overhead
 from keras_preact.benchmark.server.run import run as load_servers
 from keras_preact.support import program
 from keras_preact.support.errors import RunError
@@ -16,7 +17,9 @@ def main(given: dict, run=None) -> None:
     tf.config.set_visible_devices([], "GPU")
     config = BenchmarkConfig(**given)
     output.check(config)
-    run = run or (load_servers if config.measures_server else runner.run)
+    if run is None:
+        run = load_servers if config.measures_server else runner.run
+        run = measure_overhead if config.measures_overhead else run
     outcome = run(config, say=lambda line: print(line, file=sys.stderr, flush=True))
     output.hand_over(outcome, config)
     if all(row.error for row in outcome.rows):

@@ -12,6 +12,8 @@ import tensorflow as tf
 from keras_preact.benchmark import plot
 from keras_preact.benchmark.config import OF_TORCH, BenchmarkConfig
 from keras_preact.benchmark.measure import ENOUGH_SECONDS, LEAST_STEPS
+from keras_preact.benchmark.overhead import table as overhead_table
+from keras_preact.benchmark.overhead.run import OverheadOutcome, OverheadRow
 from keras_preact.benchmark.rows import Row, csv_bytes, is_csv
 from keras_preact.benchmark.runner import Outcome
 from keras_preact.benchmark.server import table as load_table
@@ -59,7 +61,7 @@ def check(config: BenchmarkConfig) -> None:
 
 
 def _is_our_csv(first):
-    return is_csv(first, Row) or is_csv(first, LoadRow)
+    return any(is_csv(first, row_class) for row_class in (Row, LoadRow, OverheadRow))
 
 
 def _may_be_replaced(path, is_ours):
@@ -72,11 +74,11 @@ def _may_be_replaced(path, is_ours):
     return not first or is_ours(first)
 
 
-def hand_over(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> None:
+def hand_over(outcome: Outcome | LoadOutcome | OverheadOutcome, config: BenchmarkConfig) -> None:
     """Writes the CSV and the picture, and prints the table."""
-    written, row_class = [], LoadRow if config.measures_server else Row
+    written = []
     try:
-        write_whole(config.csv_path, csv_bytes(outcome.rows, row_class))
+        write_whole(config.csv_path, csv_bytes(outcome.rows, type(outcome.rows[0])))
         written.append(config.csv_path)
         if config.plot_path:
             write_whole(config.plot_path, plot.png(outcome.rows, machine_line(outcome)))
@@ -87,8 +89,12 @@ def hand_over(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> None:
         print("\n".join(lines))
 
 
-def text(outcome: Outcome | LoadOutcome, config: BenchmarkConfig) -> str:
+def text(outcome: Outcome | LoadOutcome | OverheadOutcome, config: BenchmarkConfig) -> str:
     """Machine, peaks, table and notes, in lines of at most `WIDTH` characters."""
+    if config.measures_overhead:
+        machine = _machine(_gpus(row.device for row in outcome.rows))
+        table = overhead_table.lines(outcome.rows, WIDTH)
+        return "\n".join([*textwrap.wrap(machine, WIDTH), "", *table])
     if config.measures_server:
         machine = _machine([], [outcome.version or "a server that does not tell its version"])
         table = load_table.lines(outcome.rows, config, WIDTH)
@@ -123,8 +129,12 @@ def machine_line(outcome: Outcome) -> str:
     """Processor, cores, GPUs and versions."""
     devices = [row.device for row in outcome.rows]
     devices += [peak.get("device") for peak in outcome.peaks.values()]
+    return _machine(_gpus(devices), _pytorch(outcome))
+
+
+def _gpus(devices):
     gpus = sorted({device for device in devices if device} - {"CPU"})
-    return _machine([" and ".join(gpus) if gpus else "no GPU in use"], _pytorch(outcome))
+    return [" and ".join(gpus) if gpus else "no GPU in use"]
 
 
 def _machine(devices: Iterable[str], programs: Iterable[str] = ()) -> str:
