@@ -198,18 +198,33 @@ def input_speed(cores: int) -> dict:
 
 
 def training_speed(depth: int, batch_size: int, steps: int) -> dict:
-    """Trains a net on noise, as the benchmark does, in the precision that training chooses."""
+    """Trains a net on noise, as the benchmark does, in the precision that training chooses.
+
+    Returns:
+        as `measure.measure`, and precision; xla, whether it compiles the steps; steps_per_launch,
+        as many as training would take at this speed.
+    """
     from keras_preact.benchmark import measure, ours
     from keras_preact.benchmark.job import Job, make_net
     from keras_preact.models import architectures
     from keras_preact.training import TrainConfig
     from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
+    from keras_preact.training.distribution.device_images import MOST_STEPS
+    from keras_preact.training.steps.pace import Pace
 
     config = TrainConfig(depth=depth, global_batch_size=batch_size, strategy="one_device")
     plan = make_compute_plan(config, Machine.here())
     size = architectures.resolve(depth).default_input_shape[0]
     job = Job("keras_preact", "train", plan.precision, make_net(depth), batch_size, size, steps)
-    return {**measure.measure(ours, job), "precision": plan.precision, "xla": plan.xla}
+    measured = measure.measure(ours, job)
+    pace = Pace(MOST_STEPS)
+    pace.update(batch_size / measured["images_per_second"])
+    return {
+        **measured,
+        "precision": plan.precision,
+        "xla": plan.xla,
+        "steps_per_launch": pace.next,
+    }
 
 
 def trains_as_processor() -> dict:

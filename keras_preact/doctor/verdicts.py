@@ -108,6 +108,12 @@ class Trials:
             f"XLA {'on' if answer['xla'] else 'off'}; first step after "
             f"{answer['first_step_seconds']:.0f} s",
         )
+        steps = answer["steps_per_launch"]
+        yield Line(
+            "steps a launch",
+            f"{steps} at this speed; training chooses them, and puts images of one size on the "
+            "device while they take under a tenth of its memory: nothing to set",
+        )
         used = f"{memory.in_words(answer['peak_memory_mebibytes'] * 2**20)} by these checks"
         if answer["device_memory_mebibytes"]:
             on_gpu = memory.in_words(answer["device_memory_mebibytes"] * 2**20)
