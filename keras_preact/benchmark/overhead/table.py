@@ -11,7 +11,8 @@ NOTES = (
     "overhead: milliseconds a step in launches less those in the compiled function alone; the "
     "median of pairs measured in turn, then their quartiles. A negative one is noise.",
     "empty: milliseconds a step in launches whose compiled function does nothing. That is the same "
-    "overhead without arithmetic, so it can be told from the noise.",
+    "overhead without arithmetic, so it can be told from the noise. With XLA on it contains the "
+    "call of an empty program, as the compiled function contains its own.",
     "launches: steps as a run takes them, from drawing the images to the reports on the host. "
     "chosen: the number of steps a launch that a run would choose at this batch size.",
     "compiled: the step's own function from one state to the next, its forward pass, backward "
@@ -59,7 +60,8 @@ def lines(rows: Sequence[OverheadRow], width: int) -> Iterator[str]:
 def _title(row):
     xla = "" if row.xla is None else f", XLA {'on' if row.xla else 'off'}"
     images = "image" if row.batch_size == 1 else "images"
-    measured = f"; {row.pairs} pairs in {row.rounds} processes" if row.pairs else ""
+    processes = "process" if row.rounds == 1 else "processes"
+    measured = f"; {row.pairs} pairs in {row.rounds} {processes}" if row.pairs else ""
     return (
         f"{row.model} {row.precision}{xla}, batches of {row.batch_size} {images} of "
         f"{row.image_pixels} x {row.image_pixels} pixels{measured}"
