@@ -110,9 +110,9 @@ class Trials:
         )
         steps = answer["steps_per_launch"]
         yield Line(
-            "steps a launch",
-            f"{steps} at this speed; training chooses them, and puts images of one size on the "
-            "device while they take under a tenth of its memory: nothing to set",
+            "launches",
+            f"of {steps} steps at this speed; training chooses them, and puts images of one size "
+            "on the device while they take under a tenth of its memory: nothing to set",
         )
         used = f"{memory.in_words(answer['peak_memory_mebibytes'] * 2**20)} by these checks"
         if answer["device_memory_mebibytes"]:

@@ -47,7 +47,7 @@ def test_where_all_is_well_nothing_is_to_do(gpus):
     assert ("training, as the CPU" in lines) == bool(gpus)
     expected = "train ResNet-50" if gpus else "train ResNet-20"
     assert "2,000 images/s" in lines[expected].finding
-    assert lines["steps a launch"].finding.startswith("31 at this speed")
+    assert lines["launches"].finding.startswith("of 31 steps at this speed")
 
 
 def test_a_gpu_that_tensorflow_does_not_see_is_to_be_looked_for():
