@@ -50,11 +50,26 @@ def test_a_residual_unit_agrees_with_float64(precision, jit):
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_batch_normalization_agrees_with_float64(precision, jit):
-    answer = trials.variance(jit, "GPU:0", precision)
-    assert answer["relative_error"] <= verdicts.VARIANCE_TOLERANCES[precision]
-    assert "GPU" in answer["device"]
+@pytest.mark.parametrize(
+    ("precision", "offsets", "tolerance"),
+    [("float32", (1, 10, 100, 1000), 1e-4), ("mixed_bfloat16", (1, 10, 100), 1e-2)],
+)
+def test_batch_normalization_agrees_with_float64(precision, offsets, tolerance, jit):
+    layer = BatchNormalization(momentum=0.0, dtype=precision)
+    noise = np.random.default_rng(0).normal(size=(32, 16, 16, 8))
+    normalize = tf.function(lambda x: layer(x, training=True), jit_compile=jit)
+    with tf.device("GPU:0"):
+        layer.build(noise.shape)
+        # Means over deviations: where they are large, digits cancel.
+        for offset in offsets:
+            x = tf.cast(noise + offset, layer.compute_dtype)
+            y = normalize(x)
+            assert "GPU" in y.device
+            exact = tf.cast(x, tf.float64).numpy()
+            mean, variance = exact.mean(axis=(0, 1, 2)), exact.var(axis=(0, 1, 2))
+            np.testing.assert_allclose(layer.moving_variance, variance, rtol=tolerance)
+            expected = (exact - mean) / np.sqrt(variance + layer.epsilon)
+            np.testing.assert_allclose(tf.cast(y, tf.float64), expected, atol=0.05)
 
 
 def test_an_export_says_what_its_model_says(tmp_path):
@@ -66,31 +81,6 @@ def test_an_export_says_what_its_model_says(tmp_path):
     )
     assert list((tmp_path / "run/export").rglob("*.tflite")), "it differs too much"
     assert tf.config.experimental.tensor_float_32_execution_enabled()
-
-
-@pytest.mark.parametrize("jit", [True, False])
-@pytest.mark.parametrize(
-    ("dtype", "ratio", "tolerance"),
-    [
-        ("float32", 1, 1e-4),
-        ("float32", 100, 1e-4),
-        ("float32", 1000, 1e-4),
-        ("bfloat16", 100, 1e-2),
-    ],
-)
-def test_the_variance_of_channels_far_from_zero_is_right(dtype, ratio, tolerance, jit):
-    x = tf.cast(np.random.default_rng(0).normal(ratio, 1, (32, 16, 16, 8)), dtype)
-    with tf.device("GPU:0"):
-        layer = BatchNormalization(
-            momentum=0.0, dtype="float32" if dtype == "float32" else "mixed_bfloat16"
-        )
-        layer.build(x.shape)
-        y = tf.function(lambda x: layer(x, training=True), jit_compile=jit)(x)
-    exact = tf.cast(x, tf.float64).numpy()
-    variance = exact.var(axis=(0, 1, 2))
-    np.testing.assert_allclose(layer.moving_variance, variance, rtol=tolerance)
-    expected = (exact - exact.mean(axis=(0, 1, 2))) / np.sqrt(variance + 1e-5)
-    np.testing.assert_allclose(tf.cast(y, tf.float64), expected, atol=0.05)
 
 
 def test_the_benchmark_measures_on_the_gpu(tmp_path):

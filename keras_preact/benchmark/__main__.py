@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_preact.benchmark import output, runner
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.input.run import run as read_photographs
+from keras_preact.benchmark.overhead.run import run as measure_overhead
 from keras_preact.benchmark.server.run import run as load_servers
 from keras_preact.support import program
 from keras_preact.support.errors import RunError
@@ -20,6 +21,7 @@ def main(given: dict, run=None) -> None:
     if run is None:
         run = load_servers if config.measures_server else runner.run
         run = read_photographs if config.measures_input else run
+        run = measure_overhead if config.measures_overhead else run
     outcome = run(config, say=lambda line: print(line, file=sys.stderr, flush=True))
     output.hand_over(outcome, config)
     if all(row.error for row in outcome.rows):

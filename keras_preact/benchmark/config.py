@@ -13,11 +13,12 @@ from keras_preact.support import options
 from keras_preact.support.options import option
 from keras_preact.support.paths import usable
 from keras_preact.support.text import shown
+from keras_preact.training.config import XLA
 
 FRAMEWORKS = ("keras_preact", "keras", "torch", "torch_compile")
 # Run by PyTorch, eager and compiled.
 OF_TORCH = ("torch", "torch_compile")
-MODES = ("train", "inference", "serving", "server", "input")
+MODES = ("train", "inference", "serving", "server", "input", "overhead")
 # They measure exports, which PyTorch does not write.
 OF_EXPORTS = ("serving", "server")
 BATCHING = ("written", "none")
@@ -26,6 +27,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Two cores finish these in minutes; a GPU needs larger ones to be busy.
 BATCH_SIZES = {"cifar": 128, "imagenet": 16}
 BATCH_SIZES_ON_GPU = {"cifar": 128, "imagenet": 256}
+# Overhead does not depend on the arithmetic, which would drown it.
+OVERHEAD_PIXELS = {"cifar": 8, "imagenet": 32}
 # More would not improve a figure.
 MOST_ROUNDS = 1_000
 MOST_STEPS = 100_000
@@ -49,7 +52,8 @@ class BenchmarkConfig:
     modes: tuple[str, ...] = option(
         "what",
         "separated by commas; serving: an export in a session; server, alone: exports in the "
-        "program of --server; input, alone: reading and augmenting photographs",
+        "program of --server; input, alone: reading and augmenting photographs; overhead, alone: "
+        "training steps beyond their compiled function",
         MODES[:2],
         MODES,
     )
@@ -57,9 +61,12 @@ class BenchmarkConfig:
         "what", "separated by commas; default: those installed", None, FRAMEWORKS
     )
     batch_size: int | None = option(
-        "what", "images; default 128, of ImageNet nets 16, on a GPU 256"
+        "what", "images; default 128, of ImageNet nets 16, on a GPU 256; 1 for mode overhead"
     )
-    image_size: int | None = option("what", "pixels; default 32, of ImageNet nets 224")
+    image_size: int | None = option(
+        "what", "pixels; default 32, of ImageNet nets 224; 8 and 32 for mode overhead"
+    )
+    xla: str = option("what", "compile keras_preact with XLA, as in training", "auto", XLA)
 
     data_dir: str | None = option(
         "what", "folder of photographs, train/CLASS/IMAGE, for mode input; default: some are made"
@@ -100,6 +107,8 @@ class BenchmarkConfig:
         options.check_range(self, ("steps",), least=1, most=MOST_STEPS)
         self._check_server()
         self._check_input()
+        if self.measures_overhead:
+            self._check_overhead()
         if set(OF_TORCH) & set(self.frameworks or ()) and not _installed("torch"):
             raise ValueError(
                 "frameworks can name torch and torch_compile where PyTorch is installed. Received: "
@@ -183,6 +192,28 @@ class BenchmarkConfig:
         """Whether reading and augmenting are measured, alone."""
         return "input" in self.modes
 
+    def _check_overhead(self):
+        if self.modes != ("overhead",):
+            raise ValueError(
+                "modes must be overhead alone where they name it, as its table has other columns. "
+                f"Received: modes={','.join(self.modes)}"
+            )
+        if self.frameworks not in (None, ("keras_preact",)):
+            raise ValueError(
+                "frameworks must be keras_preact with --modes=overhead, as it looks inside the "
+                f"training step. Received: frameworks={','.join(self.frameworks)}"
+            )
+        if self.plot is not None:
+            raise ValueError(
+                "plot draws images/s, which --modes=overhead does not measure: use the columns of "
+                f"--csv. Received: plot={self.plot}"
+            )
+
+    @property
+    def measures_overhead(self) -> bool:
+        """Whether the time of training steps beyond their compiled function is measured, alone."""
+        return "overhead" in self.modes
+
     @property
     def measures_server(self) -> bool:
         """Whether a model server is loaded, alone."""
@@ -195,7 +226,9 @@ class BenchmarkConfig:
 
     @property
     def chosen_frameworks(self) -> tuple[str, ...]:
-        """The frameworks given, or those installed."""
+        """The frameworks given, or those installed; for mode overhead ours alone."""
+        if self.measures_overhead:
+            return ("keras_preact",)
         needed = {name: "torch" if name in OF_TORCH else "keras" for name in FRAMEWORKS}
         installed = (name for name in FRAMEWORKS if _installed(needed[name]))
         return self.frameworks or tuple(installed)

@@ -7,6 +7,7 @@ from keras_preact.benchmark.config import (
     BATCH_SIZES_ON_GPU,
     OF_EXPORTS,
     OF_TORCH,
+    OVERHEAD_PIXELS,
     BenchmarkConfig,
 )
 from keras_preact.layers import Operation, UnitPlan
@@ -48,6 +49,7 @@ class Job:
         batch_size: images in a step.
         image_size: height and width in pixels; there are three channels.
         steps: timed steps; None for as many as `measure.timed` takes.
+        xla: "auto", "on" or "off", of keras_preact.
     """
 
     framework: str
@@ -57,6 +59,7 @@ class Job:
     batch_size: int
     image_size: int
     steps: int | None
+    xla: str = "auto"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -100,12 +103,17 @@ def make_jobs(config: BenchmarkConfig, on_gpu: bool = False) -> list[list[Job]]:
     jobs, batch_sizes = [], BATCH_SIZES_ON_GPU if on_gpu else BATCH_SIZES
     for depth in config.models:
         net, architecture = make_net(depth), architectures.resolve(depth)
-        default = 1 if config.measures_server else batch_sizes[architecture.stem]
-        batch_size = config.batch_size or default
+        single = config.measures_server or config.measures_overhead
+        batch_size = config.batch_size or (1 if single else batch_sizes[architecture.stem])
         image_size = config.image_size or architecture.default_input_shape[0]
+        if config.measures_overhead:
+            image_size = config.image_size or OVERHEAD_PIXELS[architecture.stem]
         jobs += [
             [
-                Job(framework, mode, precision, net, batch_size, image_size, config.steps)
+                Job(
+                    *(framework, mode, precision, net, batch_size, image_size),
+                    *(config.steps, config.xla),
+                )
                 for framework in config.chosen_frameworks
                 # PyTorch writes nothing that TensorFlow Serving could load.
                 if mode not in OF_EXPORTS or framework not in OF_TORCH

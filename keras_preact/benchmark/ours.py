@@ -46,6 +46,7 @@ def prepare(job: "Job") -> Callable[[int], float]:
         depth=job.net.depth,
         global_batch_size=job.batch_size,
         precision=job.precision,
+        xla=job.xla,
         strategy="one_device",
     )
     shape = (job.image_size, job.image_size, 3)
@@ -55,7 +56,7 @@ def prepare(job: "Job") -> Callable[[int], float]:
         return prepare_serving(lambda folder: export(job, folder), images)
     labels = rng.integers(0, job.net.classes, job.batch_size, np.int32)
     if job.mode == "train":
-        return _training(config, Training.build(config, _data(job, images, labels)))
+        return _training(config, Training.build(config, make_data(job, images, labels)))
     return _inference(config, images, _info(job, shape))
 
 
@@ -93,18 +94,19 @@ class Training(NamedTuple):
         return cls(state, step, feed(strategy, lambda shard: batches))
 
 
-def _data(job, images, labels):
+def make_data(job: "Job", images: np.ndarray, labels: np.ndarray) -> Dataset:
+    """Returns a data set of images for the job's network."""
     source = InMemory(images, labels)
-    return Dataset(_info(job, images.shape[1:]), source, source, "none")
+    return Dataset(_info(job, images.shape[1:], len(images)), source, source, "none")
 
 
-def _info(job, shape):
+def _info(job, shape, count=1):
     return DatasetInfo(
         name="noise",
         class_names=tuple(map(str, range(job.net.classes))),
         image_shape=shape,
-        train_count=job.batch_size,
-        eval_count=job.batch_size,
+        train_count=count,
+        eval_count=count,
         mean=(MEAN,) * 3,
         std=(STD,) * 3,
         resize_ratio=1.0,

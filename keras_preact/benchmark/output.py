@@ -14,6 +14,8 @@ from keras_preact.benchmark.config import OF_TORCH, BenchmarkConfig
 from keras_preact.benchmark.input import run as input_run
 from keras_preact.benchmark.input.run import InputOutcome, InputRow
 from keras_preact.benchmark.measure import ENOUGH_SECONDS, LEAST_STEPS
+from keras_preact.benchmark.overhead import table as overhead_table
+from keras_preact.benchmark.overhead.run import OverheadOutcome, OverheadRow
 from keras_preact.benchmark.rows import Row, csv_bytes, is_csv
 from keras_preact.benchmark.runner import Outcome
 from keras_preact.benchmark.server import table as load_table
@@ -49,6 +51,9 @@ NOTES = (
 )
 
 
+AnyOutcome = Outcome | LoadOutcome | InputOutcome | OverheadOutcome
+
+
 def check(config: BenchmarkConfig) -> None:
     """Raises ValueError where a file is in the way: before hours of measuring."""
     files = (("csv", config.csv_path, _is_our_csv), ("plot", config.plot_path, plot.is_png))
@@ -61,7 +66,7 @@ def check(config: BenchmarkConfig) -> None:
 
 
 def _is_our_csv(first):
-    return any(is_csv(first, row_class) for row_class in (Row, LoadRow, InputRow))
+    return any(is_csv(first, kind) for kind in (Row, LoadRow, InputRow, OverheadRow))
 
 
 def _may_be_replaced(path, is_ours):
@@ -74,13 +79,11 @@ def _may_be_replaced(path, is_ours):
     return not first or is_ours(first)
 
 
-def hand_over(outcome: Outcome | LoadOutcome | InputOutcome, config: BenchmarkConfig) -> None:
+def hand_over(outcome: AnyOutcome, config: BenchmarkConfig) -> None:
     """Writes the CSV and the picture, and prints the table."""
-    written, row_class = [], Row
-    if config.measures_server or config.measures_input:
-        row_class = LoadRow if config.measures_server else InputRow
+    written = []
     try:
-        write_whole(config.csv_path, csv_bytes(outcome.rows, row_class))
+        write_whole(config.csv_path, csv_bytes(outcome.rows, type(outcome.rows[0])))
         written.append(config.csv_path)
         if config.plot_path:
             write_whole(config.plot_path, plot.png(outcome.rows, machine_line(outcome)))
@@ -91,11 +94,15 @@ def hand_over(outcome: Outcome | LoadOutcome | InputOutcome, config: BenchmarkCo
         print("\n".join(lines))
 
 
-def text(outcome: Outcome | LoadOutcome | InputOutcome, config: BenchmarkConfig) -> str:
+def text(outcome: AnyOutcome, config: BenchmarkConfig) -> str:
     """Machine, peaks, table and notes, in lines of at most `WIDTH` characters."""
     if config.measures_input:
         table = input_run.lines(outcome, config, WIDTH)
         return "\n".join([*textwrap.wrap(_machine([]), WIDTH), "", *table])
+    if config.measures_overhead:
+        machine = _machine(_gpus(row.device for row in outcome.rows))
+        table = overhead_table.lines(outcome.rows, WIDTH)
+        return "\n".join([*textwrap.wrap(machine, WIDTH), "", *table])
     if config.measures_server:
         machine = _machine([], [outcome.version or "a server that does not tell its version"])
         table = load_table.lines(outcome.rows, config, WIDTH)
@@ -130,8 +137,12 @@ def machine_line(outcome: Outcome) -> str:
     """Processor, cores, GPUs and versions."""
     devices = [row.device for row in outcome.rows]
     devices += [peak.get("device") for peak in outcome.peaks.values()]
+    return _machine(_gpus(devices), _pytorch(outcome))
+
+
+def _gpus(devices):
     gpus = sorted({device for device in devices if device} - {"CPU"})
-    return _machine([" and ".join(gpus) if gpus else "no GPU in use"], _pytorch(outcome))
+    return [" and ".join(gpus) if gpus else "no GPU in use"]
 
 
 def _machine(devices: Iterable[str], programs: Iterable[str] = ()) -> str:

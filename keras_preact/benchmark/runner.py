@@ -9,7 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow as tf
 
@@ -92,10 +92,7 @@ def run(
         # This process may have hidden GPUs from itself, but still lists them.
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
     groups = make_jobs(config, on_gpu)
-    for job in itertools.chain(*groups):
-        batch_bytes = 4 * job.batch_size * math.prod(job.image_shape)
-        what = f"A batch of {job.batch_size:,} images in float32"
-        memory.check(batch_bytes, what, ("batch_size", "image_size"))
+    check_memory(itertools.chain(*groups))
     answers = [_alternate(jobs, config.rounds, say, start) for jobs in groups]
     peaks = {}
     for precision in config.precisions:
@@ -110,6 +107,14 @@ def run(
     for jobs, answer in zip(groups, answers, strict=True):
         rows += make_rows(jobs, answer, peaks[jobs[0].precision].get("peak_teraflops"))
     return Outcome(rows, peaks)
+
+
+def check_memory(jobs: Iterable[Job]) -> None:
+    """Raises ValueError if memory cannot hold the images of a batch."""
+    for job in jobs:
+        batch_bytes = 4 * job.batch_size * math.prod(job.image_shape)
+        what = f"A batch of {job.batch_size:,} images in float32"
+        memory.check(batch_bytes, what, ("batch_size", "image_size"))
 
 
 def _alternate(jobs: Sequence[Job], rounds: int, say, start) -> dict[str, list[dict]]:

@@ -41,9 +41,9 @@ TESTS = (
     GpuTest(
         "test_batch_normalization_agrees_with_float64",
         "BN",
-        "BN's variance far from zero, in float32 and bfloat16, with XLA and without",
+        "BN's output and variance far from zero, in float32 and bfloat16, with XLA and without",
         ("variance",),
-        "done above in float32",
+        "the variance done above in float32",
     ),
     GpuTest(
         "test_the_bits_do_not_depend_on_steps_per_loop_on_a_gpu",

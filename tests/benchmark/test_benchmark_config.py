@@ -27,6 +27,11 @@ def load(**options):
     return {"server": "/bin/true", "modes": ("server",), **options}
 
 
+def overhead(**options):
+    """A benchmark of overhead, with some other options."""
+    return {"modes": ("overhead",), **options}
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -66,6 +71,10 @@ def load(**options):
         (load(batching=("none", "missing")), "written, none or files .* batching='missing'"),
         (load(batching=("/etc",)), "written, none or files .* Received: batching='/etc'"),
         (load(batching=("",)), "batching must not be empty"),
+        ({"modes": ("overhead", "train")}, "overhead alone .* Received: modes=overhead,train"),
+        (overhead(frameworks=("keras_preact", "keras")), "keras_preact with .*keras_preact,keras"),
+        (overhead(plot="picture.png"), "plot draws images/s, .* --csv. Received: plot=picture.png"),
+        ({"xla": "yes"}, "xla must be one of auto, on, off. Received: xla='yes'"),
         ({"plot": "picture.jpg"}, "ends in .png, .* Received: plot=picture.jpg"),
     ],
     ids=lambda value: list(value)[-1] if isinstance(value, dict) else "",

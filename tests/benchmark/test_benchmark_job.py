@@ -36,6 +36,16 @@ def test_cifar_and_imagenet_nets_have_sizes_of_their_own_unless_given(on_gpu):
     assert sizes(batch_size=4, image_size=8) == [(4, 8, 10), (4, 8, 1000)]
 
 
+def test_overhead_is_measured_on_one_small_image_unless_given_in_our_framework_alone():
+    def sizes(**options):
+        config = BenchmarkConfig(models=(20, 18), modes=("overhead",), **options)
+        [first, _, third, _] = make_jobs(config, on_gpu=True)
+        return [(job.batch_size, job.image_size, job.framework) for job in (*first, *third)]
+
+    assert sizes() == [(1, 8, "keras_preact"), (1, 32, "keras_preact")]
+    assert sizes(batch_size=4, image_size=16) == [(4, 16, "keras_preact")] * 2
+
+
 def convolutions(unit):
     """(filters, kernel size, strides) of each."""
     return [(op.filters, op.kernel_size, op.strides) for op in unit.residual if op.kind == "conv"]

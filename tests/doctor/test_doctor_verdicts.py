@@ -11,6 +11,7 @@ FINE = {
         "first_step_seconds": 3.0,
         "precision": "mixed_bfloat16",
         "xla": True,
+        "steps_per_launch": 31,
         "peak_memory_mebibytes": 1024.0,
         "device_memory_mebibytes": 2048.0,
     },
@@ -46,6 +47,7 @@ def test_where_all_is_well_nothing_is_to_do(gpus):
     assert ("training, as the CPU" in lines) == bool(gpus)
     expected = "train ResNet-50" if gpus else "train ResNet-20"
     assert "2,000 images/s" in lines[expected].finding
+    assert lines["launches"].finding.startswith("of 31 steps at this speed")
 
 
 def test_a_gpu_that_tensorflow_does_not_see_is_to_be_looked_for():

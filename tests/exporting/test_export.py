@@ -33,7 +33,7 @@ from keras_preact.training.distribution import compute_plan
 from keras_preact.training.run import build_model
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.optimizer import make_optimizer, make_schedule
-from keras_preact.training.steps.train_state import make_state
+from keras_preact.training.steps.train_state import by_path, make_state
 
 CONFIG = TrainConfig(dataset="digits", depth=8, train_steps=9, ema_decay=0.9)
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1), np.uint8)
@@ -53,8 +53,9 @@ def saved(tmp_path_factory):
     for step in (6, 7, 8):
         keras.utils.set_random_seed(step)
         averaged.set_weights(build_model(CONFIG, info).get_weights())
-        for variable in averaged.variables:
-            state.averages[variable.path].assign(variable.value)
+        values = by_path(averaged.variables)
+        state.rows.average_weights.assign(state.weights.pack(values))
+        state.rows.average_statistics.assign(state.statistics.pack(values))
         checkpoints.save(RunState(step=step), best=step == 6)
         expected[step] = tf.nn.softmax(averaged(normalized)).numpy()
     checkpoints.wait()

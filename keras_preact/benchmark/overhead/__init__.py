@@ -1,0 +1,1 @@
+"""The time of a training step beyond its compiled function."""
