@@ -8,6 +8,7 @@ import tensorflow as tf
 from variants import ORDERS, PYRAMID, SHORTCUTS
 
 from keras_preact.layers import Convolution, Identity, Shortcut
+from keras_preact.layers.batch_norm import traced_for_xla
 from keras_preact.models import ResNetV2, describe
 
 # Trainable parameters of the published nets with 1000 classes (ImageNet depths) or 10.
@@ -177,7 +178,8 @@ def kept_in_the_graph(model):
         images = tf.compat.v1.placeholder(tf.float32, (1, *model.input_shape[1:]))
         weights = [tf.zeros(v.shape, v.dtype) for v in model.trainable_variables]
         statistics = [tf.zeros(v.shape, v.dtype) for v in model.non_trainable_variables]
-        logits, _ = model.stateless_call(weights, statistics, images, training=True)
+        with traced_for_xla(False):
+            logits, _ = model.stateless_call(weights, statistics, images, training=True)
         forward = set(graph.get_operations())
         tf.gradients(logits, weights)
         backward = [op for op in graph.get_operations() if op not in forward]
