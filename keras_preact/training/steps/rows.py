@@ -13,7 +13,6 @@ import tensorflow as tf
 
 # Float32 numbers in 64 bytes, the alignment at which TensorFlow splits an array without a copy.
 WIDTH = 16
-# Sums over a row add up its blocks first: float32 loses digits in a sum of millions.
 _BLOCK_LINES = 1024
 
 
@@ -108,10 +107,12 @@ class RowLayout:
 
 def norm(row: tf.Tensor) -> tf.Tensor:
     """Returns the Euclidean norm of a row, a float32 scalar."""
-    lines = row.shape[0]
-    padded = tf.pad(row, [[0, -lines % _BLOCK_LINES], [0, 0]]) if lines % _BLOCK_LINES else row
-    blocks = tf.reshape(tf.square(padded), [-1, _BLOCK_LINES * WIDTH])
-    return tf.sqrt(tf.reduce_sum(tf.reduce_sum(blocks, axis=1)))
+    # Blocks come first: float32 loses digits in one sum of millions.
+    whole = row.shape[0] // _BLOCK_LINES * _BLOCK_LINES
+    first, rest = tf.split(row, [whole, row.shape[0] - whole])
+    blocks = tf.reshape(tf.square(first), [-1, _BLOCK_LINES * WIDTH])
+    sums = tf.reduce_sum(blocks, axis=1)
+    return tf.sqrt(tf.reduce_sum(sums) + tf.reduce_sum(tf.square(rest)))
 
 
 def are_finite(rows: Iterable[tf.Variable]) -> bool:

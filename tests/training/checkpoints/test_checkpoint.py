@@ -7,11 +7,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from etils import epath
 from small_states import assert_same, make, names, save, scramble, values
 
+from keras_preact.support import files
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
 from keras_preact.training.checkpoints.run_state import RunState
+from keras_preact.training.steps.optimizer import StepSchedule
+from keras_preact.training.steps.train_state import by_path
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +136,31 @@ def test_a_checkpoint_of_a_bfloat16_net_fits_the_float32_net(tmp_path, other):
     expected = saved_model(saved)
     for loaded in other.model.variables:
         np.testing.assert_array_equal(loaded, expected[loaded.path], err_msg=loaded.path)
+
+
+def test_a_checkpoint_of_earlier_versions_whose_momentum_keras_held_is_restored(tmp_path, other):
+    network = make(3).network
+    sgd = keras.optimizers.SGD(StepSchedule(0.1), momentum=0.9)
+    sgd.build(network.trainable_variables)
+    random = np.random.default_rng(0)
+    for variable in (*network.variables, *sgd.momentums):
+        variable.assign(random.normal(size=variable.shape))
+    sgd.iterations.assign(7)
+    scale = {"scale": tf.Variable(2.0**9), "good_steps": tf.Variable(5, dtype=tf.int32)}
+    groups = {
+        "model": by_path(network.variables),
+        "optimizer": {v.path.partition("/")[2]: v.value for v in sgd.variables},
+        "loss_scale": scale,
+    }
+    with files.sealed(epath.Path(tmp_path / "step-7")) as folder:
+        position = RunState(step=7).to_variables()
+        tf.train.Checkpoint(**groups, position=position).write(str(folder / "variables"))
+    assert restore(tmp_path, other).step == 7
+    arrays = other.to_arrays(7)
+    for group, variables in groups.items():
+        assert arrays[group].keys() == variables.keys()
+        for name, variable in variables.items():
+            np.testing.assert_array_equal(arrays[group][name], variable, err_msg=name)
+    with other.in_network():
+        for variable in other.network.variables:
+            np.testing.assert_array_equal(variable, groups["model"][variable.path])
