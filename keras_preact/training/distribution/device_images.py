@@ -34,8 +34,7 @@ class DeviceImages:
 
     def __init__(self, data: Dataset, augmentation: str | None, strategy: tf.distribute.Strategy):
         self._augmentation = data.check_augmentation(augmentation)
-        self._mean, self._image_shape = data.info.mean, data.info.image_shape
-        devices = _devices(strategy)
+        self._mean, devices = data.info.mean, _devices(strategy)
         self._train = {device: _Copy.on(device, data.train_source) for device in devices}
         self._eval = {device: _Copy.on(device, data.eval_source) for device in devices}
         # Numbers up to 255 are exact in both. GPUs have no kernel that crops uint8.

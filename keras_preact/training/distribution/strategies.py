@@ -198,20 +198,3 @@ def _telling_lost_workers(cluster):
             f"Lost {who}: it has ended or cannot be reached. Its own output says why. Start all "
             f"workers again, with --resume.{says}"
         ) from error
-
-
-def all_reduce(
-    operation: tf.distribute.ReduceOp, values: Sequence[tf.Tensor | tf.Variable]
-) -> list[tf.Tensor]:
-    """Sums or averages each of the values over replicas, in one exchange.
-
-    Call it in a replica context.
-
-    Args:
-        operation: SUM or MEAN.
-        values: of one dtype, with known shapes.
-    """
-    row = tf.concat([tf.reshape(value, [-1]) for value in values], axis=0)
-    row = tf.distribute.get_replica_context().all_reduce(operation, row)
-    parts = tf.split(row, [value.shape.num_elements() for value in values])
-    return [tf.reshape(part, value.shape) for part, value in zip(parts, values, strict=True)]
