@@ -262,7 +262,9 @@ class TrainStep:
             if config.mixup_alpha:
                 sums = weight * sums + (1 - weight) * against(labels[::-1])
             scaled = sums[0] * scale if self._scales else sums[0]
-        return tape.gradient(scaled, trainable), changed, sums
+        # A layer of a user's may not use each of its weights.
+        gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
+        return gradients, changed, sums
 
     def _update(self, rows, gradient, statistics, others, sums, step):
         """Computes all values after a step, and its report."""

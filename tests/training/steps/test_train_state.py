@@ -71,10 +71,11 @@ def test_each_replica_keeps_its_own_statistics_in_the_network_and_after_it():
 
 
 class Counted(keras.layers.Layer):
-    """A unit with a counter of its calls in training, and a statistic in float64."""
+    """A unit with a counter of its calls, a statistic in float64 and a weight without use."""
 
     def build(self, shape):
         self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+        self.unused = self.add_weight(shape=(3,), initializer="ones", name="unused")
         options = {"shape": (), "trainable": False, "initializer": "zeros"}
         self.calls = self.add_weight(name="calls", dtype="int32", **options)
         self.largest = self.add_weight(name="largest", dtype="float64", **options)
@@ -95,6 +96,7 @@ def test_variables_of_other_types_change_in_steps_and_are_saved():
     step(small.batches, 0, 3)
     saved = state.to_arrays(3)
     assert saved["model"]["own/calls"] == 3
+    np.testing.assert_array_equal(saved["model"]["own/unused"], np.ones(3))
     assert saved["model"]["own/largest"].dtype == np.float64 and saved["model"]["own/largest"] > 0
     step(small.batches, 3, 2)
     assert state.to_arrays(5)["model"]["own/calls"] == 5
