@@ -117,9 +117,9 @@ class _Copy(NamedTuple):
         flat = tf.reshape(
             tf.bitcast(tf.gather(self.rows, indices), tf.uint8), [-1, 8 * self.rows.shape[1]]
         )
-        images = tf.reshape(
-            flat[:, : math.prod(self.image_shape)], [indices.shape[0], *self.image_shape]
-        )
+        # Pieces for several workers have no static size.
+        count = -1 if indices.shape[0] is None else indices.shape[0]
+        images = tf.reshape(flat[:, : math.prod(self.image_shape)], [count, *self.image_shape])
         return images, tf.cast(tf.gather(self.labels, indices), tf.int32)
 
 
