@@ -74,7 +74,7 @@ class ComputePlan:
     def xla_loops(self) -> bool:
         """Whether XLA compiles loops over steps with the steps in them.
 
-        On CPUs it computes convolutions in loops 50 times slower than outside.
+        On CPUs a step of ResNet-20 took five times as long inside such a loop as outside.
         """
         return self.xla and not self.devices[0].startswith("CPU")
 

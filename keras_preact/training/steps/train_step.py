@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla
 
 from keras_preact.data import DatasetInfo
 from keras_preact.layers.batch_norm import traced_for_xla
@@ -227,9 +226,6 @@ class TrainStep:
         gradients, sums = total
         paths = [variable.path for variable in self.state.model.trainable_variables]
         gradient = self.state.weights.pack(dict(zip(paths, gradients, strict=True)))
-        if self.plan.xla:
-            # XLA would compute the gradients anew for each use of the row.
-            gradient, statistics = xla.optimization_barrier(gradient, statistics)
         return gradient, statistics, others, sums
 
     def _gradients(self, trainable, non_trainable, batch, seed, scale):
