@@ -52,11 +52,12 @@ def unit(precision: str, jit: bool, device: str = "CPU:0") -> dict:
     import tensorflow as tf
 
     from keras_preact.layers import ResidualUnit
+    from keras_preact.support import tf32
 
     rng = np.random.default_rng(0)
     x = rng.normal(1, 2, (8, 16, 16, 16)).astype(np.float32)
     weights = rng.normal(size=x.shape).astype(np.float32)
-    with _without_tf32(), tf.device(device):
+    with tf32.off(), tf.device(device):
         layer = ResidualUnit(16, dtype=precision)
         layer.build(x.shape)
         kernels = [v for v in layer.trainable_variables if v.name == "kernel"]
@@ -81,18 +82,6 @@ def unit(precision: str, jit: bool, device: str = "CPU:0") -> dict:
             "gradient": max(_distance(*pair) for pair in pairs),
         }
     }
-
-
-@contextlib.contextmanager
-def _without_tf32():
-    import tensorflow as tf
-
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _reference(x, first, second, weights):
@@ -233,10 +222,11 @@ def trains_as_processor() -> dict:
     Returns:
         losses of the last step, by "gpu" and "cpu".
     """
+    from keras_preact.support import tf32
     from keras_preact.training import TrainConfig, run
 
     losses = {}
-    with _without_tf32(), tempfile.TemporaryDirectory() as folder:
+    with tf32.off(), tempfile.TemporaryDirectory() as folder:
         for name, place in (("gpu", "GPU:0"), ("cpu", "cpu")):
             config = TrainConfig(
                 run_dir=f"{folder}/{name}",
