@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from replicas import float64, forward_and_backward
 
 from keras_preact.layers import BatchNormalization
 from keras_preact.layers.batch_norm import is_traced_for_xla, traced_for_xla
@@ -23,18 +24,6 @@ def layer_and_images(dtype, ratio, batch=16):
         variable.assign(rng.uniform(0.5, 2, CHANNELS))
     x, upstream = (rng.normal(mean, 1, (batch, 12, 10, CHANNELS)) for mean in (ratio, 0))
     return layer, *(tf.constant(v, layer.compute_dtype) for v in (x, upstream))
-
-
-def forward_and_backward(layer, x, upstream):
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = layer(x, training=True)
-    variables = [layer.gamma.value, layer.beta.value]
-    return y, *tape.gradient(y, [x, *variables], output_gradients=upstream)
-
-
-def float64(x):
-    return tf.cast(x, "float64").numpy()
 
 
 def results(function, layer, x, upstream):

@@ -17,7 +17,7 @@ from keras_preact.support import memory
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.distribution.distributed_input import feed
 
-# Of a device's memory, which the network needs.
+# Share of a device's memory that images may take: the network needs the rest.
 MOST_SHARE = 0.1
 # Steps of one launch, at most: XLA compiles for one shape of the arrays that it receives.
 MOST_STEPS = 256
