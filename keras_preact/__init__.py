@@ -8,7 +8,28 @@ import importlib
 from keras_preact.support import startup
 from keras_preact.version import __version__
 
-__all__ = ["PlainNet", "ResNet", "ResNetV2", "__version__", "analysis", "layers", "models"]
+# The programs as functions. They are imported when they are asked for, as some of the packages
+# that they need may be missing.
+_FUNCTIONS = {
+    "convert": "keras_preact.conversion",
+    "feature_extractor": "keras_preact.models",
+    "load_run": "keras_preact.training",
+    "predict": "keras_preact.prediction",
+}
+
+__all__ = [
+    "PlainNet",
+    "ResNet",
+    "ResNetV2",
+    "__version__",
+    "analysis",
+    "convert",
+    "feature_extractor",
+    "layers",
+    "load_run",
+    "models",
+    "predict",
+]
 
 # `keras-preact` alone answers without TensorFlow. For all others importing the layers registers
 # them with Keras, which then can load models.
@@ -25,5 +46,6 @@ if startup.PROGRAM not in startup.DOORS:
 
 def __getattr__(name):
     if name in __all__:
-        return getattr(importlib.import_module("keras_preact.models"), name)
+        room = _FUNCTIONS.get(name, "keras_preact.models")
+        return getattr(importlib.import_module(room), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,10 +19,20 @@ MAY_IMPORT = {
     "analysis": {"support", "layers", "models"},
     "training": {"support", "layers", "models", "data", "analysis"},
     "exporting": {"support", "layers", "models", "data", "training"},
+    "conversion": {"support", "layers", "models", "data", "training"},
+    "prediction": {"support", "layers", "models", "data", "training", "exporting"},
     "studies": {"support", "layers", "models", "data", "analysis", "training"},
     "doctor": {"support", "layers", "models", "data", "training", "benchmark"},
     "benchmark": {"support", "layers", "models", "data", "training", "exporting"},
-    "programs": {"support", "training", "exporting", "studies", "benchmark"},
+    "programs": {
+        "support",
+        "training",
+        "exporting",
+        "conversion",
+        "prediction",
+        "studies",
+        "benchmark",
+    },
 }
 
 

@@ -168,25 +168,17 @@ def _decode_window(encoded, window, size):
     return tf.switch_case(fraction, branches)
 
 
-def center_crop(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    """Decodes an image, resizes its short side to size * 256 / 224 and crops the centre.
-
-    Args:
-        encoded: as for `fit`.
-        size: height and width of the result, in pixels.
-
-    Returns:
-        uint8 (size, size, 3).
-    """
-    return fit(encoded, (size, size, 3), EVAL_RESIZE_RATIO)
-
-
 def center_crop_covers(size: int) -> tuple[int, int]:
-    """Returns height and width in pixels that `center_crop` resizes an image to cover."""
+    """Returns height and width in pixels that evaluation resizes an image to cover."""
     return covered_sides((size, size), EVAL_RESIZE_RATIO)
 
 
-def fit(encoded: tf.Tensor, image_shape: Sequence[int], resize_ratio: float) -> tf.Tensor:
+def fit(
+    encoded: tf.Tensor,
+    image_shape: Sequence[int],
+    resize_ratio: float,
+    interpolation: str = "bilinear",
+) -> tf.Tensor:
     """Decodes an image, resizes it until it just covers a shape times a ratio, crops the centre.
 
     Args:
@@ -194,6 +186,7 @@ def fit(encoded: tf.Tensor, image_shape: Sequence[int], resize_ratio: float) -> 
             upright, as its Exif metadata say; see `orientation`.
         image_shape: (height, width, channels) of the result, 1 or 3 channels.
         resize_ratio: 1 crops as little as possible.
+        interpolation: "bilinear" or "bicubic".
 
     Returns:
         uint8 (height, width, channels).
@@ -204,14 +197,14 @@ def fit(encoded: tf.Tensor, image_shape: Sequence[int], resize_ratio: float) -> 
     covered = swapped(tf.constant(covered_sides(image_shape, resize_ratio), tf.float64), turn)
     sides = tf.cast(tf.round(tf.reduce_max(covered / sides) * sides), tf.int32)
     # Turned last, when it is small.
-    image = orient(resize(image, sides[0], sides[1]), turn)
+    image = orient(resize(image, sides[0], sides[1], interpolation), turn)
     top, left = tf.unstack((tf.shape(image)[:2] - [height, width]) // 2)
     return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
 
 
-def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Bilinear and antialiased: uint8 (any, any, channels) to uint8 (height, width, channels)."""
-    image = tf.image.resize(image, [height, width], method="bilinear", antialias=True)
+def resize(image: tf.Tensor, height: int, width: int, interpolation: str = "bilinear") -> tf.Tensor:
+    """Antialiased: uint8 (any, any, channels) to uint8 (height, width, channels)."""
+    image = tf.image.resize(image, [height, width], method=interpolation, antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 

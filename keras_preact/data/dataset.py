@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_preact.data.augmentation import AUGMENTATIONS
 from keras_preact.data.order import DRAWS, DataOrder, Shard
 from keras_preact.data.sources import Encoded, InMemory
+from keras_preact.layers import Preprocessing
 from keras_preact.support.choices import one_of
 from keras_preact.support.machine import cores
 
@@ -27,6 +28,7 @@ class DatasetInfo:
         std: standard deviation of each channel, likewise.
         resize_ratio: how many times the image_shape an image file is resized to cover,
             before its centre is cropped; see `augmentation.fit`. In files it is "margin".
+        interpolation: of that resizing.
     """
 
     name: str
@@ -37,6 +39,7 @@ class DatasetInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize_ratio: float = dataclasses.field(metadata={"json": "margin"})
+    interpolation: str = "bilinear"
 
     def to_json(self) -> dict:
         """The fields as files hold them; `records.typed` reads them back."""
@@ -49,10 +52,15 @@ class DatasetInfo:
     def classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The part of these facts that travels with the weights of a network."""
+        fields = [field.name for field in dataclasses.fields(Preprocessing)]
+        return Preprocessing(**{name: getattr(self, name) for name in fields})
+
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Images in 0 to 255, of any dtype, as float32 ones of mean 0 and deviation 1."""
-        # Constants are made where they are used: each replica then has its own.
-        return (tf.cast(images, tf.float32) - tf.constant(self.mean)) / tf.constant(self.std)
+        return self.preprocessing.normalize(images)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,12 @@
 """One door to every data set: `load(name, ...)`."""
 
+import dataclasses
+
 from keras_preact.data import embedded, folder, tfds_source
 from keras_preact.data.augmentation import EVAL_RESIZE_RATIO
 from keras_preact.data.dataset import Dataset, DatasetInfo
-from keras_preact.data.sources import InMemory, Moments
+from keras_preact.data.sources import InMemory
+from keras_preact.layers import Preprocessing
 
 # Written digits and letters are no longer themselves in a mirror.
 _DEFAULT_AUGMENTATION = {
@@ -18,7 +21,7 @@ def load(
     data_dir: str | None = None,
     image_size: int | None = None,
     skip_bad_images: bool = False,
-    moments: Moments | None = None,
+    like: Preprocessing | None = None,
 ) -> Dataset:
     """Loads a data set.
 
@@ -37,8 +40,9 @@ def load(
             none: folder and sets such as imagenet2012 (224 by default), synthetic (32).
         skip_bad_images: leave out files of a folder that cannot be decoded, or must not be;
             see `folder.load`.
-        moments: mean and standard deviation of each channel to normalize with; by default
-            those of the training images.
+        like: gives the mean and standard deviation to normalize with, and how evaluation
+            resizes images of various sizes; by default the training images' own, and the
+            papers' resizing.
 
     Raises:
         ValueError: if the name is unknown, data_dir is missing or not as expected,
@@ -55,7 +59,7 @@ def load(
         train, evaluation, class_names = folder.load(data_dir, image_size or 224, skip_bad_images)
     else:
         train, evaluation, class_names = tfds_source.load(name, data_dir, image_size or 224)
-    return _dataset(name, train, evaluation, class_names, image_size, moments)
+    return _dataset(name, train, evaluation, class_names, image_size, like)
 
 
 def check(name: str, data_dir: str | None) -> None:
@@ -71,7 +75,7 @@ def check(name: str, data_dir: str | None) -> None:
         tfds_source.check(name, data_dir)
 
 
-def _dataset(name, train, evaluation, class_names, image_size, moments):
+def _dataset(name, train, evaluation, class_names, image_size, like):
     if isinstance(train, InMemory):
         shape = train.images.shape[1:]
         if image_size is not None and shape[:2] != (image_size, image_size):
@@ -80,17 +84,22 @@ def _dataset(name, train, evaluation, class_names, image_size, moments):
                 f"{shape[0]}x{shape[1]}. Received: image_size={image_size}"
             )
         default = _DEFAULT_AUGMENTATION.get(name.partition("/")[0], "pad_crop_flip")
-        resize_ratio = 1.0
+        resizing = {"resize_ratio": 1.0}
     else:
         shape, default = (train.size, train.size, 3), "random_resized_crop"
-        resize_ratio = EVAL_RESIZE_RATIO
+        resizing = {"resize_ratio": EVAL_RESIZE_RATIO}
+        if like:
+            resizing = {"resize_ratio": like.resize_ratio, "interpolation": like.interpolation}
+            train, evaluation = (dataclasses.replace(s, **resizing) for s in (train, evaluation))
     for split, source in (("training", train), ("evaluation", evaluation)):
         if not len(source):
             raise ValueError(
                 f"{name} must have images to learn from and others to evaluate on; "
                 f"there are none for {split}."
             )
-    mean, std = moments or train.statistics()
+    if like:
+        like = like.with_channels(shape[-1])
+    mean, std = (like.mean, like.std) if like else train.statistics()
     info = DatasetInfo(
         name=name,
         class_names=tuple(class_names),
@@ -99,6 +108,6 @@ def _dataset(name, train, evaluation, class_names, image_size, moments):
         eval_count=len(evaluation),
         mean=tuple(mean),
         std=tuple(std),
-        resize_ratio=resize_ratio,
+        **resizing,
     )
     return Dataset(info, train, evaluation, default)

@@ -116,6 +116,7 @@ class Encoded:
         listing: returns names and sizes of all files, in order, without their folder; by
             default nothing.
         memory: the statistics, where they are known already.
+        resize_ratio, interpolation: of evaluation crops, as in `DatasetInfo`.
     """
 
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -125,6 +126,8 @@ class Encoded:
     where: Callable[[int], str] = lambda index: f"image {index}"
     listing: Callable[[], bytes] = bytes
     memory: Memory = Memory()
+    resize_ratio: float = augmentation.EVAL_RESIZE_RATIO
+    interpolation: str = "bilinear"
 
     # The error of the mean is then about 1 % of the standard deviation.
     STATISTICS_IMAGES = 4096
@@ -144,6 +147,8 @@ class Encoded:
             lambda index: self.problem(int(numbers[index])),
             lambda index: self.where(int(numbers[index])),
             lambda: self.listing() + numbers.astype("<i8").tobytes(),
+            resize_ratio=self.resize_ratio,
+            interpolation=self.interpolation,
         )
 
     def file(self, index: int) -> bytes:
@@ -159,7 +164,7 @@ class Encoded:
         def fetch(index, draws):
             encoded, label = self._read_admitted(index)
             if augment == "none":
-                image = augmentation.center_crop(encoded, self.size)
+                image = self._center_crop(encoded)
             else:
                 image = augmentation.random_resized_crop(encoded, draws, self.size)
             return image, label
@@ -175,14 +180,19 @@ class Encoded:
 
         def fetch(index):
             encoded, label = self._read_admitted(index)
-            return augmentation.center_crop(encoded, self.size), label
+            return self._center_crop(encoded), label
 
         return indices.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def _center_crop(self, encoded):
+        shape = (self.size, self.size, 3)
+        return augmentation.fit(encoded, shape, self.resize_ratio, self.interpolation)
 
     def _read_admitted(self, index):
         # The file may have changed since it was checked.
         encoded, label = self.read(index)
-        return limits.admitted(encoded, augmentation.center_crop_covers(self.size)), label
+        covered = limits.covered_sides((self.size, self.size), self.resize_ratio)
+        return limits.admitted(encoded, covered), label
 
     def statistics(self) -> Moments:
         """Mean and standard deviation of each channel over evenly spaced images, in 0 to 255.

@@ -2,6 +2,8 @@
 
 from keras_preact.layers.activation_order import ORDERS, ActivationOrder
 from keras_preact.layers.batch_norm import BatchNormalization
+from keras_preact.layers.layout import LAYOUTS, Layout
+from keras_preact.layers.preprocessing import Preprocessing
 from keras_preact.layers.residual_unit import ResidualUnit
 from keras_preact.layers.shortcuts import (
     SHORTCUTS,
@@ -20,6 +22,7 @@ from keras_preact.layers.unit_plan import BLOCKS, PROJECTIONS, Operation, UnitKi
 
 __all__ = [
     "BLOCKS",
+    "LAYOUTS",
     "ORDERS",
     "PROJECTIONS",
     "SHORTCUTS",
@@ -32,8 +35,10 @@ __all__ = [
     "ExclusiveGating",
     "Factor",
     "Identity",
+    "Layout",
     "NoShortcut",
     "Operation",
+    "Preprocessing",
     "ResidualUnit",
     "Shortcut",
     "ShortcutOnlyGating",

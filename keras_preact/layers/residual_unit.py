@@ -9,7 +9,7 @@ from keras_preact.layers.shortcuts import Shortcut
 from keras_preact.layers.spatial import Conv2D, SymmetricMaxPooling2D, ZeroPad
 from keras_preact.layers.stochastic_depth import StochasticDepth, check_rate
 from keras_preact.layers.taps import Taps
-from keras_preact.layers.unit_plan import Operation, UnitKind
+from keras_preact.layers.unit_plan import Dilation, Operation, UnitKind
 
 
 @keras.saving.register_keras_serializable(package="keras_preact")
@@ -31,6 +31,10 @@ class ResidualUnit(keras.layers.Layer):
         strided_convolution: which convolution has the stride, counted from 1.
         stochastic_depth_rate: the probability with which an image skips the residual
             function in training, see `StochasticDepth`.
+        layout: a name in `LAYOUTS`: biases, shortcuts that pool, and BN's epsilon.
+        dilation_rate: pixels between the taps of the 3x3 kernels: up to the convolution with
+            the stride, and behind it. Trades a stride for dilation, see
+            `models.feature_extractor`.
 
     Input shape: (batch, height, width, channels). Output shape:
     (batch, ceil(height / strides), ceil(width / strides), output channels).
@@ -58,6 +62,8 @@ class ResidualUnit(keras.layers.Layer):
         first_in_network: bool = False,
         strided_convolution: int = 1,
         stochastic_depth_rate: float = 0.0,
+        layout: str = "paper",
+        dilation_rate: Dilation = (1, 1),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -69,7 +75,10 @@ class ResidualUnit(keras.layers.Layer):
         dtype = self.dtype_policy.name
         self.shortcut = shortcuts.get(shortcut, name="shortcut", dtype=dtype, strides=strides)
         matches_dimensions = self.shortcut.matches_dimensions
-        self.kind = UnitKind(block, self.order, projection, strided_convolution, matches_dimensions)
+        self.kind = UnitKind(
+            block, self.order, projection, strided_convolution, matches_dimensions, layout
+        )
+        self.dilation_rate = tuple(dilation_rate)
         self.stochastic_depth_rate = check_rate(stochastic_depth_rate, self.shortcut)
 
     def call(self, x, training=None, return_taps=False):
@@ -95,7 +104,12 @@ class ResidualUnit(keras.layers.Layer):
 
     def build(self, input_shape):
         self.plan = plan = self.kind.plan(
-            input_shape[-1], self.filters, self.strides, self.first_in_network, self.name
+            input_shape[-1],
+            self.filters,
+            self.strides,
+            self.first_in_network,
+            self.name,
+            self.dilation_rate,
         )
         output_shape = self.compute_output_shape(input_shape)
         self.preactivation = self._build_layers(plan.preactivation, input_shape)
@@ -130,6 +144,8 @@ class ResidualUnit(keras.layers.Layer):
             "first_in_network": self.first_in_network,
             "strided_convolution": self.kind.strided_convolution,
             "stochastic_depth_rate": self.stochastic_depth_rate,
+            "layout": self.kind.layout,
+            "dilation_rate": self.dilation_rate,
         }
 
     def _build_layers(self, operations, shape):
@@ -152,15 +168,16 @@ def make_layer(operation: Operation, **options) -> keras.layers.Layer:
     filters, size, strides = operation.filters, operation.kernel_size, operation.strides
     match operation.kind:
         case "conv":
+            options |= {"use_bias": operation.use_bias, "dilation_rate": operation.dilation}
             return Conv2D(filters, size, strides, **options)
         case "bn":
-            return BatchNormalization(**options)
+            return BatchNormalization(operation.momentum, operation.epsilon, **options)
         case "relu":
             return keras.layers.ReLU(**options)
         case "zero_pad":
             return ZeroPad(filters, strides, **options)
         case "max_pool":
-            return SymmetricMaxPooling2D(size, strides, **options)
+            return SymmetricMaxPooling2D(size, strides, operation.zero_padded, **options)
 
 
 def _run(layers, x):

@@ -2,6 +2,17 @@
 
 from keras_preact.models.architectures import Architecture
 from keras_preact.models.describe import Description, describe
+from keras_preact.models.network import Network, arguments_of, preprocessing_of
 from keras_preact.models.resnet import PlainNet, ResNet, ResNetV2
 
-__all__ = ["Architecture", "Description", "PlainNet", "ResNet", "ResNetV2", "describe"]
+__all__ = [
+    "Architecture",
+    "Description",
+    "Network",
+    "PlainNet",
+    "ResNet",
+    "ResNetV2",
+    "arguments_of",
+    "describe",
+    "preprocessing_of",
+]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from keras_preact.layers import (
     BLOCKS,
+    LAYOUTS,
     ORDERS,
     PROJECTIONS,
     ActivationOrder,
@@ -89,6 +90,7 @@ class Architecture:
         stage_units: residual units in each stage.
         stage_filters: filters of the inner convolutions in each stage.
         stem_filters: filters of the stem's convolution.
+        layout: a key of `keras_preact.layers.LAYOUTS`.
     """
 
     depth: int
@@ -97,6 +99,7 @@ class Architecture:
     stage_units: tuple[int, ...]
     stage_filters: tuple[int, ...]
     stem_filters: int
+    layout: str = "paper"
 
     def unit_kind(
         self,
@@ -117,19 +120,23 @@ class Architecture:
         is_bottleneck = self.block == "bottleneck"
         strided = STEMS[self.stem].strided_bottleneck_convolution if is_bottleneck else 1
         projection = self.projection(projection)
-        return UnitKind(self.block, order, projection, strided, matches_dimensions)
+        return UnitKind(self.block, order, projection, strided, matches_dimensions, self.layout)
 
     def units(self, kind: UnitKind) -> Iterator[UnitPlan]:
-        """The units in order; the first of every stage but the first halves the image.
+        """The units in order. Between two stages the image is halved, as the layout says.
 
         They are named stage1_unit1 and so on.
         """
-        channels = self.stem_filters
+        channels, layout = self.stem_filters, LAYOUTS[self.layout]
         stages = zip(self.stage_units, self.stage_filters, strict=True)
         for stage, (count, filters) in enumerate(stages, 1):
             for number in range(1, count + 1):
-                strides = 2 if stage > 1 and number == 1 else 1
-                is_first = stage == number == 1
+                if layout.strides_last:
+                    halves = stage < len(self.stage_units) and number == count
+                else:
+                    halves = stage > 1 and number == 1
+                strides = 2 if halves else 1
+                is_first = stage == number == 1 and layout.activated_first_shortcut
                 name = f"stage{stage}_unit{number}"
                 plan = kind.plan(channels, filters, strides, is_first, name)
                 channels = plan.output_channels
@@ -140,13 +147,18 @@ class Architecture:
 
         Those after the first convolution of an order follow the stem's convolution too.
         """
-        stem = STEMS[self.stem]
-        conv = Operation("conv", "stem_conv", self.stem_filters, stem.kernel_size, stem.strides)
-        return (conv, *named("stem", order.stem_completion), *stem.pooling)
+        stem, layout = STEMS[self.stem], LAYOUTS[self.layout]
+        options = {"strides": stem.strides, "use_bias": layout.biases}
+        conv = Operation("conv", "stem_conv", self.stem_filters, stem.kernel_size, **options)
+        pooling = (
+            dataclasses.replace(operation, zero_padded=layout.zero_padded_pool)
+            for operation in stem.pooling
+        )
+        return (conv, *named("stem", order.stem_completion, layout), *pooling)
 
     def head_operations(self, order: ActivationOrder) -> tuple[Operation, ...]:
         """The activation between the last unit and the global pooling."""
-        return named("head", order.preactivation)
+        return named("head", order.preactivation, LAYOUTS[self.layout])
 
     @property
     def default_input_shape(self) -> tuple[int, int, int]:
@@ -184,7 +196,11 @@ class Architecture:
 
 
 def resolve(
-    depth: int, stem: str | None = None, block: str | None = None, width_multiplier: float = 1.0
+    depth: int,
+    stem: str | None = None,
+    block: str | None = None,
+    width_multiplier: float = 1.0,
+    layout: str = "paper",
 ) -> Architecture:
     """The architecture of a depth.
 
@@ -195,6 +211,7 @@ def resolve(
         block: "basic", "bottleneck" or "single"; by default the paper's block of
             this depth, else the one of basic and bottleneck whose formula it fits.
         width_multiplier: multiplies the filters of every convolution, the stem's too.
+        layout: a name in `keras_preact.layers.LAYOUTS`.
 
     Raises:
         ValueError: if a name is unknown, depth is not reachable with this stem and
@@ -211,6 +228,7 @@ def resolve(
     if stem is None:
         stem = "imagenet" if depth in IMAGENET_DEPTHS else "cifar"
     one_of("stem", stem, STEMS)
+    one_of("layout", layout, LAYOUTS)
     if block is not None:
         one_of("block", block, BLOCKS)
     find = _imagenet_units if stem == "imagenet" else _cifar_units
@@ -226,7 +244,7 @@ def resolve(
             f"Received: width_multiplier={width_multiplier}"
         )
     stem_filters, *filters = (max(1, round(width * width_multiplier)) for width in [first, *widths])
-    return Architecture(depth, stem, block, units, tuple(filters), stem_filters)
+    return Architecture(depth, stem, block, units, tuple(filters), stem_filters, layout)
 
 
 def _check_units(depth, block, units):

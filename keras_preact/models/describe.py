@@ -100,6 +100,7 @@ def describe(
     shortcut: str | Shortcut = "identity",
     projection: str | None = None,
     width_multiplier: float = 1.0,
+    layout: str = "paper",
     print_fn: Callable[[str], None] | None = print,
 ) -> Description:
     """Prints and returns what each part of a network costs, without building it.
@@ -113,7 +114,7 @@ def describe(
         ValueError: as the builders do; or if input_shape leaves a size open, unit is
             a factory, or shortcut a class of your own, for which no formula is known.
     """
-    architecture = architectures.resolve(depth, stem, block, width_multiplier)
+    architecture = architectures.resolve(depth, stem, block, width_multiplier, layout)
     if callable(unit) and not isinstance(unit, ActivationOrder):
         raise ValueError("describe knows no formula for a unit factory; build the model instead.")
     order = activation_order.get(unit)
@@ -171,7 +172,7 @@ class _Tally:
                     self.keep()
                     weights = operation.kernel_size**2 * self.shape[-1] * operation.filters
                     self.stride(operation.strides, operation.filters)
-                    self.parameters += weights
+                    self.parameters += weights + operation.use_bias * operation.filters
                     self.multiply_adds += weights * math.prod(self.shape[:2])
                 case "max_pool":
                     self.keep()

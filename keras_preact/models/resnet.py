@@ -15,6 +15,7 @@ from keras_preact.layers import (
 from keras_preact.layers.residual_unit import make_layer
 from keras_preact.layers.stochastic_depth import check_rate
 from keras_preact.models import architectures
+from keras_preact.models.network import Network
 from keras_preact.support.choices import one_of
 
 UnitFactory = Callable[..., keras.layers.Layer]
@@ -42,8 +43,9 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
     projection: str | None = None,
     width_multiplier: float = 1.0,
     stochastic_depth_rate: float = 0.0,
+    layout: str = "paper",
     name: str | None = None,
-) -> keras.Model:
+) -> Network:
     """A pre-activation residual network.
 
     `ResNetV2(depth=164)` is the paper's net for CIFAR-10, `ResNetV2(depth=50)` the
@@ -81,27 +83,43 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
             the last unit in training; that of unit l of L is l / L of it, the linear
             decay of "Deep Networks with Stochastic Depth", equation (4), with 1 - p_L
             as the rate. Inference is the same at any rate.
+        layout: "paper"; "timm", whose first shortcut starts from the raw signal; or "keras",
+            as in keras.applications: the last unit of a stage has the stride, its shortcut
+            pools, and convolutions before an addition have biases. See
+            `keras_preact.layers.Layout`.
         name: the model's name.
 
     Returns:
-        A `keras.Model` from (batch, height, width, channels) to float32 logits
-        (batch, classes), or as include_top and pooling say.
+        A `Network`, a functional `keras.Model`, from (batch, height, width, channels) to
+        float32 logits (batch, classes), or as include_top and pooling say.
 
     Raises:
         ValueError: if an argument is outside its rule, or arguments contradict.
 
     Source: "Identity Mappings in Deep Residual Networks", figures 1, 2, 4, appendix.
     """
-    architecture = architectures.resolve(depth, stem, block, width_multiplier)
+    architecture = architectures.resolve(depth, stem, block, width_multiplier, layout)
     classes = architecture.classes(classes)
     _check_weights(weights)
     if pooling is not None:
         one_of("pooling", pooling, POOLING)
     if isinstance(unit, str | ActivationOrder):
+        arguments = {
+            "depth": depth,
+            "stem": architecture.stem,
+            "block": architecture.block,
+            "unit": _saved(unit),
+            "shortcut": _saved(shortcut),
+            "projection": projection,
+            "width_multiplier": width_multiplier,
+            "stochastic_depth_rate": stochastic_depth_rate,
+            "layout": layout,
+        }
         order = activation_order.get(unit)
         units = _residual_units(architecture, order, shortcut, projection, stochastic_depth_rate)
     else:
         units = _units_of_factory(architecture, unit, shortcut, projection, stochastic_depth_rate)
+        arguments = None
         # The layers of a factory may say which order stem and head should follow.
         order = activation_order.get(getattr(units[0], "order", "full_preactivation"))
 
@@ -117,7 +135,8 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
     elif pooling:
         x = _pool(x, pooling)
 
-    model = keras.Model(_source(inputs), x, name=name or f"resnet{depth}")
+    name = name or f"resnet{depth}"
+    model = Network(_source(inputs), x, name=name, arguments=arguments)
     if weights is not None:
         model.load_weights(weights)
     return model
@@ -160,6 +179,7 @@ def _residual_units(architecture, order, shortcut, projection, rate):
             projection=kind.projection,
             first_in_network=plan.first_in_network,
             strided_convolution=kind.strided_convolution,
+            layout=kind.layout,
             stochastic_depth_rate=rate * (number / len(plans)),
             name=plan.name,
         )
@@ -173,11 +193,12 @@ def _units_of_factory(architecture, factory, shortcut, projection, rate):
             f"unit must be one of {', '.join(ORDERS)}, an ActivationOrder, or a function that "
             f"returns a layer. Received: unit={factory!r}"
         )
-    if projection is not None or shortcut != "identity" or rate:
+    layout = architecture.layout
+    if projection is not None or shortcut != "identity" or rate or layout != "paper":
         raise ValueError(
-            "A unit factory decides on its shortcut, projection and stochastic depth itself. "
-            f"Received: shortcut={shortcut!r}, projection={projection!r}, "
-            f"stochastic_depth_rate={rate}"
+            "A unit factory decides on its shortcut, projection, stochastic depth and layout "
+            f"itself. Received: shortcut={shortcut!r}, projection={projection!r}, "
+            f"stochastic_depth_rate={rate}, layout={layout!r}"
         )
     return [
         factory(
@@ -241,6 +262,10 @@ def _classify(x, classes, classifier_activation):
     if classifier_activation is None:
         return x
     return keras.layers.Activation(classifier_activation, name="predictions", dtype="float32")(x)
+
+
+def _saved(choice):
+    return choice if isinstance(choice, str) else keras.saving.serialize_keras_object(choice)
 
 
 def _source(inputs):

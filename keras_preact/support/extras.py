@@ -7,7 +7,7 @@ from keras_preact.support import startup
 # The modules of the packages in the extra "train" of pyproject.toml.
 MODULES = (
     *("absl", "ai_edge_litert", "etils", "flatbuffers", "google.protobuf", "importlib_resources"),
-    *("matplotlib", "pydantic", "sklearn", "tensorboard", "tensorflow_datasets"),
+    *("matplotlib", "pydantic", "safetensors", "sklearn", "tensorboard", "tensorflow_datasets"),
     *("tensorflow_serving", "tqdm"),
 )
 INSTALL = 'pip install "keras_preact[train]"'

@@ -7,7 +7,7 @@ import reprlib
 from typing import Any
 
 from keras_preact.data.augmentation import AUGMENTATIONS
-from keras_preact.layers import BLOCKS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcuts
+from keras_preact.layers import BLOCKS, LAYOUTS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcuts
 from keras_preact.models import architectures
 from keras_preact.support import options, records
 from keras_preact.support.options import LARGEST, option
@@ -131,6 +131,12 @@ class TrainConfig:
     )
     stem: str | None = option("model", "first layers; default: by depth", None, architectures.STEMS)
     width_multiplier: float = option("model", "factor on the filters of every convolution", 1.0)
+    layout: str = option(
+        "model",
+        "strides, biases and first shortcut as in the nets of",
+        "paper",
+        LAYOUTS,
+    )
 
     stochastic_depth_rate: float = option(
         "regularization", "probability of dropping the last residual; linear in depth, from 0", 0.0
@@ -177,7 +183,9 @@ class TrainConfig:
         _check_numbers(self)
         _check_contradictions(self)
         if self.depth is not None:
-            architectures.resolve(self.depth, self.stem, self.block, self.width_multiplier)
+            architectures.resolve(
+                self.depth, self.stem, self.block, self.width_multiplier, self.layout
+            )
         self.make_shortcut()
 
     @property
@@ -211,7 +219,7 @@ class TrainConfig:
 
     def architecture(self) -> dict[str, Any]:
         """Arguments of `ResNetV2` and `describe` but for depth, image size and classes."""
-        names = ("stem", "block", "unit", "projection", "width_multiplier")
+        names = ("stem", "block", "unit", "projection", "width_multiplier", "layout")
         return {**{name: getattr(self, name) for name in names}, "shortcut": self.make_shortcut()}
 
     def updated(self, **given: Any) -> "TrainConfig":

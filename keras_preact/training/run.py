@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.layers import BatchNormalization
-from keras_preact.models import ResNetV2
+from keras_preact.models import Network, ResNetV2
 from keras_preact.support import console
+from keras_preact.support.choices import one_of
 from keras_preact.support.commands import program
 from keras_preact.support.console import say
 from keras_preact.support.machine import gpu_advice
@@ -19,9 +20,9 @@ from keras_preact.support.paths import usable
 from keras_preact.support.signals import Interrupted
 from keras_preact.training import memory
 from keras_preact.training.actions import standard_actions
-from keras_preact.training.checkpoints import checkpoint
+from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.checkpoints.folder import step_of
-from keras_preact.training.config import TrainConfig
+from keras_preact.training.config import CHECKPOINTS, TrainConfig
 from keras_preact.training.distribution import strategies
 from keras_preact.training.distribution.agreement import Agreement
 from keras_preact.training.distribution.cluster import from_environment
@@ -151,7 +152,7 @@ def _evaluate(config, cluster, agreement):
     folder = RunFolder(config.run_dir)
     folder.check_evaluable(config)
     _, info = folder.read()
-    checkpoint.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
+    checkpoints.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
     with strategies.prepared(config, cluster, agreement.on_plan) as devices:
         strategy = devices.strategy
         data = load_data(config, info)
@@ -160,7 +161,7 @@ def _evaluate(config, cluster, agreement):
         check_same_data(data.info, info)
         with strategy.scope():
             # A second time: a run that still trains may have deleted the first.
-            path = checkpoint.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
+            path = checkpoints.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
             strategies.check_same_start(strategy, step_of(path))
             model = restore_model(folder, path)
         evaluator = Evaluator(model, data, devices.plan, strategy)
@@ -176,7 +177,7 @@ def load_data(config: TrainConfig, recorded: DatasetInfo | None = None) -> Datas
 
     Args:
         config: configuration of the run.
-        recorded: gives mean and deviation, which are then not measured again.
+        recorded: gives mean, deviation and resizing; the former are then not measured again.
 
     Raises:
         ValueError: as `datasets.load` does, or if the augmentation does not fit the data.
@@ -190,7 +191,7 @@ def load_data(config: TrainConfig, recorded: DatasetInfo | None = None) -> Datas
         data_dir=config.data_dir,
         image_size=config.image_size,
         skip_bad_images=config.skip_bad_images,
-        moments=recorded and (recorded.mean, recorded.std),
+        like=recorded and recorded.preprocessing,
     )
     data.check_augmentation(config.augmentation)
     return data
@@ -212,7 +213,7 @@ def restore_data(folder: RunFolder, data_dir: str | None = None) -> Dataset:
     return data
 
 
-def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -> keras.Model:
+def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -> Network:
     """Builds the network of a run, with new weights.
 
     Args:
@@ -227,15 +228,35 @@ def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -
         **config.architecture(),
         stochastic_depth_rate=config.stochastic_depth_rate,
     )
+    model.preprocessing = info.preprocessing
     for layer in model._flatten_layers() if sync_bn else ():
         if isinstance(layer, BatchNormalization):
             layer.synchronized = True
     return model
 
 
-def restore_model(folder: RunFolder, path: str) -> keras.Model:
+def load_run(run_dir: str, checkpoint: str = "newest") -> Network:
+    """Returns the network of a run with the weights of a checkpoint: the averaged ones, if any.
+
+    Reads no data. The network carries the run's preprocessing; see `models.Network`.
+
+    Args:
+        run_dir: folder of the run.
+        checkpoint: "newest" or "best".
+
+    Raises:
+        ValueError: if there is no run, no such checkpoint, or the checkpoint is damaged.
+    """
+    one_of("checkpoint", checkpoint, CHECKPOINTS)
+    folder = RunFolder(run_dir)
+    folder.read()
+    path = checkpoints.find(folder.checkpoints, checkpoint, run=folder.recorded_id())
+    return restore_model(folder, path)
+
+
+def restore_model(folder: RunFolder, path: str) -> Network:
     """Builds the network of a run with a checkpoint's weights: the averaged ones, if any."""
     config, info = folder.read()
     model = build_model(config, info)
-    checkpoint.load_model(path, model, averages=config.ema_decay is not None)
+    checkpoints.load_model(path, model, averages=config.ema_decay is not None)
     return model

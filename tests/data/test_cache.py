@@ -19,6 +19,7 @@ from sample_data import (
 from keras_preact.data import cache, checked, datasets, folder, reading, tfds_source
 from keras_preact.data.cache import Cache, Contents
 from keras_preact.data.sources import Encoded
+from keras_preact.layers import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -404,7 +405,7 @@ def test_mean_and_deviation_of_records_are_remembered(prepared, monkeypatch):
 
 def test_recorded_mean_and_deviation_are_not_measured_again(photos, monkeypatch):
     monkeypatch.setattr(Encoded, "eval_images", None)
-    info = load(photos, moments=((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))).info
+    info = load(photos, like=Preprocessing((1, 1, 3), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))).info
     assert (info.mean, info.std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
 

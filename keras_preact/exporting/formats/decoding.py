@@ -1,11 +1,12 @@
 """Decodes image files inside a graph whose input may come from anybody."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from keras_preact.data.augmentation import fit
 from keras_preact.data.limits import JPEG, PNG, covered_sides, problem
+from keras_preact.layers import Preprocessing
 
 KINDS = ("JPEG", "PNG")
 PARALLEL_IMAGES = 4
@@ -14,7 +15,7 @@ _DAMAGED = "An image file must be whole and undamaged. Received: a file of "
 
 
 def make_decoder(
-    image_shape: Sequence[int], resize_ratio: float, max_image_pixels: int
+    preprocessing: Preprocessing, max_image_pixels: int
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Returns a function from image files to images, resized as in evaluation.
 
@@ -23,8 +24,7 @@ def make_decoder(
     servers compute the images of many clients in one batch, and an error would fail them all.
 
     Args:
-        image_shape: (height, width, channels) of the images.
-        resize_ratio: as in `data.DatasetInfo`.
+        preprocessing: gives the shape of the images, and how they are resized.
         max_image_pixels: largest number of pixels, in the file and after resizing to cover
             image_shape. It is read from the header: decoding takes three bytes a pixel,
             resizing twelve more, for `PARALLEL_IMAGES` images at a time. The scans of a JPEG
@@ -36,6 +36,7 @@ def make_decoder(
         file is of another kind, is damaged, or has too many pixels or scans, the image is black
         and the error a sentence; elsewhere the error is empty.
     """
+    image_shape, resize_ratio = preprocessing.image_shape, preprocessing.resize_ratio
     covered = covered_sides(image_shape, resize_ratio)
     black = tf.zeros(image_shape, tf.uint8)
 
@@ -44,7 +45,9 @@ def make_decoder(
             file, covered, kinds=KINDS, max_image_pixels=max_image_pixels, name="image_bytes"
         )
         return tf.cond(
-            tf.equal(why, ""), lambda: fit(file, image_shape, resize_ratio), lambda: black
+            tf.equal(why, ""),
+            lambda: fit(file, image_shape, resize_ratio, preprocessing.interpolation),
+            lambda: black,
         ), why
 
     def decode_all(image_bytes):

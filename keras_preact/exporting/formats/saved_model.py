@@ -112,7 +112,7 @@ def _make_network(module, graph, info, freeze) -> Callable[[tf.Tensor], Mapping[
 
 def _make_signatures(network, info, max_image_pixels):
     names, k = tf.constant(info.class_names), min(TOP_CLASSES, info.classes)
-    decode = make_decoder(info.image_shape, info.resize_ratio, max_image_pixels)
+    decode = make_decoder(info.preprocessing, max_image_pixels)
 
     def compute(images):
         return network(tf.cast(_filled(images), tf.float32))

@@ -9,6 +9,7 @@ import tensorflow as tf
 from image_files import PNG_MAGIC, chunk, claiming, encode, flat, grey_png, pillow_fit, smooth_image
 from jpeg_files import ORIENTATIONS, turned_jpeg, with_scans
 from PIL import Image
+from tiny_nets import make_info
 
 from keras_preact.data.augmentation import fit
 from keras_preact.exporting.formats.decoding import is_decodable, make_decoder
@@ -43,7 +44,7 @@ JPEGS = {
 
 def make(shape=SHAPE, resize_ratio=1.0, max_image_pixels=100_000):
     decode = tf.function(
-        make_decoder(shape, resize_ratio, max_image_pixels),
+        make_decoder(make_info(shape, resize_ratio=resize_ratio).preprocessing, max_image_pixels),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
 

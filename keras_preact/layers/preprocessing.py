@@ -1,0 +1,97 @@
+"""From an image file to the numbers that a network takes; travels with its weights."""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+from keras_preact.support.choices import one_of
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+@keras.saving.register_keras_serializable(package="keras_preact")
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How images become the input of a network, and the names of its classes.
+
+    An image file is decoded to 0 to 255, resized until it just covers `image_shape` times
+    `resize_ratio`, cropped at its centre, and normalized: (image - mean) / std.
+
+    Args:
+        image_shape: (height, width, channels).
+        mean: of each channel, in 0 to 255.
+        std: standard deviation of each channel, likewise.
+        resize_ratio: at least 1, which crops as little as possible; elsewhere often given as
+            its inverse, a "crop fraction".
+        interpolation: "bilinear" or "bicubic", both antialiased.
+        class_names: by label; empty if they are not known.
+
+    Raises:
+        ValueError: if a value is outside its rule.
+    """
+
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize_ratio: float = 1.0
+    interpolation: str = "bilinear"
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        # Keras saves tuples as lists.
+        for name in ("image_shape", "mean", "std", "class_names"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        shape = self.image_shape
+        if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+            raise ValueError(
+                "image_shape must be (height, width, channels), each a whole number above 0. "
+                f"Received: image_shape={shape}"
+            )
+        for name, least in (("mean", -math.inf), ("std", 0)):
+            values = getattr(self, name)
+            in_range = all(math.isfinite(value) and value >= least for value in values)
+            if len(values) != shape[-1] or not in_range:
+                raise ValueError(
+                    f"{name} must have a finite number{', at least 0,' * (not least)} for each of "
+                    f"{shape[-1]} channels. Received: {name}={values}"
+                )
+        if not (math.isfinite(self.resize_ratio) and self.resize_ratio >= 1):
+            raise ValueError(
+                f"resize_ratio must be at least 1. Received: resize_ratio={self.resize_ratio}"
+            )
+
+    def normalize(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns images in 0 to 255, of any dtype, as the float32 input of the network."""
+        # Constants are made where they are used: each replica then has its own.
+        return (tf.cast(images, tf.float32) - tf.constant(self.mean)) / tf.constant(self.std)
+
+    def replace(self, **changes) -> "Preprocessing":
+        """Returns a copy with other values."""
+        return dataclasses.replace(self, **changes)
+
+    def with_channels(self, channels: int) -> "Preprocessing":
+        """Returns a copy for images of other channels.
+
+        Grey images take the mean over the channels, others repeat the channels in turn, as
+        `weights.adapt_channels` does with the kernel of the stem.
+        """
+        if channels == self.image_shape[-1]:
+            return self
+
+        def adapted(values):
+            if channels == 1:
+                return (sum(values) / len(values),)
+            return tuple(values[channel % len(values)] for channel in range(channels))
+
+        shape = (*self.image_shape[:2], channels)
+        return self.replace(image_shape=shape, mean=adapted(self.mean), std=adapted(self.std))
+
+    def get_config(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Preprocessing":
+        return cls(**config)

@@ -1,0 +1,61 @@
+"""A functional Keras model that knows its architecture and its preprocessing."""
+
+from typing import Any
+
+import keras
+
+from keras_preact.layers import Preprocessing
+
+_RECORDS = ("arguments", "preprocessing")
+
+
+@keras.saving.register_keras_serializable(package="keras_preact")
+class Network(keras.Model):
+    """A network of a builder: a functional `keras.Model` with two records.
+
+    Both are saved in a `.keras` file and come back with it.
+
+    Attributes:
+        arguments: of `ResNetV2`, by name, as JSON knows them: those that decide which network
+            it is. None where a unit factory made it, which has no name.
+        preprocessing: how images become its input, and the names of its classes; None if it is
+            not known. May be set.
+    """
+
+    # Keras recognizes a functional model by these parameters.
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        records = {record: kwargs.pop(record, None) for record in _RECORDS}
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self.arguments = records["arguments"]
+        preprocessing = records["preprocessing"]
+        if isinstance(preprocessing, dict):
+            preprocessing = keras.saving.deserialize_keras_object(preprocessing)
+        self.preprocessing = preprocessing
+
+    def get_config(self):
+        config = super().get_config()
+        if self.arguments is not None:
+            config["arguments"] = dict(self.arguments)
+        if self.preprocessing is not None:
+            config["preprocessing"] = keras.saving.serialize_keras_object(self.preprocessing)
+        return config
+
+
+def preprocessing_of(model: keras.Model) -> Preprocessing | None:
+    """Returns the preprocessing that a model carries; None if it carries none."""
+    return getattr(model, "preprocessing", None)
+
+
+def arguments_of(model: keras.Model) -> dict[str, Any] | None:
+    """Returns the arguments of `ResNetV2` that make a network like this one, by name.
+
+    They do not include input_shape, classes, weights and name. None if they are not known.
+    """
+    arguments = getattr(model, "arguments", None)
+    if arguments is None:
+        return None
+    # Orders and shortcuts of the user's own are saved as configurations.
+    return {
+        name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+        for name, value in arguments.items()
+    }
