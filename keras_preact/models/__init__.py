@@ -2,6 +2,7 @@
 
 from keras_preact.models.architectures import Architecture
 from keras_preact.models.describe import Description, describe
+from keras_preact.models.features import feature_extractor
 from keras_preact.models.network import Network, arguments_of, preprocessing_of
 from keras_preact.models.resnet import PlainNet, ResNet, ResNetV2
 
@@ -14,5 +15,6 @@ __all__ = [
     "ResNetV2",
     "arguments_of",
     "describe",
+    "feature_extractor",
     "preprocessing_of",
 ]

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from random_weights import randomize
 
 from keras_preact.layers import BLOCKS, Conv2D, ResidualUnit
 from keras_preact.models import ResNetV2
@@ -22,14 +23,14 @@ def chain_of_units(count, shape=(6, 6, 4), top=True, **arguments):
     if top:
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
         x = keras.layers.Dense(CLASSES, name="logits")(x)
-    return randomized(keras.Model(inputs, x))
+    return randomize(keras.Model(inputs, x))
 
 
 def three_stages(block="basic", units=1, **arguments):
     """A network of three stages for 8 x 8 images in colour, randomized."""
     depth = 2 + units * (DEPTHS[block] - 2)
     arguments = {"width_multiplier": 0.25, "input_shape": (8, 8, 3), **arguments}
-    return randomized(ResNetV2(depth, block=block, stem="cifar", classes=CLASSES, **arguments))
+    return randomize(ResNetV2(depth, block=block, stem="cifar", classes=CLASSES, **arguments))
 
 
 def every_block(order, shortcut, first=0):
@@ -54,18 +55,7 @@ def every_block(order, shortcut, first=0):
         )(x)
     x = keras.layers.ReLU(name="head_relu")(x)
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    return randomized(keras.Model(inputs, keras.layers.Dense(CLASSES, name="logits")(x)))
-
-
-def randomized(model, seed=1):
-    """Randomizes the parameters and moving statistics of a model's BN."""
-    rng = np.random.default_rng(seed)
-    for variable in model.variables:
-        if variable.name in ("gamma", "moving_variance"):
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-        elif variable.name in ("beta", "moving_mean"):
-            variable.assign(0.3 * rng.normal(size=variable.shape))
-    return model
+    return randomize(keras.Model(inputs, keras.layers.Dense(CLASSES, name="logits")(x)))
 
 
 def sample(shape=(8, 8, 3), batch=4, seed=2):
