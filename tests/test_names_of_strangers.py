@@ -180,6 +180,7 @@ FACTS = {
     "rewriting": [],
     "serving_bytes": {"images": 0, "max_difference": None},
     "tried_server": "a server",
+    "is_labelled": True,
     "commands": {},
 }
 

@@ -170,7 +170,7 @@ RUNS = ["analysis", "compare", "--output_dir=HERE/new"]
         # Sources of an export.
         ([*EXPORT, "--model=HERE/seven.keras"], ["run_dir must be given", "or model"]),
         ([*EXPORT, "--dataset=digits"], ["for model alone", "dataset='digits'"]),
-        (["export.py", "--model=HERE/seven.keras"], ["model needs dataset"]),
+        (["export.py", "--model=HERE/seven.keras"], ["model needs dataset", "HERE/seven.keras"]),
         ([*MODEL, "--model=HERE/seven.h5"], ["model must be a .keras file", "seven.h5"]),
         ([*MODEL, "--model=HERE/none.keras"], ["HERE/none.keras", "not there"]),
         ([*MODEL, "--model=HERE/text.keras"], ["model cannot be read", "HERE/text.keras"]),

@@ -1,7 +1,12 @@
-"""Data sets that need no download: scikit-learn's digits, and synthetic images."""
+"""Images that need no download: scikit-learn's digits and photographs, and synthetic ones."""
+
+import importlib.resources
+from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
+from keras_preact.data.augmentation import fit, random_resized_crop
 from keras_preact.data.sources import InMemory
 
 # Every fifth of the 1,797 digits is for evaluation: 360 images, 1,437 for training.
@@ -38,3 +43,29 @@ def synthetic(image_size: int = 32) -> tuple[InMemory, InMemory, list[str]]:
         noise = generator.integers(0, 64, size=(count, image_size, image_size, 3), dtype=np.uint8)
         splits.append(InMemory(patterns[labels] + noise, labels))
     return *splits, [f"pattern{number}" for number in range(len(patterns))]
+
+
+def photographs(image_shape: Sequence[int], count: int, seed: int = 0) -> np.ndarray:
+    """Random parts of the two photographs in scikit-learn, uint8 (count, height, width, channels).
+
+    They are images as nets see them, of classes that nobody knows: for comparing two programs
+    that compute the same net.
+
+    Args:
+        image_shape: (height, width, channels), 1 or 3 channels.
+        count: number of images.
+        seed: other seeds give other parts.
+    """
+    folder = importlib.resources.files("sklearn.datasets") / "images"
+    files = [(folder / name).read_bytes() for name in ("china.jpg", "flower.jpg")]
+    generator = np.random.Generator(np.random.Philox(seed))
+    draws = generator.integers(0, 2**31, (count, 3), dtype=np.int32)
+    height, width, channels = image_shape
+
+    @tf.function
+    def part(file, draws):
+        # A square as large as the shape first, as parts are square.
+        square = random_resized_crop(file, draws, max(height, width))
+        return fit(tf.io.encode_png(square), (height, width, channels), 1.0)
+
+    return np.stack([part(files[i % 2], draws[i]).numpy() for i in range(count)])

@@ -14,6 +14,9 @@ from keras_preact.support import options
 from keras_preact.support.options import option
 from keras_preact.training.config import CHECKPOINTS
 
+# Formats of the files that `formats.weights` writes.
+WEIGHTS = ("keras", "safetensors")
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
@@ -27,7 +30,9 @@ class ExportConfig:
     run_dir: str | None = option("export", "folder of the run to export")
     checkpoint: str = option("export", "which of its checkpoints", "newest", CHECKPOINTS)
     model: str | None = option("export", "a .keras file to export instead of a run")
-    dataset: str | None = option("export", "with --model: the data set it was trained on")
+    dataset: str | None = option(
+        "export", "with --model: the data set to compare on; default: parts of two photographs"
+    )
     data_dir: str | None = option("export", "folder of the images; default: as in training")
     image_size: int | None = option("export", "with --model: as in train.py")
     output_dir: str | None = option(
@@ -35,6 +40,12 @@ class ExportConfig:
     )
     version: int | None = option("export", "number of this version; default: the next free one")
 
+    formats: tuple[str, ...] = option(
+        "files",
+        "what to write, separated by commas",
+        ("saved_model", "tflite"),
+        ("saved_model", "tflite", *WEIGHTS),
+    )
     tflite: tuple[str, ...] = option(
         "files", "TFLite files to write, separated by commas; empty for none", KINDS, KINDS
     )
@@ -73,6 +84,13 @@ class ExportConfig:
     def __post_init__(self):
         options.check_choices(self)
         self._check_source()
+        if not self.formats or len(set(self.formats)) < len(self.formats):
+            raise ValueError(
+                "formats must be one or more, each once. "
+                f"Received: formats={','.join(self.formats)}"
+            )
+        if self.formats == ("tflite",) and not self.tflite:
+            raise ValueError("formats=tflite needs a kind of file in tflite. Received: none")
         counts = ("image_size", "version", "calibration_images", "max_image_pixels", "eval_images")
         options.check_range(self, counts, least=1)
         tolerances = ("float32_tolerance", "float16_tolerance", "int8_loss_points")
@@ -81,6 +99,16 @@ class ExportConfig:
         if self.model_name is not None:
             check_model_name(self.model_name)
         check_serving_image(self.serving_image)
+
+    @property
+    def tflite_kinds(self) -> tuple[str, ...]:
+        """The TFLite files to write."""
+        return self.tflite if "tflite" in self.formats else ()
+
+    @property
+    def weights_kinds(self) -> tuple[str, ...]:
+        """The files of weights to write."""
+        return tuple(kind for kind in WEIGHTS if kind in self.formats)
 
     def _check_source(self):
         if bool(self.run_dir) == bool(self.model):
@@ -92,11 +120,6 @@ class ExportConfig:
             raise ValueError(
                 "dataset and image_size are for model alone; a run knows its own. "
                 f"Received: dataset={self.dataset!r}, image_size={self.image_size}"
-            )
-        if self.model and not self.dataset:
-            raise ValueError(
-                "model needs dataset: what it was trained on gives class names, normalization, "
-                "and images to compare on. Received: dataset=None"
             )
         if self.model and not self.model.endswith(".keras"):
             raise ValueError(f"model must be a .keras file. Received: model={self.model!r}")

@@ -14,10 +14,11 @@ from keras_preact.support.files import flush_tree, remove, write_whole
 from keras_preact.support.lock import locked
 from keras_preact.support.paths import usable
 
-SAVED_MODEL, TFLITE, REPORTS, SERVING = "saved_model", "tflite", "reports", "serving"
+SAVED_MODEL, TFLITE, WEIGHTS = "saved_model", "tflite", "weights"
+REPORTS, SERVING = "reports", "serving"
 REPORT = "report"
 # The SavedModel is moved last, as servers look for it.
-_VERSIONED = (TFLITE, REPORTS, SAVED_MODEL)
+_VERSIONED = (TFLITE, WEIGHTS, REPORTS, SAVED_MODEL)
 # Fields of `DatasetInfo` that all versions share.
 _SAME = ("class_names", "image_shape")
 
@@ -44,6 +45,7 @@ class Layout:
     |---|---|
     | saved_model/VERSION/ | for TensorFlow Serving, whose base path is saved_model |
     | tflite/VERSION/ | KIND.tflite |
+    | weights/VERSION/ | NAME.keras, NAME.safetensors |
     | reports/VERSION/ | report.md, report.json, report.png |
     | report.* | copies of the newest version's |
     | serving/ | configuration and client; a file that exists is never replaced |
@@ -63,6 +65,10 @@ class Layout:
     @property
     def tflite(self) -> epath.Path:
         return self.root / TFLITE / str(self.version)
+
+    @property
+    def weights(self) -> epath.Path:
+        return self.root / WEIGHTS / str(self.version)
 
     @property
     def reports(self) -> epath.Path:
@@ -94,9 +100,9 @@ class ExportFolder:
         self.version = self._choose_version()
 
     @property
-    def saved_model(self) -> epath.Path:
-        """The folder of the SavedModel's version."""
-        return Layout(self.path, self.version).saved_model
+    def layout(self) -> Layout:
+        """The places of the new version's files."""
+        return Layout(self.path, self.version)
 
     def _choose_version(self):
         taken = self._versions()
@@ -219,8 +225,8 @@ class ExportFolder:
 
     def _finish(self, ready):
         """Moves a version to the others; also completes the move of a killed process."""
-        # The SavedModel is moved last: without one there is nothing left to move.
-        if (ready / SAVED_MODEL).exists() and any((ready / SAVED_MODEL).iterdir()):
+        folders = [ready / name for name in _VERSIONED if (ready / name).exists()]
+        if any(any(folder.iterdir()) for folder in folders):
             self._merge(ready)
         remove(ready)
 
@@ -229,7 +235,8 @@ class ExportFolder:
         reports = [path for path in ready.iterdir() if path.name.startswith(f"{REPORT}.")]
         for path in sorted(reports, key=lambda path: path.suffix != ".json"):
             write_whole(_in_folder(self._real, path.name), path.read_bytes())
-        for path in (ready / SERVING).iterdir():
+        serving = ready / SERVING
+        for path in serving.iterdir() if serving.exists() else ():
             if not (self._real / SERVING / path.name).exists():
                 write_whole(_in_folder(self._real / SERVING, path.name), path.read_bytes())
         for name in filter(lambda name: (ready / name).exists(), _VERSIONED):

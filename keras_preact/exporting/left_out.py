@@ -37,14 +37,14 @@ class PartlyExported(RunError):  # noqa: N818
     """The export is complete but for some TFLite files.
 
     Args:
-        saved_model: the folder of the SavedModel's version.
+        path: what `run` would have returned.
         left_out: the files that are missing.
     """
 
     exit_code = 3
 
-    def __init__(self, saved_model: epath.Path, left_out: Sequence[LeftOut]):
-        self.saved_model, self.left_out = saved_model, tuple(left_out)
+    def __init__(self, path: epath.Path, left_out: Sequence[LeftOut]):
+        self.path, self.left_out = path, tuple(left_out)
         lines = [f"Exported without {', '.join(each.name for each in left_out)}."]
         for each in left_out:
             lines += [f"Left out: {each.name}: {each.reason}"]
@@ -67,7 +67,7 @@ def left_out(
         exceeding: agreements of the files that exceed their tolerances, by kind.
     """
     explained = []
-    for kind in config.tflite:
+    for kind in config.tflite_kinds:
         name = f"{TFLITE}/{kind}"
         if kind in impossible:
             explained.append(LeftOut(name, impossible[kind]))
@@ -85,7 +85,7 @@ def _accepting(config, values, impossible, exceeding):
     changed = dataclasses.replace(config, version=None, **values)
     kinds = (
         kind
-        for kind in config.tflite
+        for kind in config.tflite_kinds
         if kind not in impossible
         and (kind not in exceeding or not tolerance_of(kind, changed).excess(exceeding[kind]))
     )

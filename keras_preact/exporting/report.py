@@ -19,6 +19,10 @@ from keras_preact.support.text import markdown, printable
 
 KERAS = "keras"
 
+_UNLABELLED = (
+    "These images are parts of two photographs without labels: right is what the Keras model says "
+    "of them. "
+)
 _COMPARED = (
     *("", "max difference", "mean difference", "top-1", "agreement"),
     "loss in points (90 % interval)",
@@ -175,7 +179,7 @@ def to_markdown(
 
     Args:
         facts: with `source`, `model`, `data`, `evaluation`, `machine`, `created`,
-            `version`, `rewriting`, `serving_bytes`, `tried_server` and `commands`.
+            `version`, `rewriting`, `serving_bytes`, `tried_server`, `is_labelled` and `commands`.
         artifacts: the Keras model first.
         left_out: files that are not in the export.
     """
@@ -183,7 +187,6 @@ def to_markdown(
     name, source, data_name, machine = map(
         markdown, (facts["model"]["name"], facts["source"], data["name"], facts["machine"])
     )
-    steps = [[step["step"], f"{step['max_difference']:.1e}"] for step in facts["rewriting"]]
     lite = [artifact.path for artifact in artifacts if artifact.name.startswith(TFLITE)]
     paragraphs = [
         f"# {name}, version {facts['version']}",
@@ -193,24 +196,42 @@ def to_markdown(
         _table(_COLUMNS, map(_row, artifacts)),
         "Difference of probabilities from the Keras model's, top-1 accuracy, agreement (share of "
         "images with the Keras model's answer), and loss of accuracy with its confidence interval, "
-        f"on {evaluation['images']:,} of {evaluation['available']:,} evaluation images. Times are "
+        f"on {evaluation['images']:,} of {evaluation['available']:,} evaluation images. "
+        f"{_UNLABELLED if not facts['is_labelled'] else ''}Times are "
         f"medians on {machine}; the files take turns in one process, and other load changes the "
         "times.",
         *_of_left_out(left_out),
-        "## Rewritten for inference",
-        _table(("step", "max difference"), steps),
-        "The largest difference from the Keras model's probabilities, on a sample of evaluation "
-        f"images. {_of_serving_bytes(facts['serving_bytes'])}",
+        *_of_rewriting(facts),
         "## Use",
         *(f"{title}:\n\n```\n{command}\n```" for title, command in facts["commands"].items()),
-        f"Such exports have been served by {facts['tried_server']}; the docker image has not been "
-        "tried.",
+        *_of_servers(facts),
         *([_tflite_python(lite[0], data)] if lite else []),
         "## SHA-256",
         "```\n" + "\n".join(line for each in artifacts for line in each.checksums()) + "\n```",
         "The SHA-256 of a folder, in report.json, is that of the lines of its files.",
     ]
     return ("\n\n".join(paragraphs) + "\n").encode()
+
+
+def _of_rewriting(facts):
+    if not facts["rewriting"]:
+        return []
+    steps = [[step["step"], f"{step['max_difference']:.1e}"] for step in facts["rewriting"]]
+    return [
+        "## Rewritten for inference",
+        _table(("step", "max difference"), steps),
+        "The largest difference from the Keras model's probabilities, on a sample of evaluation "
+        f"images. {_of_serving_bytes(facts['serving_bytes'])}",
+    ]
+
+
+def _of_servers(facts):
+    if not facts["serving_bytes"]:
+        return []
+    return [
+        f"Such exports have been served by {facts['tried_server']}; the docker image has not been "
+        "tried."
+    ]
 
 
 def _of_left_out(left_out):
@@ -230,6 +251,8 @@ def _of_left_out(left_out):
 
 
 def _of_serving_bytes(compared):
+    if not compared:
+        return ""
     if not compared["images"]:
         return "The sample holds no file that `serving_bytes` takes: a JPEG or PNG."
     return (

@@ -15,8 +15,8 @@ from keras_preact.exporting.checks.verification import (
     saved_model_kind,
 )
 from keras_preact.exporting.config import ExportConfig
-from keras_preact.exporting.export_folder import ExportFolder, Layout
-from keras_preact.exporting.formats import saved_model, tflite
+from keras_preact.exporting.export_folder import SAVED_MODEL, ExportFolder, Layout
+from keras_preact.exporting.formats import saved_model, tflite, weights
 from keras_preact.exporting.graph import network, rewriting
 from keras_preact.exporting.left_out import PartlyExported, left_out
 from keras_preact.exporting.serving import server_files, warmup
@@ -33,7 +33,7 @@ def run(config: ExportConfig) -> epath.Path:
     A TFLite file that cannot be made, or is beyond its tolerance, is left out.
 
     Returns:
-        The folder of the SavedModel's version.
+        The folder of the SavedModel's version; without a SavedModel, that of the version's report.
 
     Raises:
         ValueError: if there is nothing to export or no data to compare on; if the output folder
@@ -53,27 +53,42 @@ def run(config: ExportConfig) -> epath.Path:
         layout, data = Layout(stage, folder.version), exported.data
         with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
             verification = Verification(exported, exported.predictor(), config)
-            steps = rewriting.rewrite(network.trace(exported.model, data.info.image_shape))
-            for_servers = saved_model.rewrite(steps[-1].graph, config.saved_model_precision)
-            facts["rewriting"] = verification.compare_steps([*steps, *for_servers])
-            _write_for_servers(for_servers[-1].graph, exported, config, layout, name)
-            impossible = _write_tflite(steps[-1].graph, exported, config, layout)
+            impossible = _write(exported, config, layout, name, verification, facts)
             say("Comparing with the Keras model")
-            session = saved_model.SessionModel(layout.saved_model)
-            files = _load(config, layout, session, impossible)
+            files = _load(config, layout, data.info, impossible)
             artifacts, exceeding = verification.compare_files(files, stage)
-            facts["serving_bytes"] = verification.compare_serving_bytes(session)
+            if SAVED_MODEL in config.formats:
+                session = saved_model.SessionModel(layout.saved_model)
+                facts["serving_bytes"] = verification.compare_serving_bytes(session)
         missing = left_out(config, impossible, _remove(files, exceeding, layout))
         report.write(layout, facts, artifacts, missing)
-    say(_summary(folder, artifacts, facts["commands"]))
+    say(_summary(folder, exported, artifacts, facts["commands"]))
+    written = folder.layout
+    path = written.saved_model if SAVED_MODEL in config.formats else written.reports
     if missing:
-        raise PartlyExported(folder.saved_model, missing)
-    return folder.saved_model
+        raise PartlyExported(path, missing)
+    return path
 
 
 def _output_dir(config):
     default = f"{config.run_dir}/export" if config.run_dir else config.model.removesuffix(".keras")
     return config.output_dir or default
+
+
+def _write(exported, config, layout, name, verification, facts) -> dict[str, str]:
+    """Writes all files; returns reasons why TFLite files could not be made, by kind."""
+    facts["rewriting"], facts["serving_bytes"], impossible = [], None, {}
+    if config.weights_kinds:
+        weights.write(exported.model, layout.weights, name, config.weights_kinds)
+    if SAVED_MODEL in config.formats or config.tflite_kinds:
+        image_shape = exported.data.info.image_shape
+        steps = rewriting.rewrite(network.trace(exported.model, image_shape))
+        impossible = _write_tflite(steps[-1].graph, exported, config, layout)
+        if SAVED_MODEL in config.formats:
+            steps += saved_model.rewrite(steps[-1].graph, config.saved_model_precision)
+            _write_for_servers(steps[-1].graph, exported, config, layout, name)
+        facts["rewriting"] = verification.compare_steps(steps)
+    return impossible
 
 
 def _write_for_servers(graph, exported, config, layout, name):
@@ -87,18 +102,25 @@ def _write_for_servers(graph, exported, config, layout, name):
 
 def _write_tflite(graph, exported, config, layout) -> dict[str, str]:
     """Writes the TFLite files; returns reasons why some could not be made, by kind."""
-    if not config.tflite:
+    if not config.tflite_kinds:
         return {}
-    calibrates = "int8" in config.tflite
+    calibrates = "int8" in config.tflite_kinds
     images = exported.calibration_images(config.calibration_images) if calibrates else None
     name, info = exported.model.name, exported.data.info
-    return tflite.write(graph, info, layout.tflite, name, config.tflite, images)
+    return tflite.write(graph, info, layout.tflite, name, config.tflite_kinds, images)
 
 
-def _load(config, layout, session, impossible) -> list[WrittenFile]:
-    name, kind = export_folder.SAVED_MODEL, saved_model_kind(config)
-    files = [WrittenFile(name, kind, layout.saved_model, session.predict)]
-    for kind in config.tflite:
+def _load(config, layout, info, impossible) -> list[WrittenFile]:
+    files = []
+    if SAVED_MODEL in config.formats:
+        predict = saved_model.SessionModel(layout.saved_model).predict
+        kind = saved_model_kind(config)
+        files.append(WrittenFile(SAVED_MODEL, kind, layout.saved_model, predict))
+    for kind in config.weights_kinds:
+        [path] = layout.weights.glob(f"*.{kind}")
+        predict = weights.read(path, info)
+        files.append(WrittenFile(f"{export_folder.WEIGHTS}/{kind}", kind, path, predict))
+    for kind in config.tflite_kinds:
         if kind in impossible:
             continue
         path = layout.tflite / f"{kind}.tflite"
@@ -138,13 +160,27 @@ def _facts(exported, folder, config, model_name):
         },
         "model_name": model_name,
         "tried_server": server_files.TRIED,
-        "commands": _commands(model_name, folder, config.serving_image),
+        "is_labelled": exported.is_labelled,
+        "commands": _commands(model_name, folder, config),
     }
 
 
-def _commands(model_name, folder, serving_image):
+def _commands(model_name, folder, config):
     """Shell commands that use the export, by title."""
-    saved_model, served = shlex.quote(str(folder.saved_model)), folder.path / export_folder.SERVING
+    commands = {}
+    for kind in config.weights_kinds:
+        path = shlex.quote(str(folder.layout.weights / f"{model_name}.{kind}"))
+        commands[f"Fine-tune {kind} on your own images"] = (
+            f"{program('train')} --recipe=finetune_folder --init_from={path} --data_dir=FOLDER"
+        )
+    if SAVED_MODEL in config.formats:
+        commands |= _serving_commands(model_name, folder, config.serving_image)
+    return commands
+
+
+def _serving_commands(model_name, folder, serving_image):
+    saved_model = shlex.quote(str(folder.layout.saved_model))
+    served = folder.path / export_folder.SERVING
     request, client, example = (
         shlex.quote(str(served / name))
         for name in ("request_bytes.json", "client.py", "example.jpg")
@@ -158,8 +194,14 @@ def _commands(model_name, folder, serving_image):
     }
 
 
-def _summary(folder, artifacts, commands):
+def _summary(folder, exported, artifacts, commands):
     keras_model, *files = artifacts
+    unlabelled = (
+        ""
+        if exported.is_labelled
+        else "\nThe images are parts of two photographs, and right is what the Keras model says of "
+        "them. --dataset and --data_dir compare on images with labels."
+    )
     lines = [
         f"  {each.path}: {each.size_bytes / 1e6:,.2f} MB, {each.agreement.accuracy:.2%} right, "
         f"{each.speed.latency_milliseconds:,.2f} ms an image"
@@ -168,7 +210,7 @@ def _summary(folder, artifacts, commands):
     return "\n".join(
         [
             f"Exported to {folder.path}. On {keras_model.agreement.images:,} evaluation images "
-            f"the Keras model has {keras_model.agreement.accuracy:.2%} right:",
+            f"the Keras model has {keras_model.agreement.accuracy:.2%} right:{unlabelled}",
             *lines,
             f"  report: {folder.path / 'report.md'}",
             *(f"{title}:\n  {command}" for title, command in commands.items()),

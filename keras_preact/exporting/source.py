@@ -6,23 +6,28 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.data import Dataset
+from keras_preact.data import Dataset, DatasetInfo, datasets
+from keras_preact.data.embedded import photographs
 from keras_preact.data.limits import JPEG
+from keras_preact.data.sources import InMemory
 from keras_preact.exporting.checks.parity import Predict
 from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.graph.network import CLASSIFIER
+from keras_preact.layers import Preprocessing
+from keras_preact.models import Network, preprocessing_of
 from keras_preact.support.paths import usable
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
-from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.distributed_input import naming_unreadable
-from keras_preact.training.run import load_data, restore_data, restore_model
+from keras_preact.training.run import restore_data, restore_model
 from keras_preact.training.run_folder import RunFolder
 
 _SOFTMAX = "predictions"
 _JPEG_QUALITY = 95
 # Warm-up requests hold dozens of copies.
 _LARGEST_EXAMPLE_BYTES = 500_000
+# Parts of photographs, where a model comes without data.
+_COMPARED_PARTS, _CALIBRATION_PARTS = 128, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,23 +39,17 @@ class Source:
             last layer named `predictions`.
         data: the data set the model was trained on.
         description: the origin of the model, for people.
+        is_labelled: whether the labels of the data are true, and not the model's own answers.
     """
 
     model: keras.Model
     data: Dataset
     description: str
+    is_labelled: bool = True
 
     def predictor(self) -> Predict:
         """Returns the Keras model as a function from uint8 images to probabilities."""
-        returns_logits = self.model.layers[-1].name == CLASSIFIER
-        info = self.data.info
-
-        @tf.function(input_signature=[tf.TensorSpec([None, *info.image_shape], tf.uint8)])
-        def predict(images):
-            output = self.model(info.normalize(images), training=False)
-            return tf.nn.softmax(output) if returns_logits else output
-
-        return lambda images: predict(images).numpy()
+        return predictor(self.model, self.data.info.preprocessing)
 
     def calibration_images(self, most: int) -> np.ndarray:
         """Returns training images as evaluation crops them, at most `most`.
@@ -73,6 +72,19 @@ class Source:
         if not file.startswith(JPEG) or len(file) > _LARGEST_EXAMPLE_BYTES:
             file = tf.io.encode_jpeg(image, quality=_JPEG_QUALITY).numpy()
         return image, file
+
+
+def predictor(model: keras.Model, preprocessing: Preprocessing) -> Predict:
+    """Returns a classifier as a function from uint8 images to probabilities."""
+    returns_logits = model.layers[-1].name == CLASSIFIER
+    shape = [None, *preprocessing.image_shape]
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
+    def predict(images):
+        output = model(preprocessing.normalize(images), training=False)
+        return tf.nn.softmax(output) if returns_logits else output
+
+    return lambda images: predict(images).numpy()
 
 
 def check(config: ExportConfig) -> None:
@@ -112,14 +124,54 @@ def _read_file(config):
     except Exception as error:
         # Keras raises errors of any kind here, from zipfile's to those of a layer's constructor.
         raise ValueError(f"model cannot be read. Received: {path}: {error}") from error
-    data = load_data(
-        TrainConfig(dataset=config.dataset, data_dir=config.data_dir, image_size=config.image_size)
-    )
-    _check_classifier(loaded, data.info, path)
-    return Source(_in_float32(loaded), data, str(path))
+    _check_is_classifier(loaded, path)
+    model, like = _in_float32(loaded), preprocessing_of(loaded)
+    if config.dataset:
+        data = _labelled_data(config, like)
+        _check_fits(model, data.info, like, path)
+        model.preprocessing = data.info.preprocessing
+        return Source(model, data, str(path))
+    if like is None:
+        raise ValueError(
+            "model needs dataset, what it was trained on, unless the file says how images become "
+            "its input, as files of export.py and convert do. Received: "
+            f"{path}, which does not, and dataset=None"
+        )
+    model.preprocessing = like
+    return Source(model, _photographs(model, like), str(path), is_labelled=False)
 
 
-def _check_classifier(model, info, path):
+def _labelled_data(config, like):
+    size = config.image_size
+    if size is None and like and config.dataset == "folder":
+        size = max(like.image_shape[:2])
+    return datasets.load(config.dataset, data_dir=config.data_dir, image_size=size, like=like)
+
+
+def _photographs(model, like):
+    """Images without labels: the answers of the model take their place."""
+    classes = model.output_shape[-1]
+    names = like.class_names or tuple(map(str, range(classes)))
+    if len(names) != classes:
+        raise ValueError(
+            f"The record of a model must name its {classes} classes or none. "
+            f"Received: {len(names)} names"
+        )
+    answer = predictor(model, like)
+
+    def source(count, seed):
+        images = photographs(like.image_shape, count, seed)
+        labels = np.concatenate([answer(part).argmax(axis=1) for part in np.array_split(images, 8)])
+        return InMemory(images, labels.astype(np.int32))
+
+    train, evaluation = source(_CALIBRATION_PARTS, seed=1), source(_COMPARED_PARTS, seed=0)
+    facts = dataclasses.asdict(like.replace(class_names=names))
+    counts = {"train_count": len(train), "eval_count": len(evaluation)}
+    info = DatasetInfo(name="parts of two photographs", **counts, **facts)
+    return Dataset(info, train, evaluation, "none")
+
+
+def _check_is_classifier(model, path):
     if not _is_classifier(model):
         layers = ", ".join(layer.name for layer in model.layers[-2:])
         raise ValueError(
@@ -127,6 +179,9 @@ def _check_classifier(model, info, path):
             f"named {CLASSIFIER}, which at most a softmax named {_SOFTMAX} follows, as the models "
             f"of keras_preact do. Received: {path}, which ends in {layers or 'nothing'}"
         )
+
+
+def _check_fits(model, info, like, path):
     expected = (*info.image_shape, info.classes)
     received = (*model.input_shape[1:], model.output_shape[-1])
     if any(size not in (None, wanted) for size, wanted in zip(received, expected, strict=True)):
@@ -135,6 +190,15 @@ def _check_classifier(model, info, path):
             f"{received[3]} classes. Received: {info.name}, with images {info.image_shape} and "
             f"{info.classes} classes"
         )
+    if like and like.class_names not in ((), info.class_names):
+        raise ValueError(
+            f"The classes of the data must be those of the model, {_few(like.class_names)}. "
+            f"Received: {info.name}, of {_few(info.class_names)}"
+        )
+
+
+def _few(names):
+    return ", ".join(names[:5]) + (" and so on" if len(names) > 5 else "")
 
 
 def _is_classifier(model):
@@ -161,4 +225,6 @@ def _in_float32(model):
 
     copy = keras.models.clone_model(model, clone_function=convert, recursive=True)
     copy.set_weights(model.get_weights())
-    return copy
+    # A clone has no records, and files of earlier versions are of another class.
+    records = {"arguments": getattr(model, "arguments", None)}
+    return Network(copy.input, copy.output, name=model.name, **records)

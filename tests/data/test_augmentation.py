@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from sample_data import decode, difference, encode, pillow_center_crop, pillow_resize, smooth_image
 from sklearn.datasets import load_sample_images
 
 from keras_preact.data.augmentation import (
-    center_crop,
+    EVAL_RESIZE_RATIO,
     crop_window,
     fit,
     pad_crop,
@@ -31,6 +32,10 @@ def draws_of(count, seed=0):
     """The draws of an epoch, by image."""
     indices, draws = DataOrder(count, count, seed).batch(0)
     return draws[np.argsort(indices)]
+
+
+def center_crop(encoded, size):
+    return fit(encoded, (size, size, 3), EVAL_RESIZE_RATIO)
 
 
 def reference_pad_crop(image, draws, pad_y, pad_x, flip):
@@ -241,6 +246,18 @@ def test_fit_covers_a_shape_that_is_not_square_and_crops_the_centre(shape):
     top, left = (tall - height) // 2, (wide - width) // 2
     expected = pillow_resize(image, tall, wide)[top : top + height, left : left + width]
     assert difference(fit(encode(image), shape, 1.0).numpy(), expected).max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 120), (56, 56), (20, 30)])
+def test_bicubic_crops_are_pillows(height, width):
+    image = smooth_image(height, width)
+    scale = 60 / min(height, width)
+    sides = round(width * scale), round(height * scale)
+    expected = np.asarray(Image.fromarray(image).resize(sides, Image.BICUBIC))
+    top, left = (sides[1] - 56) // 2, (sides[0] - 56) // 2
+    cropped = fit(encode(image), (56, 56, 3), 60 / 56, "bicubic").numpy()
+    # Pillow rounds between the two directions, and 0 to 255 cuts off what overshoots.
+    assert difference(cropped, expected[top : top + 56, left : left + 56]).max() <= 2
 
 
 def test_fit_of_a_grayscale_file_of_the_right_shape_is_the_file():

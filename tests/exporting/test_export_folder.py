@@ -71,7 +71,7 @@ def test_nothing_is_there_before_all_of_it_is(out):
         assert not out.exists()
         assert stage.parent == out.parent / ".out.unfinished"
     assert versions(out) == {kind: {"1": "first"} for kind in ("saved_model", "tflite", "reports")}
-    assert str(folder.saved_model) == str(out / "saved_model" / "1")
+    assert str(folder.layout.saved_model) == str(out / "saved_model" / "1")
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 

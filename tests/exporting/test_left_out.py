@@ -179,7 +179,7 @@ def test_a_caller_gets_the_folder_and_what_is_missing(tmp_path):
     config = ExportConfig(model=str(path), dataset="digits", **few)
     with leaping_clock(), pytest.raises(PartlyExported) as caught:
         export_run(config)
-    assert pathlib.Path(caught.value.saved_model) == tmp_path / "net" / "saved_model" / "1"
+    assert pathlib.Path(caught.value.path) == tmp_path / "net" / "saved_model" / "1"
     assert (tmp_path / "net" / "saved_model" / "1" / "saved_model.pb").exists()
     assert not (tmp_path / "net" / "tflite").exists()
     assert [each.name for each in caught.value.left_out] == ["tflite/int8"]

@@ -212,6 +212,7 @@ FACTS = {
     "machine": "abacus, 1 cores",
     "rewriting": [{"step": "dropped nothing", "max_difference": 0.0}],
     "tried_server": "a server",
+    "is_labelled": True,
     "commands": {"Serve it": "serve | me"},
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from keras_preact.exporting.checks import sampling_error
 from keras_preact.exporting.checks.parity import Agreement, ParityError
-from keras_preact.exporting.config import ExportConfig
+from keras_preact.exporting.config import WEIGHTS, ExportConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +157,9 @@ def tolerance_of(kind: str, config: ExportConfig) -> Tolerance:
                 LeastAgreement("saved_model_agreement_percent", agreement),
             )
         )
-    if kind in ("saved_model_float32", "float32", "float16"):
-        flag = f"{kind.removeprefix('saved_model_')}_tolerance"
+    if kind in ("saved_model_float32", "float32", "float16", *WEIGHTS):
+        precision = "float16" if kind == "float16" else "float32"
+        flag = f"{precision}_tolerance"
         return Tolerance((MaxDifference(flag, getattr(config, flag)),))
     return Tolerance((MaxLoss("int8_loss_points", config.int8_loss_points),))
 

@@ -15,6 +15,7 @@ from tiny_nets import (
     make_resnet,
     normalized_images,
     operations,
+    perturbed,
     run,
 )
 from variants import PYRAMID, SHORTCUTS
@@ -94,6 +95,16 @@ def test_the_imagenet_stem_folds_although_a_pooling_follows():
     # BNs of the stem, two in each of eight units, and three in projections.
     assert "folded 20 of 20 BNs" in folding.description
     assert "Mul" not in operations(last.graph)
+
+
+def test_the_keras_layout_keeps_its_biases_strides_and_zero_padded_pooling():
+    options = {"layout": "keras", "stem": "imagenet", "width_multiplier": 0.1, "classes": 7}
+    model = perturbed(ResNetV2(18, input_shape=(45, 40, 3), **options))
+    images = np.random.default_rng(0).normal(size=(3, 45, 40, 3)).astype(np.float32)
+    steps = rewriting.rewrite(network.trace(model, (45, 40, 3)))
+    expected = keras_outputs(model, images)
+    for step in steps:
+        assert_same(run(step.graph, images), expected)
 
 
 def test_every_step_computes_the_same_from_fewer_operations():

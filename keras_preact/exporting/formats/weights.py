@@ -1,0 +1,47 @@
+"""Files of weights: `.keras` for Keras itself, safetensors for other frameworks."""
+
+from collections.abc import Sequence
+
+import keras
+from etils import epath
+
+from keras_preact.data import DatasetInfo
+from keras_preact.exporting.checks.parity import Predict
+from keras_preact.exporting.source import predictor
+from keras_preact.models import Network
+from keras_preact.support.console import say
+
+
+def write(model: Network, folder: epath.Path, name: str, kinds: Sequence[str]) -> None:
+    """Writes NAME.keras and NAME.safetensors, whichever are wanted.
+
+    Both carry the architecture and the preprocessing. `.keras` is read by
+    `keras.models.load_model` after `import keras_preact`, both by `keras_preact.convert`.
+
+    Args:
+        model: float32, with its preprocessing.
+        folder: a folder that does not exist yet.
+        name: of the files.
+        kinds: some of `KINDS`.
+
+    Raises:
+        ValueError: if safetensors are wanted of a model whose architecture has no name.
+    """
+    from keras_preact.models.foreign import write_safetensors
+
+    folder.mkdir(parents=True)
+    writers = {"keras": model.save, "safetensors": lambda path: write_safetensors(model, path)}
+    for kind in kinds:
+        say(f"Writing {kind}")
+        writers[kind](str(folder / f"{name}.{kind}"))
+
+
+def read(path: epath.Path, info: DatasetInfo) -> Predict:
+    """Reads a file again, as a user does, and returns it as a function to probabilities."""
+    if path.suffix == ".keras":
+        model = keras.models.load_model(str(path), compile=False)
+    else:
+        from keras_preact.models.foreign import convert
+
+        model = convert(str(path))
+    return predictor(model, info.preprocessing)
