@@ -45,7 +45,7 @@ class Layout:
     |---|---|
     | saved_model/VERSION/ | for TensorFlow Serving, whose base path is saved_model |
     | tflite/VERSION/ | KIND.tflite |
-    | weights/VERSION/ | NAME.keras, NAME.safetensors |
+    | weights/VERSION/ | model.keras, model.safetensors |
     | reports/VERSION/ | report.md, report.json, report.png |
     | report.* | copies of the newest version's |
     | serving/ | configuration and client; a file that exists is never replaced |

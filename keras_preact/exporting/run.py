@@ -79,7 +79,7 @@ def _write(exported, config, layout, name, verification, facts) -> dict[str, str
     """Writes all files; returns reasons why TFLite files could not be made, by kind."""
     facts["rewriting"], facts["serving_bytes"], impossible = [], None, {}
     if config.weights_kinds:
-        weights.write(exported.model, layout.weights, name, config.weights_kinds)
+        weights.write(exported.model, layout.weights, config.weights_kinds)
     if SAVED_MODEL in config.formats or config.tflite_kinds:
         image_shape = exported.data.info.image_shape
         steps = rewriting.rewrite(network.trace(exported.model, image_shape))
@@ -117,7 +117,7 @@ def _load(config, layout, info, impossible) -> list[WrittenFile]:
         kind = saved_model_kind(config)
         files.append(WrittenFile(SAVED_MODEL, kind, layout.saved_model, predict))
     for kind in config.weights_kinds:
-        [path] = layout.weights.glob(f"*.{kind}")
+        path = layout.weights / f"{weights.NAME}.{kind}"
         predict = weights.read(path, info)
         files.append(WrittenFile(f"{export_folder.WEIGHTS}/{kind}", kind, path, predict))
     for kind in config.tflite_kinds:
@@ -169,7 +169,7 @@ def _commands(model_name, folder, config):
     """Shell commands that use the export, by title."""
     commands = {}
     for kind in config.weights_kinds:
-        path = shlex.quote(str(folder.layout.weights / f"{model_name}.{kind}"))
+        path = shlex.quote(str(folder.layout.weights / f"{weights.NAME}.{kind}"))
         commands[f"Fine-tune {kind} on your own images"] = (
             f"{program('train')} --recipe=finetune_folder --init_from={path} --data_dir=FOLDER"
         )

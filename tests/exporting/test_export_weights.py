@@ -29,7 +29,7 @@ def weights_export(digits_run, tmp_path_factory):
 
 
 def test_a_run_becomes_a_keras_file_that_plain_keras_loads(digits_run, weights_export):
-    model = keras.models.load_model(weights_export / "weights" / "1" / "resnet8.keras")
+    model = keras.models.load_model(weights_export / "weights" / "1" / "model.keras")
     data = load_data(digits_run.folder)
     images, labels = evaluation_images(data)
     logits = model.predict(model.preprocessing.normalize(images), verbose=0)
@@ -51,7 +51,7 @@ def test_only_what_is_wanted_is_written_and_compared(weights_export):
 
 
 def test_the_file_is_exported_without_its_data(weights_export, tmp_path):
-    path = weights_export / "weights" / "1" / "resnet8.keras"
+    path = weights_export / "weights" / "1" / "model.keras"
     options = {"dataset": None, "eval_images": 16, "tflite": ("int8",), "calibration_images": 20}
     out = export("", model=str(path), output_dir=str(tmp_path / "out"), **options)
     model = keras.models.load_model(path)

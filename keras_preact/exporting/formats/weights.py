@@ -11,9 +11,12 @@ from keras_preact.exporting.source import predictor
 from keras_preact.models import Network
 from keras_preact.support.console import say
 
+# Of the files: scripts then need not know the depth.
+NAME = "model"
 
-def write(model: Network, folder: epath.Path, name: str, kinds: Sequence[str]) -> None:
-    """Writes NAME.keras and NAME.safetensors, whichever are wanted.
+
+def write(model: Network, folder: epath.Path, kinds: Sequence[str]) -> None:
+    """Writes model.keras and model.safetensors, whichever are wanted.
 
     Both carry the architecture and the preprocessing. `.keras` is read by
     `keras.models.load_model` after `import keras_preact`, both by `keras_preact.convert`.
@@ -21,8 +24,7 @@ def write(model: Network, folder: epath.Path, name: str, kinds: Sequence[str]) -
     Args:
         model: float32, with its preprocessing.
         folder: a folder that does not exist yet.
-        name: of the files.
-        kinds: some of `KINDS`.
+        kinds: some of `config.WEIGHTS`.
 
     Raises:
         ValueError: if safetensors are wanted of a model whose architecture has no name.
@@ -33,7 +35,7 @@ def write(model: Network, folder: epath.Path, name: str, kinds: Sequence[str]) -
     writers = {"keras": model.save, "safetensors": lambda path: write_safetensors(model, path)}
     for kind in kinds:
         say(f"Writing {kind}")
-        writers[kind](str(folder / f"{name}.{kind}"))
+        writers[kind](str(folder / f"{NAME}.{kind}"))
 
 
 def read(path: epath.Path, info: DatasetInfo) -> Predict:
