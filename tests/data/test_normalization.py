@@ -12,7 +12,9 @@ from keras_preact.data import datasets
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_each_channel_is_normalized_for_itself(dtype):
     mean, std = (1.0, 128.0, 200.0), (2.0, 64.0, 0.5)
-    info = dataclasses.replace(datasets.load("digits").info, mean=mean, std=std)
+    info = dataclasses.replace(
+        datasets.load("digits").info, image_shape=(5, 4, 3), mean=mean, std=std
+    )
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype(dtype)
     normalized = info.normalize(tf.constant(images)).numpy()
     assert normalized.dtype == np.float32
