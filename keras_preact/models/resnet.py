@@ -1,5 +1,6 @@
 """Builders of residual networks as functional Keras models."""
 
+import os
 from collections.abc import Callable, Sequence
 
 import keras
@@ -24,6 +25,8 @@ POOLING = {
     "avg": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
 }
+
+WEIGHTS = (".weights.h5", ".keras", ".safetensors")
 
 
 def ResNetV2(  # noqa: N802 - named as in keras.applications
@@ -56,8 +59,9 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
         depth: 18, 34, 50, 101, 152, 200 (ImageNet); 6n+2, 9n+2, 3n+2 (CIFAR nets of
             basic, bottleneck and one-layer units).
         include_top: whether global average pooling and the classifier follow.
-        weights: None for random ones, or the path of a `.weights.h5` or `.keras`
-            file of a network of the same arguments.
+        weights: None for random ones, or the path of a `.weights.h5`, `.keras` or
+            `.safetensors` file of a network of the same arguments; another network is refused
+            where the file records its own. Without the top, the file's classifier is left out.
         input_tensor: a Keras tensor to use as the input.
         input_shape: (height, width, channels); height and width may be None. By
             default (32, 32, 3) with the CIFAR stem, (224, 224, 3) with ImageNet's.
@@ -138,7 +142,10 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
     name = name or f"resnet{depth}"
     model = Network(_source(inputs), x, name=name, arguments=arguments)
     if weights is not None:
-        model.load_weights(weights)
+        # It needs these builders.
+        from keras_preact.models.foreign import loading
+
+        loading.load_weights(model, os.fspath(weights))
     return model
 
 
@@ -274,8 +281,9 @@ def _source(inputs):
 
 
 def _check_weights(weights):
-    if weights is not None and not str(weights).endswith((".weights.h5", ".keras")):
+    if weights is not None and not str(weights).endswith(WEIGHTS):
         raise ValueError(
-            "weights must be None or the path of a .weights.h5 or .keras file; there are no "
-            f"published weights to download. Received: weights={str(weights)!r}"
+            "weights must be None or the path of a .weights.h5, .keras or .safetensors file; there "
+            "are no published weights to download, and those of others are for "
+            f"keras_preact.convert. Received: weights={str(weights)!r}"
         )
