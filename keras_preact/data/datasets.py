@@ -37,7 +37,8 @@ def load(
         name: see above.
         data_dir: the folder of images, or that of tensorflow-datasets.
         image_size: height and width in pixels, where images have various sizes or
-            none: folder and sets such as imagenet2012 (224 by default), synthetic (32).
+            none: folder and sets such as imagenet2012 (by default the height of `like`, else
+            224), synthetic (32).
         skip_bad_images: leave out files of a folder that cannot be decoded, or must not be;
             see `folder.load`.
         like: gives the mean and standard deviation to normalize with, and how evaluation
@@ -49,6 +50,7 @@ def load(
             or image_size is given for images of one size.
     """
     check(name, data_dir)
+    default_size = like.image_shape[0] if like else 224
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be above 0. Received: image_size={image_size}")
     if name == "digits":
@@ -56,9 +58,13 @@ def load(
     elif name == "synthetic":
         train, evaluation, class_names = embedded.synthetic(image_size or 32)
     elif name == "folder":
-        train, evaluation, class_names = folder.load(data_dir, image_size or 224, skip_bad_images)
+        train, evaluation, class_names = folder.load(
+            data_dir, image_size or default_size, skip_bad_images
+        )
     else:
-        train, evaluation, class_names = tfds_source.load(name, data_dir, image_size or 224)
+        train, evaluation, class_names = tfds_source.load(
+            name, data_dir, image_size or default_size
+        )
     return _dataset(name, train, evaluation, class_names, image_size, like)
 
 

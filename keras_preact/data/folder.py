@@ -1,5 +1,6 @@
 """A folder of images: train/ and val/, and in each one folder a class."""
 
+import contextlib
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from etils import epath
 
 from keras_preact.data.augmentation import center_crop_covers
 from keras_preact.data.checked import CheckedFolder, examine
+from keras_preact.data.limits import sides
 from keras_preact.data.listing import UNKNOWN, is_local, list_files
 from keras_preact.data.reading import check_class_names, list_folder, reason
 from keras_preact.data.sources import Encoded, Memory, spread
@@ -17,6 +19,9 @@ from keras_preact.support.paths import usable
 from keras_preact.support.text import printable
 
 SPLITS = ("train", "val")
+
+# Images whose size is looked at, at most.
+MEASURED_IMAGES = 256
 
 # Files whose size goes into the digest, at most.
 LISTED_SIZES = 10_000
@@ -75,6 +80,26 @@ def check(data_dir: str) -> tuple[epath.Path, list[str]]:
             f"train/ and val/ of {root} must hold the same class folders. {' '.join(lines)}"
         )
     return root, classes["train"]
+
+
+def median_pixels(data_dir: str) -> float | None:
+    """Returns the median of height times width over some training images; None if none is one.
+
+    Reads the headers of at most `MEASURED_IMAGES` files, evenly spaced. Damaged ones do not
+    count.
+
+    Raises:
+        ValueError: if a folder is missing or cannot be listed.
+    """
+    root, names = check(data_dir)
+    files = list_files([root / SPLITS[0] / name for name in names], _rule(root))
+    found = []
+    for index in spread(len(files), MEASURED_IMAGES) if len(files) else ():
+        with contextlib.suppress(tf.errors.OpError):
+            height, width = sides(tf.io.read_file(files.paths[index])).numpy()
+            found.append(int(height) * int(width))
+    found = [pixels for pixels in found if pixels > 0]
+    return float(np.median(found)) if found else None
 
 
 def _rule(root):

@@ -108,6 +108,15 @@ def problem(
     return tf.cond(is_known & is_small & (scans <= MAX_SCANS), lambda: tf.constant(""), words)
 
 
+def sides(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns height and width from the header of a file, int32 (2,); zeros if it is no image."""
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.extract_jpeg_shape(encoded)[:2],
+        lambda: _sides_by_kind(encoded, KINDS)[1],
+    )
+
+
 def _jpeg_sides(encoded, covered):
     sides = tf.io.extract_jpeg_shape(encoded)[:2]
     # A square is the same either way up.

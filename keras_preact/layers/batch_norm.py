@@ -77,6 +77,11 @@ class BatchNormalization(keras.layers.Layer):
             function must call the layer outside of any inner `tf.function` or control
             flow, from where TensorFlow cannot exchange anything between replicas.
 
+    Attributes:
+        keeps_statistics: whether a training step normalizes with the moving statistics too, and
+            leaves them as they are, while gamma and beta may learn. False at first, and not
+            saved with a model. A function that was traced before keeps to what was set then.
+
     Input and output shape: (batch, height, width, channels).
 
     Raises:
@@ -98,6 +103,7 @@ class BatchNormalization(keras.layers.Layer):
         self.momentum = momentum
         self.epsilon = epsilon
         self.synchronized = synchronized
+        self.keeps_statistics = False
 
     def build(self, input_shape):
         if len(input_shape) != 4 or input_shape[-1] is None:
@@ -123,7 +129,7 @@ class BatchNormalization(keras.layers.Layer):
         normalize = _fused if x.dtype.name in FUSED_DTYPES else unfused
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
         # As in Keras, a frozen layer normalizes with its moving statistics.
-        if not (training and self.trainable):
+        if not (training and self.trainable) or self.keeps_statistics:
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
             return normalize(x, gamma, beta, mean, variance, self.epsilon)[0]
@@ -145,6 +151,11 @@ class BatchNormalization(keras.layers.Layer):
             "epsilon": self.epsilon,
             "synchronized": self.synchronized,
         }
+
+
+def bn_layers(layer: keras.layers.Layer) -> list[BatchNormalization]:
+    """Returns the BN layers of a model or of a unit, in order."""
+    return [part for part in layer._flatten_layers() if isinstance(part, BatchNormalization)]
 
 
 def _fused(x, gamma, beta, mean, variance, epsilon):

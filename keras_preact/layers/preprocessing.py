@@ -76,7 +76,7 @@ class Preprocessing:
         """Returns a copy for images of other channels.
 
         Grey images take the mean over the channels, others repeat the channels in turn, as
-        `weights.adapt_channels` does with the kernel of the stem.
+        `models.channels.adapt_channels` does with the kernel of the stem.
         """
         if channels == self.image_shape[-1]:
             return self

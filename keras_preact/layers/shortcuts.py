@@ -320,6 +320,12 @@ def check_own_arguments(name: str, arguments: Iterable[str]) -> None:
     _check(shortcut_class, arguments, _own(shortcut_class))
 
 
+def own_arguments(shortcut: Shortcut) -> dict[str, float]:
+    """Returns the values of the arguments that other kinds of shortcut do not have."""
+    config = shortcut.get_config()
+    return {name: config[name] for name in _own(type(shortcut)) if name in config}
+
+
 def _own(shortcut_class):
     parameters = inspect.signature(shortcut_class.__init__).parameters
     return [name for name in parameters if name not in _OF_ANY_SHORTCUT]

@@ -1,12 +1,13 @@
 """Units of one shape, traced once: deep nets then start training in a fraction of the time."""
 
+import contextlib
 import json
 
 import keras
 import tensorflow as tf
 
 from keras_preact.layers import ResidualUnit
-from keras_preact.layers.batch_norm import is_traced_for_xla, traced_for_xla
+from keras_preact.layers.batch_norm import bn_layers, is_traced_for_xla, traced_for_xla
 
 
 def share_traces(model: keras.Model) -> keras.Model:
@@ -50,7 +51,13 @@ class _SharedUnit(keras.layers.Layer):
     def call(self, x, training=None):
         variables = self.unit.trainable_variables, self.unit.non_trainable_variables
         values = [[tf.convert_to_tensor(v) for v in group] for group in variables]
-        y, changed = self._function(*values, x, training=bool(training), xla=is_traced_for_xla())
+        y, changed = self._function(
+            *values,
+            x,
+            training=bool(training),
+            xla=is_traced_for_xla(),
+            kept=tuple(layer.keeps_statistics for layer in bn_layers(self.unit)),
+        )
         if training:
             for variable, value in zip(variables[1], changed, strict=True):
                 variable.assign(value)
@@ -61,11 +68,25 @@ class _SharedUnit(keras.layers.Layer):
 
 
 def _make_function(unit):
-    def call(trainable, non_trainable, x, training, xla):
-        with traced_for_xla(xla):
+    def call(trainable, non_trainable, x, training, xla, kept):
+        with traced_for_xla(xla), _keeping_statistics(unit, kept):
             return unit.stateless_call(trainable, non_trainable, x, training=training)
 
     return tf.function(call)
+
+
+@contextlib.contextmanager
+def _keeping_statistics(unit, kept):
+    """Lends the traced unit the attributes of the one that calls its function."""
+    layers = bn_layers(unit)
+    own = [layer.keeps_statistics for layer in layers]
+    try:
+        for layer, value in zip(layers, kept, strict=True):
+            layer.keeps_statistics = value
+        yield
+    finally:
+        for layer, value in zip(layers, own, strict=True):
+            layer.keeps_statistics = value
 
 
 def signature(unit: ResidualUnit) -> str:

@@ -11,7 +11,7 @@ def main(given: dict) -> None:
     """Trains as the fields of `TrainConfig` that the user set say."""
     config = run_folder.configure(given)
     try:
-        training.run(config)
+        training.run(config, given=set(given))
     except training.Interrupted as interrupted:
         run_dir = shlex.quote(config.folder)
         command = f"{commands.program('train')} --run_dir={run_dir} --resume"

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
-import reprlib
 from typing import Any
 
 from keras_preact.data.augmentation import AUGMENTATIONS
@@ -12,6 +10,9 @@ from keras_preact.models import architectures
 from keras_preact.support import options, records
 from keras_preact.support.options import LARGEST, option
 from keras_preact.support.text import shown
+from keras_preact.training import config_rules
+from keras_preact.training.config_rules import EXCLUSIVE
+from keras_preact.training.steps import freezing
 
 MODES = ("train", "evaluate")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
@@ -19,16 +20,8 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 XLA = ("auto", "on", "off")
 CHECKPOINTS = ("newest", "best")
 ON_NAN = ("stop", "rollback")
-
-# Pairs of which at most one may be given.
-EXCLUSIVE = (
-    ("resume", "overwrite"),
-    ("train_steps", "train_epochs"),
-    ("schedule_steps", "schedule_epochs"),
-    ("drop_steps", "drop_epochs"),
-)
-# Every evaluation waits for these batches.
-_MOST = {"recompute_bn_batches": 100_000}
+FREEZE_BN = ("none", "frozen", "all")
+SCHEDULE_RULES = ("bit",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +131,36 @@ class TrainConfig:
         LAYOUTS,
     )
 
+    init_from: str | None = option(
+        "fine-tuning",
+        "run, checkpoint or file of a network to begin with; gives weights, architecture and "
+        "preprocessing",
+    )
+    freeze: tuple[str, ...] | None = option(
+        "fine-tuning", "parts that do not learn: of stem, stage1, ..., head_bn; or all_but_head"
+    )
+    thaw_epoch: float | None = option(
+        "fine-tuning", "epoch from which they learn, too; default: never"
+    )
+    freeze_bn: str = option(
+        "fine-tuning",
+        "BN that normalizes with its moving statistics and keeps them: none, that of frozen parts, "
+        "or all",
+        "frozen",
+        FREEZE_BN,
+    )
+    head_lr_multiplier: float = option("fine-tuning", "factor on the learning rate of logits", 1.0)
+    layer_decay: float = option(
+        "fine-tuning", "factor on the learning rate of each unit, relative to the one above it", 1.0
+    )
+    schedule_rule: str | None = option(
+        "fine-tuning",
+        "chooses what is not given of schedule, learning_rate, mixup_alpha and image_size by "
+        "number and size of the images",
+        None,
+        SCHEDULE_RULES,
+    )
+
     stochastic_depth_rate: float = option(
         "regularization", "probability of dropping the last residual; linear in depth, from 0", 0.0
     )
@@ -180,18 +203,22 @@ class TrainConfig:
 
     def __post_init__(self):
         options.check_choices(self)
-        _check_numbers(self)
-        _check_contradictions(self)
+        config_rules.check_numbers(self)
+        config_rules.check_contradictions(self)
+        config_rules.check_freezing(self)
         if self.depth is not None:
             architectures.resolve(
                 self.depth, self.stem, self.block, self.width_multiplier, self.layout
             )
+            freezing.frozen_parts(self)
         self.make_shortcut()
 
     @property
     def folder(self) -> str:
         """run_dir, or its default."""
-        return self.run_dir or f"runs/{self.dataset}_resnet{self.depth}"
+        # A network to start from is not read before its folder is locked.
+        name = "finetuned" if self.init_from else f"resnet{self.depth}"
+        return self.run_dir or f"runs/{self.dataset}_{name}"
 
     def make_shortcut(self) -> Shortcut:
         """Returns the shortcut of `shortcut` and `shortcut_arguments`."""
@@ -253,91 +280,6 @@ class TrainConfig:
             names = ", ".join(map(records.short, unknown[:5]))
             raise ValueError(f"Unknown configuration fields: {names}")
         return records.typed(values, cls, where)
-
-
-def _check_numbers(config):
-    above_zero = (
-        *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints", "image_size"),
-        *("global_batch_size", "width_multiplier", "learning_rate", "warmup_learning_rate"),
-        *("drop_factor", "schedule_steps", "schedule_epochs", "train_steps", "train_epochs"),
-        *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
-        *("max_runtime_minutes", "max_rollbacks"),
-    )
-    at_least_zero = (
-        *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
-        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha", "log_propagation_steps"),
-    )
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    below_one = ("momentum", "stochastic_depth_rate", "label_smoothing")
-    for name in (*above_zero, *at_least_zero):
-        value = getattr(config, name)
-        if value is None:
-            if defaults[name] is not None:
-                raise ValueError(f"{name} must be a number. Received: {name}=None")
-            continue
-        counts = isinstance(value, int) or name.endswith("epochs")
-        large_enough = value > 0 if name in above_zero else value >= 0
-        largest = _MOST.get(name, LARGEST)
-        if not (large_enough and (value <= largest if counts else math.isfinite(value))):
-            least = "above 0" if name in above_zero else "at least 0"
-            most = f"at most {largest}" if counts else "finite"
-            received = f"{name}={reprlib.repr(value)}"
-            raise ValueError(f"{name} must be {least} and {most}. Received: {received}")
-    for name in below_one:
-        if getattr(config, name) >= 1:
-            raise ValueError(f"{name} must be below 1. Received: {name}={getattr(config, name)}")
-    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
-        raise ValueError(
-            f"ema_decay must be above 0 and below 1. Received: ema_decay={config.ema_decay}"
-        )
-    steps = config.profile_steps
-    if steps is not None and not (len(steps) == 2 and 0 < steps[0] <= steps[1] <= LARGEST):
-        raise ValueError(
-            "profile_steps must be the first and the last step, as in 10,20. "
-            f"Received: profile_steps={reprlib.repr(list(steps))}"
-        )
-    for name in ("drop_steps", "drop_epochs"):
-        values = getattr(config, name) or ()
-        in_range = all(0 < value <= LARGEST for value in values)
-        if not in_range or list(values) != sorted(set(values)):
-            raise ValueError(
-                f"{name} must be ascending, above 0 and at most {LARGEST}. "
-                f"Received: {name}={reprlib.repr(list(values))}"
-            )
-
-
-def _check_contradictions(config):
-    for first, second in EXCLUSIVE:
-        values = getattr(config, first), getattr(config, second)
-        if all(value not in (None, False) for value in values):
-            raise ValueError(
-                f"{first} and {second} contradict each other: give one of them. "
-                f"Received: {first}={values[0]}, {second}={values[1]}"
-            )
-    if config.scale_schedule and config.train_steps is None and config.train_epochs is None:
-        raise ValueError(
-            "scale_schedule needs the length to scale to: train_steps or train_epochs."
-        )
-    if config.mode == "evaluate" and (config.resume or config.overwrite):
-        raise ValueError(
-            "mode='evaluate' leaves the run as it is. "
-            f"Received: resume={config.resume}, overwrite={config.overwrite}"
-        )
-    if config.skip_bad_images and config.dataset not in (None, "folder"):
-        raise ValueError(
-            "skip_bad_images is for dataset='folder' alone. "
-            f"Received: skip_bad_images=True, dataset={config.dataset!r}"
-        )
-    if config.shortcut == "none" and config.projection is not None:
-        raise ValueError(
-            "shortcut='none' has no projection. Received: "
-            f"shortcut='none', projection={config.projection!r}"
-        )
-    if config.shortcut == "none" and config.stochastic_depth_rate:
-        raise ValueError(
-            "shortcut='none' would leave nothing of a unit whose residual is dropped. "
-            f"Received: shortcut='none', stochastic_depth_rate={config.stochastic_depth_rate}"
-        )
 
 
 def _number(text):

@@ -3,16 +3,14 @@
 import contextlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import keras
 import tensorflow as tf
 
 from keras_preact.data import Dataset, DatasetInfo, datasets
-from keras_preact.layers import BatchNormalization
-from keras_preact.models import Network, ResNetV2
+from keras_preact.layers import Preprocessing
 from keras_preact.support import console
-from keras_preact.support.choices import one_of
 from keras_preact.support.commands import program
 from keras_preact.support.console import say
 from keras_preact.support.machine import gpu_advice
@@ -22,27 +20,34 @@ from keras_preact.training import memory
 from keras_preact.training.actions import standard_actions
 from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.checkpoints.folder import step_of
-from keras_preact.training.config import CHECKPOINTS, TrainConfig
+from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution import strategies
 from keras_preact.training.distribution.agreement import Agreement
 from keras_preact.training.distribution.cluster import from_environment
 from keras_preact.training.distribution.distributed_input import naming_unreadable
 from keras_preact.training.interruption import Interruption
+from keras_preact.training.networks import build_model, restore_model
 from keras_preact.training.reporting import metrics_file, propagation_file
 from keras_preact.training.run_folder import RunFolder, check_same_data
 from keras_preact.training.run_in_progress import Run
+from keras_preact.training.start import Start, changed_fields
 from keras_preact.training.steps import optimizer
 from keras_preact.training.steps.evaluation import Evaluation, Evaluator
+from keras_preact.training.steps.freezing import make_freezing
 from keras_preact.training.steps.train_state import make_state
 from keras_preact.training.trainer import Action, Trainer
 
 
-def run(config: TrainConfig, actions: Sequence[Action] = ()) -> Evaluation:
+def run(
+    config: TrainConfig, actions: Sequence[Action] = (), given: Collection[str] | None = None
+) -> Evaluation:
     """Trains, resumes or evaluates a run, by config.mode and config.resume.
 
     Args:
         config: configuration of the run.
         actions: your own, to run between steps; see `Action`.
+        given: names of the fields that the user set: init_from and schedule_rule decide others.
+            By default those that differ from their defaults.
 
     Returns:
         The last evaluation.
@@ -60,36 +65,46 @@ def run(config: TrainConfig, actions: Sequence[Action] = ()) -> Evaluation:
     with console.unbreakable(), Agreement(config, cluster) as agreement:
         if config.mode == "evaluate":
             return _evaluate(config, cluster, agreement)
-        return _train(config, cluster, agreement, actions)
+        given = changed_fields(config) if given is None else given
+        return _train(Start(config, given), cluster, agreement, actions)
 
 
-def _train(config, cluster, agreement, actions):
-    config.require("dataset", "depth")
+def _train(start, cluster, agreement, actions):
+    config = start.config
+    config.require("dataset", *(() if config.init_from else ("depth",)))
     minutes = config.max_runtime_minutes
     interruption = Interruption(minutes and 60 * minutes, tell=say)
     folder = RunFolder(config.folder)
     writes = cluster is None or cluster.is_chief
     with folder.locked(config.resume) if writes else contextlib.nullcontext():
-        folder.check_free(config)
-        with strategies.prepared(config, cluster, agreement.on_plan) as devices:
-            keras.utils.set_random_seed(config.seed)
-            data = load_data(config)
+        start.go_on(folder)
+        folder.check_free(start.config)
+        with strategies.prepared(start.config, cluster, agreement.on_plan) as devices:
+            start.read_origin(folder)
+            data = load_data(start.config, like=start.like)
+            start.know_data(data)
+            config = start.config
             memory.check(config, data.info, devices.plan)
             agreement.on_data(data)
-            state = _make_state(config, data.info, devices)
+            # Reading the origin may have drawn random numbers.
+            keras.utils.set_random_seed(config.seed)
+            state = _make_state(start, data.info, devices)
             training = Run(config, data, devices, state, folder, interruption)
             before, after = standard_actions(training)
             _restore(training)
-            _announce(training)
+            _announce(training, start.notes)
             return _finish(training, Trainer(training, [*before, *actions, *after]))
 
 
-def _make_state(config, info, devices):
+def _make_state(start, info, devices):
+    config = start.config
     with devices.strategy.scope():
         network = build_model(config, info, sync_bn=config.sync_bn)
+        start.begin(network)
         schedule = optimizer.make_schedule(config, info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, network)
-        return make_state(config, network, sgd, devices.plan.xla)
+        freezing = make_freezing(config, info.train_count, network)
+        return make_state(config, network, sgd, devices.plan.xla, freezing)
 
 
 def _restore(training):
@@ -106,7 +121,7 @@ def _restore(training):
         folder.set_aside()
 
 
-def _announce(training):
+def _announce(training, notes):
     config, data, folder = training.config, training.data, training.folder
     plan, network = training.devices.plan, training.state.network
     if training.devices.writes:
@@ -115,6 +130,7 @@ def _announce(training):
         f"{network.name} with {config.unit} units, {network.count_params():,} parameters, on "
         f"{data.info.train_count:,} images of {data.info.name} for {training.train_steps:,} "
         f"steps of {config.global_batch_size}. Run folder: {folder}\n{plan}"
+        + "".join(f"\n{note}" for note in notes)
         + (f"\nContinuing after step {training.done:,}" if training.done else "")
         + (f"\n{folder.kept_aside()}" if folder.aside.exists() else "")
     )
@@ -172,12 +188,15 @@ def _evaluate(config, cluster, agreement):
         return result
 
 
-def load_data(config: TrainConfig, recorded: DatasetInfo | None = None) -> Dataset:
+def load_data(
+    config: TrainConfig, recorded: DatasetInfo | None = None, like: Preprocessing | None = None
+) -> Dataset:
     """Loads the data of a run.
 
     Args:
         config: configuration of the run.
         recorded: gives mean, deviation and resizing; the former are then not measured again.
+        like: in place of recorded.
 
     Raises:
         ValueError: as `datasets.load` does, or if the augmentation does not fit the data.
@@ -191,7 +210,7 @@ def load_data(config: TrainConfig, recorded: DatasetInfo | None = None) -> Datas
         data_dir=config.data_dir,
         image_size=config.image_size,
         skip_bad_images=config.skip_bad_images,
-        like=recorded and recorded.preprocessing,
+        like=recorded.preprocessing if recorded else like,
     )
     data.check_augmentation(config.augmentation)
     return data
@@ -211,52 +230,3 @@ def restore_data(folder: RunFolder, data_dir: str | None = None) -> Dataset:
     data = load_data(config.updated(data_dir=data_dir) if data_dir else config, info)
     check_same_data(data.info, info)
     return data
-
-
-def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -> Network:
-    """Builds the network of a run, with new weights.
-
-    Args:
-        config: configuration of the run.
-        info: gives image size and number of classes.
-        sync_bn: whether BN uses the statistics of the global batch.
-    """
-    model = ResNetV2(
-        config.depth,
-        input_shape=info.image_shape,
-        classes=info.classes,
-        **config.architecture(),
-        stochastic_depth_rate=config.stochastic_depth_rate,
-    )
-    model.preprocessing = info.preprocessing
-    for layer in model._flatten_layers() if sync_bn else ():
-        if isinstance(layer, BatchNormalization):
-            layer.synchronized = True
-    return model
-
-
-def load_run(run_dir: str, checkpoint: str = "newest") -> Network:
-    """Returns the network of a run with the weights of a checkpoint: the averaged ones, if any.
-
-    Reads no data. The network carries the run's preprocessing; see `models.Network`.
-
-    Args:
-        run_dir: folder of the run.
-        checkpoint: "newest" or "best".
-
-    Raises:
-        ValueError: if there is no run, no such checkpoint, or the checkpoint is damaged.
-    """
-    one_of("checkpoint", checkpoint, CHECKPOINTS)
-    folder = RunFolder(run_dir)
-    folder.read()
-    path = checkpoints.find(folder.checkpoints, checkpoint, run=folder.recorded_id())
-    return restore_model(folder, path)
-
-
-def restore_model(folder: RunFolder, path: str) -> Network:
-    """Builds the network of a run with a checkpoint's weights: the averaged ones, if any."""
-    config, info = folder.read()
-    model = build_model(config, info)
-    checkpoints.load_model(path, model, averages=config.ema_decay is not None)
-    return model

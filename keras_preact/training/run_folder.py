@@ -26,6 +26,8 @@ from keras_preact.training.reporting import metrics_file
 _FREE_TO_RESUME = {
     *("run_dir", "mode", "resume", "overwrite", "checkpoint", "data_dir"),
     *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints"),
+    # A run that goes on begins with its own weights.
+    "init_from",
     *("train_steps", "train_epochs", "log_propagation_steps"),
     # These change rounding at most.
     *("strategy", "devices", "precision", "xla", "steps_per_loop", "profile_steps"),

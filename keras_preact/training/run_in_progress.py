@@ -104,6 +104,8 @@ class Run:
         self._csv_bytes = run_state.csv_bytes
         self.step_metrics = StepMetrics(run_state.step, run_state.step_metrics)
         self.has_unsaved_evaluation = self._is_best = False
+        # Between steps things are as in the step before: a resumed run finds them so, too.
+        self.state.enter_phase_of(max(0, run_state.step - 1))
 
     @property
     def is_complete(self) -> bool:
@@ -183,7 +185,8 @@ class Run:
                 after the last step before.
             SaveError: if saving failed twice in a row.
         """
-        steps, start = min(most, self._pace.next), self.done
+        start = self.done
+        steps = min(most, self._pace.next, self.state.freezing.steps_left(start))
         try:
             with self._naming_unreadable(steps):
                 stop = self.interruption.requested

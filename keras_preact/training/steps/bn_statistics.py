@@ -23,14 +23,19 @@ class ReplicaStatistics:
         self._state, self._strategy = state, strategy
         self._replicas = strategy.num_replicas_in_sync
         self._differ = self._replicas > 1 and bool(state.statistics.shapes)
-        self._merge_all = tf.function(lambda: strategy.run(self._replica_merge))
+        self._merge_all = tf.function(lambda kept: strategy.run(self._replica_merge, (kept,)))
         self._gather_all = tf.function(lambda: strategy.run(self._replica_gather))
         self._scatter_all = tf.function(lambda rows: strategy.run(self._replica_scatter, (rows,)))
 
     def merge(self) -> None:
-        """Sets the statistics of every replica to their mean over replicas."""
+        """Sets the statistics of every replica to their mean over replicas.
+
+        Those that steps leave as they are, the same on all replicas, are not touched: a mean of
+        equal numbers may differ from them in the last bit.
+        """
         if self._differ:
-            self._merge_all()
+            kept = self._state.kept_statistics
+            self._merge_all(kept if kept is None else tf.constant(kept))
 
     def gather(self) -> np.ndarray:
         """Returns the statistics of each replica: float32 (replicas, values); else (0, 0)."""
@@ -49,9 +54,14 @@ class ReplicaStatistics:
         rows = self._state.rows
         return tf.concat([rows.statistics, rows.average_statistics], axis=0)
 
-    def _replica_merge(self):
-        context = tf.distribute.get_replica_context()
-        self._assign(context.all_reduce(tf.distribute.ReduceOp.MEAN, self._own()))
+    def _replica_merge(self, kept):
+        context, own = tf.distribute.get_replica_context(), self._own()
+        mean = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+        if kept is not None:
+            others = own.shape[0] - kept.shape[0]
+            ends = kept[:others] if self._state.averages_weights else tf.zeros([others, 1], bool)
+            mean = tf.where(tf.concat([kept, ends], axis=0), own, mean)
+        self._assign(mean)
 
     def _replica_gather(self):
         # Adding zeros is exact; not every strategy has an all-gather in replica context.
@@ -73,6 +83,7 @@ class Recomputation:
     """Recomputes BN statistics, as means over training batches, for the weights to evaluate.
 
     Moving averages lag behind the weights, and averaged weights have no statistics of their own.
+    Statistics that steps leave as they are stay here, too.
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3.
 
     Args:
@@ -95,22 +106,30 @@ class Recomputation:
         """
         # A layer returns momentum * old + (1 - momentum) * batch: its results from zeros and
         # from ones differ by its momentum.
-        zero, one = tf.constant(0.0), tf.constant(1.0)
+        zero, one, phase = tf.constant(0.0), tf.constant(1.0), self._state.phase
         first = next(batches)
-        zeros, ones = self._updated(*first, zero), self._updated(*first, one)
+        zeros, ones = self._updated(*first, zero, phase), self._updated(*first, one, phase)
         sums = zeros
         for _ in range(count - 1):
-            sums = self._add(sums, self._updated(*next(batches), zero))
+            sums = self._add(sums, self._updated(*next(batches), zero, phase))
         self._assign(sums, zeros, ones, tf.constant(float(count)))
 
-    def _run(self, images, labels, old):
+    def _run(self, images, labels, old, phase):
+        # Traced anew for each phase, in which BN may keep other statistics.
+        kept = self._state.kept_statistics
+
         def replica_run(images):
             weights, statistics = map(tf.convert_to_tensor, (self._weights, self._statistics))
             others = self._state.rows.read().others
-            values = self._state.values(weights, tf.zeros_like(statistics) + old, others)
+            given = tf.zeros_like(statistics) + old
+            if kept is not None:
+                given = tf.where(kept, statistics, given)
+            values = self._state.values(weights, given, others)
             inputs = self._normalize(images)
             _, changed = self._state.model.stateless_call(*values, inputs, training=True)
-            return self._state.split(changed)[0]
+            row = self._state.split(changed)[0]
+            # As of a variable that the call does not change; see _assign.
+            return row if kept is None else tf.where(kept, old, row)
 
         return self._strategy.run(replica_run, args=(images,))
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_preact.training.config import TrainConfig
@@ -112,6 +113,7 @@ class MomentumSGD:
         gradient: tf.Tensor,
         step: tf.Tensor,
         decayed_lines: int,
+        factors: np.ndarray | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the rows of weights and of v after a step; see `rows.RowLayout`.
 
@@ -121,12 +123,16 @@ class MomentumSGD:
             gradient: row of g.
             step: number of steps before, int64.
             decayed_lines: number of first lines that decay.
+            factors: on the learning rate of each line, (lines, 1); None for 1.
         """
         if self.weight_decay and decayed_lines:
             decayed = gradient[:decayed_lines] + self.weight_decay * weights[:decayed_lines]
             rest = gradient[decayed_lines:]
             gradient = tf.concat([decayed, rest], axis=0) if rest.shape[0] else decayed
-        velocity = self.momentum * velocity - self.schedule(step) * gradient
+        rate = self.schedule(step)
+        if factors is not None:
+            rate = rate * factors
+        velocity = self.momentum * velocity - rate * gradient
         return weights + velocity, velocity
 
 

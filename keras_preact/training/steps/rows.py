@@ -4,8 +4,9 @@ Each variable of a deep net is small: reading and updating hundreds of them one 
 than their arithmetic, on the host as well as in a compiled function with as many inputs.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -50,10 +51,18 @@ class RowLayout:
         """Returns the number of lines of some variables."""
         return sum(self._lines[path] for path in paths)
 
-    def pack(self, values: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns the row of values by path."""
-        pieces = [self._padded(path, values[path]) for path in self.shapes]
+    def pack(
+        self, values: Mapping[str, tf.Tensor], paths: Iterable[str] | None = None
+    ) -> tf.Tensor:
+        """Returns the row of values by path; the part of a row where paths are given."""
+        own = self.shapes if paths is None else paths
+        pieces = [self._padded(path, values[path]) for path in own]
         return tf.concat(pieces, axis=0) if pieces else tf.zeros(self.shape)
+
+    def lines_where(self, is_wanted: Callable[[str], bool]) -> np.ndarray:
+        """Returns which lines belong to the variables of some paths: boolean (lines, 1)."""
+        wanted = [is_wanted(path) for path in self.shapes] or [False]
+        return np.repeat(wanted, [*self._lines.values()] or [1])[:, None]
 
     def unpack(self, row: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the values in a row by path."""
@@ -103,6 +112,58 @@ class RowLayout:
         if missing:
             flat = tf.concat([flat, tf.zeros([missing])], axis=0)
         return tf.reshape(flat, [-1, WIDTH])
+
+
+class Part:
+    """Some variables of a row, as a shorter row in the same order.
+
+    The part of all variables is the row itself, and costs nothing.
+
+    Args:
+        layout: of the row.
+        paths: of the variables, at least one where the layout has any.
+    """
+
+    def __init__(self, layout: RowLayout, paths: Collection[str]):
+        self._layout = layout
+        self.paths = [path for path in layout.shapes if path in paths]
+        # Runs of neighbours: (whether they are in the part, lines).
+        self._runs = [
+            (chosen, layout.lines(run))
+            for chosen, run in itertools.groupby(layout.shapes, key=lambda path: path in paths)
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the part has all variables."""
+        return len(self.paths) == len(self._layout.shapes)
+
+    def pack(self, values: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the shorter row of values by path."""
+        return self._layout.pack(values, self.paths)
+
+    def of(self, row: tf.Tensor) -> tf.Tensor:
+        """Returns the shorter row of a row."""
+        if self.is_whole:
+            return row
+        pieces = tf.split(row, [lines for _, lines in self._runs])
+        return tf.concat(
+            [p for p, (chosen, _) in zip(pieces, self._runs, strict=True) if chosen], 0
+        )
+
+    def put(self, row: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+        """Returns a row with another part; the other lines stay as they are, to the last bit."""
+        if self.is_whole:
+            return part
+        others = tf.split(row, [lines for _, lines in self._runs])
+        own = iter(tf.split(part, [lines for chosen, lines in self._runs if chosen]))
+        pieces = zip(others, self._runs, strict=True)
+        return tf.concat([next(own) if chosen else other for other, (chosen, _) in pieces], axis=0)
+
+    def repeated(self, values: Mapping[str, float]) -> np.ndarray:
+        """Returns a number by path as a column of the part: float32 (lines, 1)."""
+        numbers = [np.full([self._layout.lines([p]), 1], values[p], np.float32) for p in self.paths]
+        return np.concatenate(numbers)
 
 
 def norm(row: tf.Tensor) -> tf.Tensor:

@@ -8,11 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_preact.layers.batch_norm import bn_layers
 from keras_preact.models.trace_sharing import share_traces
 from keras_preact.training.config import TrainConfig
+from keras_preact.training.steps.freezing import Freezing, part_of
 from keras_preact.training.steps.loss_scale import INITIAL_SCALE
 from keras_preact.training.steps.optimizer import MomentumSGD
-from keras_preact.training.steps.rows import WIDTH, RowLayout
+from keras_preact.training.steps.rows import WIDTH, Part, RowLayout
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
 # The groups of a checkpoint that are needed to evaluate and export.
@@ -63,10 +65,17 @@ class TrainState:
         optimizer: names the variables that do not decay.
         ema_decay: decay of the averaged weights; None for none.
         shares_traces: whether equal units share one trace; see `models.trace_sharing`.
+        freezing: parts that learn later, slower or never.
 
     Attributes:
         model: the model to train: the network, or a copy on the same variables that shares traces.
         rows: variables that hold the values.
+        phase: number of the phase of `freezing` that steps are in.
+        trained: part of the row of weights that steps change.
+        decayed_lines: number of first lines of `trained` that decay.
+        factors: on the learning rate of each line of `trained`; None for 1.
+        kept_statistics: lines of the row of statistics that steps leave as they are, boolean
+            (lines, 1); None for no line.
 
     Raises:
         ValueError: if a trainable variable is not of float32.
@@ -78,16 +87,14 @@ class TrainState:
         optimizer: MomentumSGD,
         ema_decay: float | None = None,
         shares_traces: bool = False,
+        freezing: Freezing = Freezing(),  # noqa: B008 - frozen
     ):
         self.network = network
         self.model = model = share_traces(network) if shares_traces else network
-        self.optimizer, self.ema_decay = optimizer, ema_decay
+        self.optimizer, self.ema_decay, self.freezing = optimizer, ema_decay, freezing
         # Those that decay come first: a slice then tells them from the others.
         trainable = sorted(model.trainable_variables, key=lambda v: v.path in optimizer.undecayed)
         self.weights = RowLayout(trainable)
-        self.decayed_lines = self.weights.lines(
-            v.path for v in trainable if v.path not in optimizer.undecayed
-        )
         self._non_trainable = model.non_trainable_variables
         self.statistics = RowLayout(v for v in self._non_trainable if v.dtype == "float32")
         self._others = [
@@ -95,6 +102,27 @@ class TrainState:
         ]
         self._strategy = tf.distribute.get_strategy()
         self.rows = self._make_rows()
+        self.phase: int | None = None
+        self.enter_phase_of(0)
+
+    def enter_phase_of(self, step: int) -> None:
+        """Prepares for what is traced next: step `step`, counted from 0, and steps like it."""
+        number, phase = self.freezing.phase_of(step)
+        if number == self.phase:
+            return
+        self.phase = number
+        for layer in bn_layers(self.network):
+            layer.keeps_statistics = part_of(layer.gamma.path) in phase.kept_bn
+        paths = [path for path in self.weights.shapes if part_of(path) not in phase.frozen]
+        self.trained = Part(self.weights, paths)
+        self.decayed_lines = self.weights.lines(
+            path for path in paths if path not in self.optimizer.undecayed
+        )
+        factors = {path: self.freezing.factor(path) for path in paths}
+        is_plain = all(factor == 1 for factor in factors.values())
+        self.factors = None if is_plain else self.trained.repeated(factors)
+        kept = self.statistics.lines_where(lambda path: part_of(path) in phase.kept_bn)
+        self.kept_statistics = kept if kept.any() else None
 
     def _make_rows(self):
         def variable(value):
@@ -217,7 +245,11 @@ class TrainState:
         """
         rows = tf.nest.map_structure(_on_host, self.rows)
         if len(replica_statistics):
-            means = self.statistics_from_values(replica_statistics.mean(axis=0))
+            means = replica_statistics.mean(axis=0)
+            # A mean of equal numbers may differ from them in the last bit.
+            first = replica_statistics[0]
+            means = np.where((replica_statistics == first).all(axis=0), first, means)
+            means = self.statistics_from_values(means)
             lines = self.statistics.shape[0]
             rows = rows._replace(statistics=means[:lines], average_statistics=means[lines:])
         arrays = {
@@ -266,7 +298,11 @@ class TrainState:
 
 
 def make_state(
-    config: TrainConfig, network: keras.Model, optimizer: MomentumSGD, xla: bool = False
+    config: TrainConfig,
+    network: keras.Model,
+    optimizer: MomentumSGD,
+    xla: bool = False,
+    freezing: Freezing = Freezing(),  # noqa: B008 - frozen
 ) -> TrainState:
     """Makes the state of a run; call it in the scope of the strategy.
 
@@ -275,11 +311,12 @@ def make_state(
         network: a built model.
         optimizer: for the network's trainable variables.
         xla: whether XLA compiles the steps.
+        freezing: of the run.
     """
     # Synchronized BN cannot exchange statistics inside a shared trace; and XLA would take all
     # values for constants of the gradients of one, and compile every step anew.
     shares_traces = not (config.sync_bn or xla)
-    return TrainState(network, optimizer, config.ema_decay, shares_traces)
+    return TrainState(network, optimizer, config.ema_decay, shares_traces, freezing)
 
 
 def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:

@@ -62,8 +62,17 @@ class TrainStep:
 
     def __post_init__(self):
         self.seconds_per_step = 0.0
-        self._own_seconds, self._is_compiled = 0.0, False
-        plan = self.plan
+        self._own_seconds = 0.0
+        # A variable, for a launch that fails at a batch: the steps before that one are taken.
+        with tf.device(self.state.rows.weights.device):
+            self._reports = tf.Variable(tf.zeros([MOST_STEPS, len(REPORT) + 1]), trainable=False)
+        self._prepare()
+
+    def _prepare(self):
+        """Makes the functions that are traced for the phase of the state."""
+        self._phase, self._is_compiled, plan = self.state.phase, False, self.plan
+        for name in ("_alone", "_differentiate", "_update"):
+            vars(self).pop(name, None)
         if self.takes_draws:
             self._function = tf.function(self._launch_from_draws, jit_compile=plan.xla_loops)
         else:
@@ -76,9 +85,6 @@ class TrainStep:
         elif not self.config.sync_bn:
             self._differentiate = tf.function(self._differentiate, jit_compile=plan.xla)
             self._update = tf.function(self._update, jit_compile=plan.xla)
-        # A variable, for a launch that fails at a batch: the steps before that one are taken.
-        with tf.device(self.state.rows.weights.device):
-            self._reports = tf.Variable(tf.zeros([MOST_STEPS, len(REPORT) + 1]), trainable=False)
 
     @property
     def takes_draws(self) -> bool:
@@ -94,7 +100,7 @@ class TrainStep:
             batches: of `Dataset.train`: `Draws` if takes_draws, else a distributed iterator over
                 (images, labels), or over (indices, draws) of images on the devices.
             start: number of steps taken before.
-            steps: number of steps, at most MOST_STEPS.
+            steps: number of steps, at most MOST_STEPS, and of one phase; see `Freezing`.
             stop: whether this process asks the run to stop.
 
         Returns:
@@ -105,6 +111,9 @@ class TrainStep:
             deterministic runs that read it from the host.
         """
         begin = time.perf_counter()
+        self.state.enter_phase_of(start)
+        if self.state.phase != self._phase:
+            self._prepare()
         if self.takes_draws:
             batches = batches.take(steps)
         with tf.device("CPU"):
@@ -207,8 +216,9 @@ class TrainStep:
         """Sums gradients, loss and correct answers over the parts of this replica's batch.
 
         Returns:
-            gradient: row, of the scaled loss; the row of statistics and the others after the last
-            part; the sums of loss and correct answers, divided by the global batch size.
+            gradient: of the scaled loss, the part of a row that is trained; the row of
+            statistics and the others after the last part; the sums of loss and correct answers,
+            divided by the global batch size.
         """
         parts = self.config.gradient_accumulation_steps
         weights, statistics, others = rows.weights, rows.statistics, rows.others
@@ -224,17 +234,16 @@ class TrainStep:
                 one = gradients, sums
                 total = one if total is None else tf.nest.map_structure(tf.add, total, one)
         gradients, sums = total
-        paths = [variable.path for variable in self.state.model.trainable_variables]
-        gradient = self.state.weights.pack(dict(zip(paths, gradients, strict=True)))
+        gradient = self.state.trained.pack(gradients)
         return gradient, statistics, others, sums
 
     def _gradients(self, trainable, non_trainable, batch, seed, scale):
         """Computes the forward and backward pass of one part.
 
         Returns:
-            gradients of the scaled loss; values of the other variables after the pass; loss and
-            number of correct answers. Gradients, loss and number are sums over the part,
-            divided by the global batch size.
+            gradients of the scaled loss by path, of what is trained; values of the other
+            variables after the pass; loss and number of correct answers. Gradients, loss and
+            number are sums over the part, divided by the global batch size.
         """
         config = self.config
         images, labels = self.images.train_batch(*batch) if self.images else batch
@@ -242,8 +251,12 @@ class TrainStep:
         weight = mixing_weight(config.mixup_alpha, seed) if config.mixup_alpha else 1.0
         if config.mixup_alpha:
             inputs = mix(inputs, weight)
+        paths = [variable.path for variable in self.state.model.trainable_variables]
+        values = dict(zip(paths, trainable, strict=True))
+        # What is frozen is not watched: the backward pass ends above it.
+        watched = [values[path] for path in self.state.trained.paths]
         with tf.GradientTape() as tape:
-            tape.watch(trainable)
+            tape.watch(watched)
             with traced_for_xla(self.plan.xla):
                 logits, changed = self.state.model.stateless_call(
                     trainable, non_trainable, inputs, training=True
@@ -259,8 +272,8 @@ class TrainStep:
                 sums = weight * sums + (1 - weight) * against(labels[::-1])
             scaled = sums[0] * scale if self._scales else sums[0]
         # A layer of a user's may not use each of its weights.
-        gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
-        return gradients, changed, sums
+        gradients = tape.gradient(scaled, watched, unconnected_gradients="zero")
+        return dict(zip(self.state.trained.paths, gradients, strict=True)), changed, sums
 
     def _update(self, rows, gradient, statistics, others, sums, step):
         """Computes all values after a step, and its report."""
@@ -269,12 +282,19 @@ class TrainStep:
             gradient = gradient / scale
         gradient_norm = norm(gradient)
         finite = tf.math.is_finite(gradient_norm)
+        trained = state.trained
         weights, velocity = state.optimizer.update(
-            rows.weights, rows.velocity, gradient, step, state.decayed_lines
+            trained.of(rows.weights),
+            trained.of(rows.velocity),
+            gradient,
+            step,
+            state.decayed_lines,
+            state.factors,
         )
         averages = rows.average_weights, rows.average_statistics
         if state.averages_weights:
-            averages = _averages(averages, (weights, statistics), state.ema_decay, step + 1)
+            averages = self._averages(rows, weights, statistics, step)
+        weights, velocity = trained.put(rows.weights, weights), trained.put(rows.velocity, velocity)
         values = Rows(weights, velocity, statistics, *averages, scale, rows.good_steps, others)
         applied, reported_scale = tf.constant(1.0), tf.constant(1.0)
         if self._scales:
@@ -288,6 +308,17 @@ class TrainStep:
         loss, right, stops, seconds = tf.unstack(sums)
         report = [loss, right, gradient_norm, applied, reported_scale, stops, seconds]
         return values, tf.stack(report)
+
+    def _averages(self, rows, weights, statistics, step):
+        """Computes the rows of averages from the trained part of the weights, and statistics."""
+        state = self.state
+        averages = state.trained.of(rows.average_weights), rows.average_statistics
+        averages = _averages(averages, (weights, statistics), state.ema_decay, step + 1)
+        # A mean of equal numbers may differ from them in the last bit.
+        if state.kept_statistics is not None:
+            kept = tf.where(state.kept_statistics, rows.average_statistics, averages[1])
+            averages = averages[0], kept
+        return state.trained.put(rows.average_weights, averages[0]), averages[1]
 
     @property
     def _scales(self):

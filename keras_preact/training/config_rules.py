@@ -1,0 +1,139 @@
+"""The rules of a configuration that concern numbers, or several fields at once."""
+
+import dataclasses
+import math
+import reprlib
+from typing import TYPE_CHECKING
+
+from keras_preact.support.options import LARGEST
+from keras_preact.training.steps.freezing import ALL_BUT_HEAD
+
+if TYPE_CHECKING:
+    from keras_preact.training.config import TrainConfig
+
+# Pairs of which at most one may be given.
+EXCLUSIVE = (
+    ("resume", "overwrite"),
+    ("train_steps", "train_epochs"),
+    ("schedule_steps", "schedule_epochs"),
+    ("drop_steps", "drop_epochs"),
+)
+# Every evaluation waits for these batches.
+_MOST = {"recompute_bn_batches": 100_000}
+
+
+def check_numbers(config: "TrainConfig") -> None:
+    """Raises ValueError if a number is outside its range."""
+    above_zero = (
+        *("log_steps", "eval_epochs", "checkpoint_steps", "keep_checkpoints", "image_size"),
+        *("global_batch_size", "width_multiplier", "learning_rate", "warmup_learning_rate"),
+        *("drop_factor", "schedule_steps", "schedule_epochs", "train_steps", "train_epochs"),
+        *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
+        *("max_runtime_minutes", "max_rollbacks"),
+        *("thaw_epoch", "head_lr_multiplier", "layer_decay"),
+    )
+    at_least_zero = (
+        *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
+        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha", "log_propagation_steps"),
+    )
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    below_one = ("momentum", "stochastic_depth_rate", "label_smoothing")
+    for name in (*above_zero, *at_least_zero):
+        value = getattr(config, name)
+        if value is None:
+            if defaults[name] is not None:
+                raise ValueError(f"{name} must be a number. Received: {name}=None")
+            continue
+        counts = isinstance(value, int) or name.endswith(("epochs", "epoch"))
+        large_enough = value > 0 if name in above_zero else value >= 0
+        largest = _MOST.get(name, LARGEST)
+        if not (large_enough and (value <= largest if counts else math.isfinite(value))):
+            least = "above 0" if name in above_zero else "at least 0"
+            most = f"at most {largest}" if counts else "finite"
+            received = f"{name}={reprlib.repr(value)}"
+            raise ValueError(f"{name} must be {least} and {most}. Received: {received}")
+    for name in below_one:
+        if getattr(config, name) >= 1:
+            raise ValueError(f"{name} must be below 1. Received: {name}={getattr(config, name)}")
+    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
+        raise ValueError(
+            f"ema_decay must be above 0 and below 1. Received: ema_decay={config.ema_decay}"
+        )
+    steps = config.profile_steps
+    if steps is not None and not (len(steps) == 2 and 0 < steps[0] <= steps[1] <= LARGEST):
+        raise ValueError(
+            "profile_steps must be the first and the last step, as in 10,20. "
+            f"Received: profile_steps={reprlib.repr(list(steps))}"
+        )
+    for name in ("drop_steps", "drop_epochs"):
+        values = getattr(config, name) or ()
+        in_range = all(0 < value <= LARGEST for value in values)
+        if not in_range or list(values) != sorted(set(values)):
+            raise ValueError(
+                f"{name} must be ascending, above 0 and at most {LARGEST}. "
+                f"Received: {name}={reprlib.repr(list(values))}"
+            )
+
+
+def check_contradictions(config: "TrainConfig") -> None:
+    """Raises ValueError if two fields contradict each other."""
+    for first, second in EXCLUSIVE:
+        values = getattr(config, first), getattr(config, second)
+        if all(value not in (None, False) for value in values):
+            raise ValueError(
+                f"{first} and {second} contradict each other: give one of them. "
+                f"Received: {first}={values[0]}, {second}={values[1]}"
+            )
+    if config.scale_schedule and config.train_steps is None and config.train_epochs is None:
+        raise ValueError(
+            "scale_schedule needs the length to scale to: train_steps or train_epochs."
+        )
+    if config.mode == "evaluate" and (config.resume or config.overwrite):
+        raise ValueError(
+            "mode='evaluate' leaves the run as it is. "
+            f"Received: resume={config.resume}, overwrite={config.overwrite}"
+        )
+    if config.skip_bad_images and config.dataset not in (None, "folder"):
+        raise ValueError(
+            "skip_bad_images is for dataset='folder' alone. "
+            f"Received: skip_bad_images=True, dataset={config.dataset!r}"
+        )
+    if config.shortcut == "none" and config.projection is not None:
+        raise ValueError(
+            "shortcut='none' has no projection. Received: "
+            f"shortcut='none', projection={config.projection!r}"
+        )
+    if config.shortcut == "none" and config.stochastic_depth_rate:
+        raise ValueError(
+            "shortcut='none' would leave nothing of a unit whose residual is dropped. "
+            f"Received: shortcut='none', stochastic_depth_rate={config.stochastic_depth_rate}"
+        )
+
+
+def check_freezing(config: "TrainConfig") -> None:
+    """Raises ValueError if the fields of fine-tuning contradict each other."""
+    names = config.freeze
+    if names is not None and (not names or len(set(names)) < len(names)):
+        raise ValueError(
+            "freeze must be one or more parts of the network, each once. "
+            f"Received: freeze={','.join(names)}"
+        )
+    if names and ALL_BUT_HEAD in names and len(names) > 1:
+        raise ValueError(
+            f"{ALL_BUT_HEAD} stands alone, as it names every part. "
+            f"Received: freeze={','.join(names)}"
+        )
+    if config.thaw_epoch is not None and not names:
+        raise ValueError(
+            "thaw_epoch needs parts that are frozen until then: give freeze. "
+            f"Received: thaw_epoch={config.thaw_epoch}"
+        )
+    if config.layer_decay > 1:
+        raise ValueError(
+            f"layer_decay must be at most 1. Received: layer_decay={config.layer_decay}"
+        )
+    if config.freeze_bn == "all" and config.recompute_bn_batches:
+        raise ValueError(
+            "freeze_bn='all' leaves no BN statistics to recompute. Received: freeze_bn='all', "
+            f"recompute_bn_batches={config.recompute_bn_batches}"
+        )
