@@ -12,12 +12,14 @@ sys.path.insert(0, str(ROOT))
 
 from keras_preact.benchmark.config import BenchmarkConfig  # noqa: E402
 from keras_preact.exporting import ExportConfig  # noqa: E402
+from keras_preact.prediction import PredictConfig  # noqa: E402
 from keras_preact.studies.config import AnalysisConfig  # noqa: E402
 from keras_preact.training import TrainConfig  # noqa: E402
 
 PROGRAMS = {
     "train": TrainConfig,
     "export": ExportConfig,
+    "predict": PredictConfig,
     "analysis": AnalysisConfig,
     "benchmark": BenchmarkConfig,
 }
@@ -29,8 +31,7 @@ are separated by commas.
 
 Each of these programs also takes `--flagfile=FILE`, a file with a flag a line, `--debug` for the
 full traceback of an error and TensorFlow's own messages, and `--help`. `train` takes
-`--recipe=NAME` for a file of flags in `configs/`; flags after it win. `classify` takes `--model`,
-the folder of a SavedModel's version, and image files.
+`--recipe=NAME` for a file of flags in `configs/`; flags after it win.
 """
 
 

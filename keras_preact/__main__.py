@@ -26,7 +26,7 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("keras_preact.programs.train:start", "train, resume or evaluate a network"),
     "export": Verb("keras_preact.programs.export:start", "export it for servers and phones"),
-    "classify": Verb("keras_preact.exporting.classify:main", "classify images with an export"),
+    "predict": Verb("keras_preact.programs.predict:start", "predict the classes of image files"),
     "analysis": Verb(
         "keras_preact.analysis.__main__:start", "measure signal and gradient in each residual unit"
     ),

@@ -71,8 +71,8 @@ def _serve():
     # All that the programs import, before there are threads that a fork would lack.
     import keras_preact.analysis.__main__
     import keras_preact.benchmark.__main__
-    import keras_preact.exporting.classify
     import keras_preact.programs.export
+    import keras_preact.programs.predict
     import keras_preact.programs.train
 
     del keras_preact
@@ -114,7 +114,7 @@ def _become(request):
             module, *flags = flags
             # Imported as a module, it would be warned of.
             for name in (module, f"{module}.__main__"):
-                if name.rpartition(".")[2] in ("__main__", "classify"):
+                if name.endswith(".__main__"):
                     sys.modules.pop(name, None)
             sys.argv = [module, *flags]
             runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -38,7 +38,7 @@ SERVER_FLAGS = {
     "batching_parameters_file",
     "enable_batching",
 }
-ARGPARSE = ("doctor/run.py", "exporting/classify.py", "exporting/serving/client.py")
+ARGPARSE = ("doctor/run.py", "exporting/serving/client.py")
 
 
 def where(block):

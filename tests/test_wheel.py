@@ -63,5 +63,5 @@ def test_the_digits_are_trained_and_exported_from_an_empty_folder(environment, t
     run = tmp_path / "runs/digits_resnet20"
     assert (run / "export/tflite/1/float32.tflite").exists()
     image, model = run / "export/serving/example.jpg", run / "export/saved_model/1"
-    for classify in ("keras-preact classify", "python -m keras_preact.exporting.classify"):
-        assert "%" in call(f"{classify} --model={model} {image}", shell=True, **here).stdout
+    for predict in ("keras-preact predict", "python -m keras_preact predict"):
+        assert "%" in call(f"{predict} --model={model} {image}", shell=True, **here).stdout

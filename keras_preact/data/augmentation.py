@@ -193,11 +193,18 @@ def fit(
     """
     height, width, channels = image_shape
     image, turn = _decode(encoded, channels), orientation(encoded)
-    sides = tf.cast(tf.shape(image)[:2], tf.float64)
+    before = tf.shape(image)[:2]
+    sides = tf.cast(before, tf.float64)
     covered = swapped(tf.constant(covered_sides(image_shape, resize_ratio), tf.float64), turn)
     sides = tf.cast(tf.round(tf.reduce_max(covered / sides) * sides), tf.int32)
+    # Resizing to the same size changes nothing and takes most of the time of a small image.
+    image = tf.cond(
+        tf.reduce_all(tf.equal(before, sides)),
+        lambda: image,
+        lambda: resize(image, sides[0], sides[1], interpolation),
+    )
     # Turned last, when it is small.
-    image = orient(resize(image, sides[0], sides[1], interpolation), turn)
+    image = orient(image, turn)
     top, left = tf.unstack((tf.shape(image)[:2] - [height, width]) // 2)
     return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
 

@@ -24,6 +24,7 @@ from keras_preact.support.text import is_printable
 MAX_FILE_BYTES = 2**29
 
 _KINDS_OF_FILES = {
+    stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -171,13 +172,20 @@ def examine(path: str, covered: tuple[int, int]) -> tuple[str | None, bool]:
 
 
 def _why_unread(path):
-    """Why a file must not be opened, which may take forever, or None."""
+    """Why TensorFlow must not open a file, or None."""
     try:
         path.encode()
     except UnicodeEncodeError:
         return "its name is not UTF-8, and TensorFlow can open no other files"
-    if not is_local(path):
-        return None
+    return why_unopened(path) if is_local(path) else None
+
+
+def why_unopened(path: str) -> str | None:
+    """Returns why a local file must not be opened, which may take forever, or None.
+
+    Raises:
+        OSError: if nothing is there, or it cannot be read.
+    """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         return f"{_KINDS_OF_FILES.get(stat.S_IFMT(status.st_mode), 'something')}, no regular file"

@@ -186,7 +186,7 @@ def _serving_commands(model_name, folder, serving_image):
         for name in ("request_bytes.json", "client.py", "example.jpg")
     )
     return {
-        "Classify an image": f"{program('classify')} --model={saved_model} {example}",
+        "Classify an image": f"{program('predict')} --model={saved_model} {example}",
         "Serve it": server_files.docker_command(model_name, folder.path, serving_image),
         "Ask the server": f"{this_python()} {client} {example}",
         "The same with curl": f"curl -d @{request} "

@@ -66,7 +66,8 @@ class Preprocessing:
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Returns images in 0 to 255, of any dtype, as the float32 input of the network."""
         # Constants are made where they are used: each replica then has its own.
-        return (tf.cast(images, tf.float32) - tf.constant(self.mean)) / tf.constant(self.std)
+        mean, std = (tf.constant(values, tf.float32) for values in (self.mean, self.std))
+        return (tf.cast(images, tf.float32) - mean) / std
 
     def replace(self, **changes) -> "Preprocessing":
         """Returns a copy with other values."""

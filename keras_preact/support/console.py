@@ -58,6 +58,17 @@ def stdout() -> TextIO:
     return _wrapped(sys.stdout)
 
 
+def breakable_stdout() -> TextIO:
+    """Returns the stream beneath sys.stdout, where writing raises OSError as usual.
+
+    Characters that its encoding lacks are escaped.
+    """
+    stream = sys.stdout._stream if isinstance(sys.stdout, _Unbreakable) else sys.stdout
+    with contextlib.suppress(AttributeError):  # another program's stream
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
 @contextlib.contextmanager
 def unbreakable() -> Iterator[None]:
     """A context in which printing to sys.stdout and sys.stderr raises no OSError."""

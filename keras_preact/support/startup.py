@@ -45,6 +45,7 @@ _NOTICES = (
     r"oneDNN supports DT_U?INT8 only on platforms with",
     r"[Cc]omputation placer already registered",
     r"Unable to register cu(BLAS|DNN|FFT) factory",
+    r"jpeg_mem\.cc:[0-9]+\] ",  # a damaged file, which our own messages name
     r"NodeDef mentions attribute [^ ]+ which is not in the op definition",
     # Second lines of such messages.
     r"^Skipping registering GPU devices\.\.\.",

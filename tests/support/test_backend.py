@@ -50,7 +50,7 @@ def test_a_backend_that_keras_itself_fails_to_import_is_refused_in_the_same_word
         [ROOT / "export.py", "--help"],
         ["-m", "keras_preact.analysis", "--depth=8"],
         ["-mkeras_preact.benchmark"],
-        ["-W", "error", "-m", "keras_preact.exporting.classify", "net.tflite", "image.jpg"],
+        ["-W", "error", "-m", "keras_preact", "predict", "--model=net.tflite", "image.jpg"],
     ],
     ids=lambda words: " ".join(map(str, words)),
 )

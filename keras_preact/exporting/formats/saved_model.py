@@ -10,6 +10,7 @@ from etils import epath
 
 from keras_preact.data import DatasetInfo
 from keras_preact.data.limits import MAX_IMAGE_PIXELS
+from keras_preact.exporting.formats import preprocessing_record
 from keras_preact.exporting.formats.decoding import make_decoder
 from keras_preact.exporting.graph.network import InferenceGraph
 from keras_preact.exporting.graph.precision import lower_precision
@@ -53,9 +54,10 @@ def write(
     | features | `images` uint8 | `features` (batch, channels), what the classifier reads |
 
     k is 5, or the number of classes if that is smaller. The class names by label are also the
-    asset class_names.txt. A file that cannot be decoded has a sentence in `error`, which is empty
-    for all others, probabilities and scores of 0, and classes without names: servers put requests
-    of many clients into one batch, and it must not fail theirs. Not NaN, which JSON lacks.
+    asset class_names.txt; assets.extra/preprocessing.json says how a file becomes `images`. A file
+    that cannot be decoded has a sentence in `error`, which is empty for all others, probabilities
+    and scores of 0, and classes without names: servers put requests of many clients into one
+    batch, and it must not fail theirs. Not NaN, which JSON lacks.
 
     The graph itself checks the shape of its input: servers do not, and TensorFlow's kernels may
     abort the process. An empty batch is refused with a sentence.
@@ -75,6 +77,7 @@ def write(
         module.class_names = tf.saved_model.Asset(str(names))
         signatures = _make_signatures(module.network, info, max_image_pixels)
         _save(module, folder, signatures)
+    preprocessing_record.write(folder, info.preprocessing)
 
 
 def write_for_tflite(graph: InferenceGraph, info: DatasetInfo, folder: epath.PathLike) -> None:

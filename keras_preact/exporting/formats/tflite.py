@@ -118,13 +118,20 @@ class LiteModel:
 
     Raises:
         ValueError: if it is not a TFLite file or lacks the signature.
+
+    Attributes:
+        image_shape: (height, width, channels).
+        classes: their number.
     """
 
     def __init__(self, path: epath.PathLike, threads: int | None = None):
         interpreter = Interpreter(os.fspath(path), num_threads=threads)
         self._run = interpreter.get_signature_runner(SIGNATURE)
-        self._input_dtype = self._run.get_input_details()["images"]["dtype"]
+        images = self._run.get_input_details()["images"]
         output = self._run.get_output_details()["probabilities"]
+        self.image_shape = tuple(map(int, images["shape"][1:]))
+        self.classes = int(output["shape"][-1])
+        self._input_dtype = images["dtype"]
         self._quantization = output["quantization_parameters"]
 
     def predict(self, images: np.ndarray) -> np.ndarray:

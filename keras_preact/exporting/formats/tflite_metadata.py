@@ -13,6 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_preact.data import DatasetInfo
+from keras_preact.exporting.formats import preprocessing_record
 
 BUFFER = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -43,12 +44,14 @@ _File = _table("_File", "name description type")
 
 _FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2
 _NORMALIZATION = 1
-_TENSOR_AXIS_LABELS = 2
+_UNKNOWN_FILE, _TENSOR_AXIS_LABELS = 0, 2
 _UNKNOWN, _RGB, _GRAYSCALE = 0, 1, 2
 
 
 def add_metadata(model: bytes, name: str, description: str, info: DatasetInfo) -> bytes:
-    """Returns a TFLite file with TFLite Metadata, and with labels.txt in a zip archive at its end.
+    """Returns a TFLite file with TFLite Metadata, and with two files in a zip archive at its end.
+
+    They are labels.txt and preprocessing.json, which says how an image file must be resized.
 
     The file's one input must be images (batch, height, width, channels) in 0 to 255,
     which the model itself normalizes, its one output probabilities (batch, classes).
@@ -59,7 +62,7 @@ def add_metadata(model: bytes, name: str, description: str, info: DatasetInfo) -
         model: a TFLite file without metadata.
         name: of the model.
         description: of the model.
-        info: gives the class names, the lines of labels.txt, and mean and std.
+        info: gives the class names, the lines of labels.txt, and the preprocessing.
 
     Raises:
         ValueError: if the name of a class is blank or not a single line.
@@ -71,13 +74,22 @@ def add_metadata(model: bytes, name: str, description: str, info: DatasetInfo) -
                 f"of {LABELS}. Received: {class_name!r}"
             )
     subgraph = _Subgraph(inputs=[_images(info.mean, info.std)], outputs=[_probabilities()])
+    record = _File(preprocessing_record.FILE, "How an image file becomes the input.", _UNKNOWN_FILE)
     metadata = _Model(
-        name=name, description=description, subgraphs=[subgraph], min_parser_version="1.0.0"
+        name=name,
+        description=description,
+        subgraphs=[subgraph],
+        associated_files=[record],
+        min_parser_version="1.0.0",
     )
     builder = flatbuffers.Builder()
     builder.Finish(_pack(builder, metadata), IDENTIFIER)
     labels = "".join(f"{class_name}\n" for class_name in info.class_names)
-    return _append(_insert(model, builder.Output()), LABELS, labels)
+    files = {
+        LABELS: labels,
+        preprocessing_record.FILE: preprocessing_record.to_json(info.preprocessing),
+    }
+    return _append(_insert(model, builder.Output()), files)
 
 
 def _images(mean, std):
@@ -148,11 +160,12 @@ def _insert(file, metadata):
     return bytes(builder.Output())
 
 
-def _append(file, name, text):
-    # ZipInfo dates the entry 1980, so that equal exports are equal files.
-    entry = zipfile.ZipInfo(name)
-    entry.external_attr = 0o644 << 16
-    stream = io.BytesIO(file)
+def _append(model, files):
+    stream = io.BytesIO(model)
     with zipfile.ZipFile(stream, "a") as archive:
-        archive.writestr(entry, text)
+        for name, contents in files.items():
+            # ZipInfo dates the entry 1980, so that equal exports are equal files.
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, contents)
     return stream.getvalue()

@@ -1,0 +1,122 @@
+"""Answers of a model for image files, in their order; `predict` is the function for Python."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_preact.layers import Preprocessing
+from keras_preact.prediction import loading, sources
+from keras_preact.prediction.config import BATCH_SIZE, TOP_K
+from keras_preact.prediction.loading import Classifier
+from keras_preact.prediction.pipeline import batches
+from keras_preact.prediction.sources import Files
+from keras_preact.support.errors import RunError
+from keras_preact.support.text import printable
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The answer for one image file.
+
+    Args:
+        file: its path, as it was given.
+        classes: names of the likeliest classes, the likeliest first; none with an error.
+        scores: their probabilities.
+        error: why the file could not be read as an image; None if it could.
+    """
+
+    file: str
+    classes: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    error: str | None = None
+
+
+def predict(
+    model: keras.Model | Classifier | os.PathLike | str,
+    paths: Iterable[os.PathLike | str] | os.PathLike | str,
+    top_k: int = TOP_K,
+    batch_size: int = BATCH_SIZE,
+    *,
+    checkpoint: str = "newest",
+    preprocessing: Preprocessing | None = None,
+) -> list[Prediction]:
+    """Returns the likeliest classes of image files, with the preprocessing of evaluation.
+
+    Args:
+        model: a Keras model from normalized images to logits or probabilities; the path of a run,
+            of a .keras file, of the folder of a SavedModel's version or of a .tflite file; or
+            what `prediction.load` has made of one of them, which is then not loaded again.
+        paths: of image files, or one path: an image, a folder or a list, as for --source.
+        top_k: classes of each image.
+        batch_size: images computed at a time.
+        checkpoint: of a run: "newest" or "best".
+        preprocessing: of a model that carries none.
+
+    Returns:
+        A `Prediction` for each file, in order. A file that cannot be read has an error in it.
+
+    Raises:
+        ValueError: if the model cannot be used, or a source holds no images.
+    """
+    options = {"checkpoint": checkpoint, "preprocessing": preprocessing}
+    return list(predictions(model, paths, top_k, batch_size, **options))
+
+
+def predictions(
+    model: keras.Model | Classifier | os.PathLike | str,
+    paths: Iterable[os.PathLike | str] | os.PathLike | str,
+    top_k: int = TOP_K,
+    batch_size: int = BATCH_SIZE,
+    *,
+    checkpoint: str = "newest",
+    preprocessing: Preprocessing | None = None,
+) -> Iterator[Prediction]:
+    """Does the same as `predict`, and yields each prediction once its batch is computed."""
+    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
+    one = isinstance(paths, str | os.PathLike)
+    files = sources.find(paths) if one else sources.named(list(paths))
+    if not isinstance(model, Classifier):
+        model = loading.load(model, checkpoint=checkpoint, preprocessing=preprocessing)
+    answers = answer(model, files, range(len(files)), top_k, batch_size)
+    return (prediction for some in answers for prediction in some)
+
+
+def answer(
+    classifier: Classifier, files: Files, part: range, top_k: int, batch_size: int
+) -> Iterator[Sequence[Prediction]]:
+    """Yields the predictions of a part of a list, one batch after the other.
+
+    Args:
+        classifier: of images.
+        files: the whole list.
+        part: the indices to predict, consecutive.
+        top_k: classes of each image; all, if there are fewer.
+        batch_size: images computed at a time.
+
+    Raises:
+        RunError: if a probability is not finite.
+    """
+    names, count = classifier.class_names, min(top_k, len(classifier.class_names))
+    for batch in batches(files, part, min(batch_size, len(files)), classifier.preprocessing):
+        probabilities = np.asarray(classifier.probabilities(tf.constant(batch.images)))
+        scores, labels = (found.numpy() for found in tf.math.top_k(probabilities, count))
+        rows = []
+        for index in batch.own:
+            file, place = files.names[index], index - batch.first
+            if index in batch.problems:
+                rows.append(Prediction(file, error=batch.problems[index]))
+                continue
+            if not np.isfinite(probabilities[place]).all():
+                raise RunError(
+                    f"The model computes a probability that is not finite for {printable(file)}: "
+                    "its weights are damaged or its training diverged"
+                )
+            classes = tuple(names[label] for label in labels[place])
+            rows.append(Prediction(file, classes, tuple(map(float, scores[place]))))
+        yield rows

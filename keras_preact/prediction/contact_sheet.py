@@ -1,0 +1,92 @@
+"""A picture of some images with their answers."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_preact.layers import Preprocessing
+from keras_preact.prediction.answers import Prediction
+from keras_preact.prediction.pipeline import batches
+from keras_preact.prediction.sources import Files
+from keras_preact.support import plotting
+from keras_preact.support.files import write_whole
+from keras_preact.support.text import printable, shown
+
+MOST_IMAGES = 48
+COLUMNS = 8
+# Of a thumbnail with its two lines of text, and of the thumbnail's pixels.
+_WIDTH_INCHES, _HEIGHT_INCHES, _DPI = 1.5, 1.9, 100
+_SIDE = 128
+_MOST_LETTERS = 22
+_MARK = "keras_preact predict"
+_HEADER_BYTES = 1024
+
+
+def size_pixels(count: int) -> tuple[int, int]:
+    """Returns width and height of the sheet of `count` images."""
+    columns, rows = _layout(count)
+    return round(columns * _WIDTH_INCHES * _DPI), round(rows * _HEIGHT_INCHES * _DPI)
+
+
+def check(path: str) -> None:
+    """Raises ValueError if a sheet cannot be written, or something else would be overwritten."""
+    if not os.path.isdir(os.path.dirname(path) or os.curdir):
+        raise ValueError(f"contact_sheet must lie in a folder that exists. Received: {shown(path)}")
+    if not os.path.lexists(path):
+        return
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            if _MARK.encode() in file.read(_HEADER_BYTES):
+                return
+    raise ValueError(
+        "contact_sheet must be new, or an earlier sheet, which is replaced. "
+        f"Received: {shown(path)}, something else"
+    )
+
+
+def write(path: str, files: Files, chosen: Sequence[tuple[int, Prediction]]) -> None:
+    """Writes the sheet: each image, its likeliest class and the name of its file.
+
+    Args:
+        path: of a PNG file.
+        files: the list.
+        chosen: indices in it and their predictions. The images are read again; those that
+            cannot be read are marked.
+    """
+    few = Files([files.path(index) for index, _ in chosen])
+    square = Preprocessing((_SIDE, _SIDE, 3), (0, 0, 0), (1, 1, 1))
+    images: list[np.ndarray | None] = []
+    for batch in batches(few, range(len(few)), len(few), square):
+        images += [None if n in batch.problems else batch.images[n] for n in batch.own]
+    write_whole(path, _draw(images, [prediction for _, prediction in chosen]))
+
+
+@plotting.as_png(dpi=_DPI, metadata={"Software": _MARK})
+def _draw(images, predictions):
+    columns, rows = _layout(len(images))
+    figure = plotting.figure(figsize=(columns * _WIDTH_INCHES, rows * _HEIGHT_INCHES))
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, image, prediction in zip(panels, images, predictions, strict=False):
+        if image is None:
+            image = np.full((_SIDE, _SIDE, 3), 230, np.uint8)
+            plotting.note(axes, "unreadable")
+        axes.imshow(image)
+        answer = "no answer"
+        if prediction.classes:
+            answer = f"{_short(prediction.classes[0])} {prediction.scores[0]:.0%}"
+        name = _short(os.path.basename(prediction.file))
+        axes.set_title(f"{answer}\n{name}", fontsize=7, parse_math=False)
+    return figure
+
+
+def _layout(count):
+    return min(count, COLUMNS), math.ceil(count / COLUMNS)
+
+
+def _short(name):
+    safe = printable(name)
+    return safe if len(safe) <= _MOST_LETTERS else f"{safe[: _MOST_LETTERS - 3]}..."
