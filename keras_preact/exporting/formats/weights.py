@@ -9,6 +9,7 @@ from keras_preact.data import DatasetInfo
 from keras_preact.exporting.checks.parity import Predict
 from keras_preact.exporting.source import predictor
 from keras_preact.models import Network
+from keras_preact.models.foreign import convert, write_safetensors
 from keras_preact.support.console import say
 
 # Of the files: scripts then need not know the depth.
@@ -29,8 +30,6 @@ def write(model: Network, folder: epath.Path, kinds: Sequence[str]) -> None:
     Raises:
         ValueError: if safetensors are wanted of a model whose architecture has no name.
     """
-    from keras_preact.models.foreign import write_safetensors
-
     folder.mkdir(parents=True)
     writers = {"keras": model.save, "safetensors": lambda path: write_safetensors(model, path)}
     for kind in kinds:
@@ -43,7 +42,5 @@ def read(path: epath.Path, info: DatasetInfo) -> Predict:
     if path.suffix == ".keras":
         model = keras.models.load_model(str(path), compile=False)
     else:
-        from keras_preact.models.foreign import convert
-
         model = convert(str(path))
     return predictor(model, info.preprocessing)
