@@ -20,6 +20,7 @@ from keras_preact.exporting.formats import saved_model, tflite, weights
 from keras_preact.exporting.graph import network, rewriting
 from keras_preact.exporting.left_out import PartlyExported, left_out
 from keras_preact.exporting.serving import server_files, warmup
+from keras_preact.models.foreign import how_to_load
 from keras_preact.support.commands import program, this_python
 from keras_preact.support.console import say
 from keras_preact.support.machine import cores, processor
@@ -161,11 +162,11 @@ def _facts(exported, folder, config, model_name):
         "model_name": model_name,
         "tried_server": server_files.TRIED,
         "is_labelled": exported.is_labelled,
-        "commands": _commands(model_name, folder, config),
+        "commands": _commands(model_name, folder, config, model),
     }
 
 
-def _commands(model_name, folder, config):
+def _commands(model_name, folder, config, model):
     """Shell commands that use the export, by title."""
     commands = {}
     for kind in config.weights_kinds:
@@ -173,6 +174,8 @@ def _commands(model_name, folder, config):
         commands[f"Fine-tune {kind} on your own images"] = (
             f"{program('train')} --recipe=finetune_folder --init_from={path} --data_dir=FOLDER"
         )
+    if "safetensors" in config.weights_kinds:
+        commands["Load safetensors in Python"] = how_to_load(model)
     if SAVED_MODEL in config.formats:
         commands |= _serving_commands(model_name, folder, config.serving_image)
     return commands

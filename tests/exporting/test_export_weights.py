@@ -14,6 +14,7 @@ from small_exports import (
     saved_model_probabilities,
 )
 
+import keras_preact
 from keras_preact import ResNetV2
 from keras_preact.exporting import ExportConfig, source
 from keras_preact.layers import Preprocessing
@@ -48,6 +49,17 @@ def test_only_what_is_wanted_is_written_and_compared(weights_export):
     assert entry["tolerance"]["max_difference"]["flag"] == "float32_tolerance"
     report = (weights_export / "report.md").read_text()
     assert "Rewritten" not in report and "--init_from=" in report
+
+
+def test_safetensors_come_back_as_the_same_network(digits_run, tmp_path):
+    options = {"formats": ("safetensors",), "eval_images": 20}
+    out = export(digits_run.folder, output_dir=str(tmp_path / "out"), **options)
+    network = keras_preact.convert(str(out / "weights" / "1" / "model.safetensors"))
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    expected = newest_model(digits_run.folder)
+    np.testing.assert_allclose(network(images), expected(images), atol=1e-5)
+    assert network.preprocessing == expected.preprocessing
+    assert "keras_preact.convert(PATH)" in (out / "report.md").read_text()
 
 
 def test_the_file_is_exported_without_its_data(weights_export, tmp_path):
