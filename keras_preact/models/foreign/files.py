@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -200,11 +201,11 @@ def _torch(path):
     except Exception as error:
         if "weights_only" not in str(error).lower():
             raise
-        reason = str(error).partition("Please file")[0].partition("WeightsUnpickler error:")[2]
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        calls = f", which calls {asked[1].rstrip('.')}" if asked else ""
         raise RefusedError(
-            f"{path} holds more than weights, and reading it would run code from it: "
-            f"{' '.join(reason.split())[:200] or type(error).__name__}. If you trust whoever made "
-            "it, these two lines convert the file:\n"
+            f"{path} holds more than weights{calls}: reading it would run code from it. If you "
+            "trust whoever made it, these two lines convert the file:\n"
             f"{_two_lines(path, False)}"
         ) from None
     return {name: _to_numpy(tensor, torch) for name, tensor in _state(found, torch, path).items()}
