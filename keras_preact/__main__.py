@@ -26,6 +26,7 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("keras_preact.programs.train:start", "train, resume or evaluate a network"),
     "export": Verb("keras_preact.programs.export:start", "export it for servers and phones"),
+    "convert": Verb("keras_preact.conversion.run:start", "start from weights made elsewhere"),
     "predict": Verb("keras_preact.programs.predict:start", "predict the classes of image files"),
     "analysis": Verb(
         "keras_preact.analysis.__main__:start", "measure signal and gradient in each residual unit"

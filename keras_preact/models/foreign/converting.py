@@ -34,13 +34,13 @@ class Conversion:
     Args:
         network: in float32, with its preprocessing if that is known.
         report: of its variables.
-        file: that it was made of.
+        file: that it was made of; None for a run.
         recognized: the foreign network; None for one of ours.
     """
 
     network: Network
     report: Report
-    file: files.File
+    file: files.File | None = None
     recognized: Recognized | None = None
 
 
@@ -208,7 +208,7 @@ def _own(file, given, input_shape):
                 "The network must be of named units to be built from its file. Received: "
                 f"{file.path}, of a unit factory: build it and pass weights={file.path!r}"
             )
-        _check_given(given, arguments, file.path)
+        check_given(given, arguments, file.path)
         return _rebuilt(file, arguments, top, preprocessing, input_shape)
     if "depth" not in given:
         raise ValueError(
@@ -258,7 +258,7 @@ def _own_keras(file, given, input_shape):
             f"{', '.join(given)} must not be given for {file.path}, whose network has units of "
             "a factory"
         )
-    _check_given(given, network.arguments or {}, file.path)
+    check_given(given, network.arguments or {}, file.path)
     if input_shape is not None and tuple(input_shape) != network.input_shape[1:]:
         network = _resized(network, input_shape, file.path)
     report = Report(
@@ -285,8 +285,20 @@ def _resized(network, input_shape, source):
     return copy
 
 
-def _check_given(given, recorded, source):
+def check_given(given: dict[str, Any], recorded: dict[str, Any], source: str) -> None:
+    """Refuses arguments of a builder that contradict those that a source records.
+
+    Args:
+        given: the arguments; None says nothing.
+        recorded: by the source.
+        source: for the error.
+
+    Raises:
+        RefusedError: at the first one that differs.
+    """
     for name, value in given.items():
+        if value is None:
+            continue
         if value != recorded[name]:
             raise RefusedError(
                 f"{name} must be {recorded[name]!r}, as {source} records: with another value the "

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -192,8 +193,7 @@ def _torch(path):
         raise ModuleNotFoundError(
             f"{path} is a file of PyTorch, which is not installed here. Where it is, these two "
             "lines convert the file:\n"
-            "  import torch, safetensors.torch\n"
-            f"  safetensors.torch.save_file({_state_dict(path, True)}, 'net.safetensors')",
+            f"{_two_lines(path, True)}",
             name="torch",
         ) from error
     try:
@@ -201,19 +201,22 @@ def _torch(path):
     except Exception as error:
         if "weights_only" not in str(error).lower():
             raise
-        reason = str(error).partition("Please file")[0].partition("WeightsUnpickler error:")[2]
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        calls = f", which calls {asked[1].rstrip('.')}" if asked else ""
         raise RefusedError(
-            f"{path} holds more than weights, and reading it would run code from it: "
-            f"{' '.join(reason.split())[:200] or type(error).__name__}. If you trust whoever made "
-            "it, these two lines convert the file:\n"
-            "  import torch, safetensors.torch\n"
-            f"  safetensors.torch.save_file({_state_dict(path, False)}, 'net.safetensors')"
+            f"{path} holds more than weights{calls}: reading it would run code from it. If you "
+            "trust whoever made it, these two lines convert the file:\n"
+            f"{_two_lines(path, False)}"
         ) from None
     return {name: _to_numpy(tensor, torch) for name, tensor in _state(found, torch, path).items()}
 
 
-def _state_dict(path, weights_only):
-    return f"torch.load({path!r}, map_location='cpu', weights_only={weights_only})['state_dict']"
+def _two_lines(path, weights_only):
+    load = f"torch.load({path!r}, map_location='cpu', weights_only={weights_only})"
+    return (
+        "  import torch, safetensors.torch\n"
+        f"  safetensors.torch.save_file((f := {load}).get('state_dict', f), 'net.safetensors')"
+    )
 
 
 def _state(found, torch, path):

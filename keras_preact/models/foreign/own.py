@@ -220,12 +220,13 @@ def as_network(model: keras.Model) -> Network:
         "preprocessing": getattr(model, "preprocessing", None),
     }
     dtypes = {layer.dtype_policy.name for layer in model.layers}
-    if dtypes != {"float32"}:
-        copy = keras.models.clone_model(model, clone_function=_float32_copy, recursive=True)
-        copy.set_weights(model.get_weights())
-        model = copy
-    if not isinstance(model, Network):
-        model = Network(model.inputs[0], model.outputs[0], name=model.name)
+    with in_float32():
+        if dtypes != {"float32"}:
+            copy = keras.models.clone_model(model, clone_function=_float32_copy, recursive=True)
+            copy.set_weights(model.get_weights())
+            model = copy
+        if not isinstance(model, Network):
+            model = Network(model.inputs[0], model.outputs[0], name=model.name)
     model.arguments = records["arguments"] or inferred_arguments(model)
     model.preprocessing = records["preprocessing"]
     return model
