@@ -13,7 +13,7 @@ from keras_preact.models.foreign.own import NAME, in_float32
 from keras_preact.models.foreign.scheme import RefusedError
 from keras_preact.support import files
 from keras_preact.support.paths import usable
-from keras_preact.training.run import load_run, restore_model
+from keras_preact.training.networks import load_run, restore_model
 from keras_preact.training.run_folder import RunFolder
 
 _CHECKPOINT = re.compile(r"step-[0-9]+")
