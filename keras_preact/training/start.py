@@ -120,7 +120,7 @@ def changed_fields(config: TrainConfig) -> frozenset[str]:
 
 def _told(config, choice, images):
     length = config.schedule_steps or f"{config.schedule_epochs:g} epochs, in"
-    drops = ", ".join(map(str, config.drop_steps or config.drop_epochs))
+    drops = ", ".join(map(str, config.drop_steps or config.drop_epochs or ["no step"]))
     size = f", images of {config.image_size} pixels" if config.image_size else ""
     return (
         f"schedule_rule={config.schedule_rule}: {images:,} images are a {choice.task} task: "
