@@ -77,8 +77,8 @@ class Start:
         config = self.config
         # A run that has saved needs its origin no more, which may be gone.
         if config.init_from and not (self._goes_on and listed(run_folder.checkpoints)):
-            self._origin = init_from.load(config.init_from)
             given = init_from.ARCHITECTURE if self._goes_on else self._given
+            self._origin = init_from.load(config.init_from, config, given)
             self.config = config = self._origin.complete(config, given)
             self.like = self.like or self._origin.preprocessing
         if config.schedule_rule and config.image_size is None and config.dataset == "folder":

@@ -21,14 +21,14 @@ from keras_preact.training.steps.optimizer import make_schedule
 def test_steps_and_mixup_are_those_of_the_paper_at_its_batch_size(images, steps, mixup):
     choice = choose(images, 512)
     assert (choice.steps, choice.mixup_alpha) == (steps, mixup)
-    assert choice.learning_rate == 0.03
+    assert choice.learning_rate == 0.05
 
 
 def test_smaller_batches_take_more_steps_only_where_epochs_would_be_few():
     assert choose(600, 32).steps == 500
     assert choose(15_000, 32).steps == 4688  # ten epochs
     assert choose(1_281_167, 256).steps == 40_037  # eight
-    assert choose(600, 32).learning_rate == pytest.approx(0.03 / 16)
+    assert choose(600, 32).learning_rate == pytest.approx(0.05 / 16)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_the_rule_decides_what_is_not_given():
     assert (schedule.train_steps, schedule.drop_steps) == (500, (150, 300, 450))
     assert (config.warmup_steps, config.mixup_alpha, config.drop_factor) == (0, 0.0, 0.1)
     assert [round(float(schedule(step)), 7) for step in (0, 149, 150, 499)] == [
-        *(0.001875, 0.001875),
-        *(0.0001875, 0.0000019),
+        *(0.003125, 0.003125),
+        *(0.0003125, 0.0000031),
     ]
     assert complete(images=20_000)[0].mixup_alpha == 0.1
 
