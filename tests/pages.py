@@ -106,7 +106,9 @@ def shortened(verb: str, arguments: list[str]) -> list[str]:
     names = {argument.partition("=")[0] for argument in arguments}
     if verb == "train" and names & {"--flagfile", "--recipe", "--dataset"}:
         again = () if "--resume" in names else (_AGAIN,)
-        return [*(a for a in arguments if not a.startswith("--train_epochs=")), *_TRAIN, *again]
+        # A network to begin with has a depth of its own.
+        work = _TRAIN[1:] if "--init_from" in names else _TRAIN
+        return [*(a for a in arguments if not a.startswith("--train_epochs=")), *work, *again]
     if verb == "export":
         return [*arguments, *_EXPORT]
     if verb == "analysis" and "compare" not in arguments:

@@ -73,7 +73,7 @@ def test_recipes_are_listed_with_data_set_depth_and_error(tmp_path):
     head, *lines = done.stdout.splitlines()
     assert head.split() == ["recipe", "data", "set", "depth", "error", "in", "the", "paper"]
     assert "cifar10_resnet164   cifar10       164    5.46 %" in lines
-    assert len(lines) == 11
+    assert len(lines) == 12
 
 
 @pytest.mark.parametrize("through", ["script", "module"])

@@ -25,6 +25,7 @@ PAPER = {
     "cifar10_resnet1001": "4.92 %",
     "cifar100_resnet164": "24.33 %",
     "digits_resnet20": "none",
+    "finetune_folder": "none",
     "folder_resnet18": "none",
     "imagenet_resnet50": "top-1 22.85 %, top-5 6.71 % (original units, ten crops)",
     "imagenet_resnet152": "top-1 21.1 %, top-5 5.5 % (one 320x320 crop, scale augmentation alone)",
@@ -50,7 +51,9 @@ def parse(monkeypatch, tmp_path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_parses_and_opens_with_its_command_and_source(path, parse):
     config = parse(f"--recipe={path.stem}")
-    config.require("dataset", "depth", "run_dir")
+    config.require("dataset", "run_dir")
+    # A network to begin with has a depth of its own.
+    assert (config.depth is None) == path.stem.startswith("finetune_")
     assert path.stem == f"{config.run_dir.removeprefix('runs/')}"
     command, *header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert command.startswith(f"# python train.py --recipe={path.stem}")
@@ -97,7 +100,7 @@ def test_the_recipes_that_are_promised_exist():
     assert {path.stem for path in RECIPES} == {
         *(f"cifar10_resnet{depth}" for depth in (20, 56, 110, 164, 1001)),
         *(f"imagenet_resnet{depth}" for depth in (50, 152, 200)),
-        *("cifar100_resnet164", "digits_resnet20", "folder_resnet18"),
+        *("cifar100_resnet164", "digits_resnet20", "folder_resnet18", "finetune_folder"),
     }
 
 

@@ -15,5 +15,5 @@ def start(command: str) -> None:
         command: how the user called the program.
     """
     argparse.ArgumentParser(prog=command, description=__doc__).parse_args()
-    rows = [(r.name, r.dataset, r.depth, r.error) for r in recipes.listed()]
+    rows = [(r.name, r.dataset, r.depth or "any", r.error) for r in recipes.listed()]
     print(aligned(_HEAD, rows, indent=""))

@@ -19,13 +19,13 @@ class Recipe:
     Args:
         name: of its file, without ".flags".
         dataset: the name of its data set.
-        depth: weighted layers.
+        depth: weighted layers; None where the network to begin with decides.
         error: the error rate in the paper, in words; "none" where it has none.
     """
 
     name: str
     dataset: str
-    depth: int
+    depth: int | None
     error: str
 
 
@@ -51,7 +51,7 @@ def listed() -> list[Recipe]:
     """All recipes, by data set and depth."""
     paths = folder().glob("*.flags")
     recipes = [recipe for recipe in map(_read, paths) if recipe is not None]
-    return sorted(recipes, key=lambda recipe: (recipe.dataset, recipe.depth))
+    return sorted(recipes, key=lambda recipe: (recipe.dataset, recipe.depth or 0))
 
 
 def _read(path):
@@ -60,7 +60,8 @@ def _read(path):
         if line.startswith(_ERROR):
             given = _flags(path)
             error = line.removeprefix(_ERROR)
-            return Recipe(path.stem, given["dataset"], int(given["depth"]), error)
+            depth = int(given["depth"]) if "depth" in given else None
+            return Recipe(path.stem, given["dataset"], depth, error)
     return None
 
 

@@ -13,7 +13,7 @@ from keras_preact.training.config import TrainConfig
 # Of the schedule: where the learning rate drops.
 DROPS = (0.3, 0.6, 0.9)
 # At BiT's batch size. BiT has 0.003, for nets without BN that are up to 12 times as wide.
-LEARNING_RATE = 0.03
+LEARNING_RATE = 0.05
 BATCH_SIZE = 512
 SMALL_PIXELS = 96**2
 SMALL_SIZE, SIZE = 128, 224

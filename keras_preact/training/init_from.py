@@ -12,6 +12,7 @@ from keras_preact.layers import ORDERS, SHORTCUTS, ActivationOrder, Preprocessin
 from keras_preact.models import Network, architectures, arguments_of, preprocessing_of
 from keras_preact.models.channels import adapt_channels
 from keras_preact.support import files
+from keras_preact.support.console import say
 from keras_preact.support.paths import usable
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.networks import load_run, restore_model
@@ -154,12 +155,14 @@ class Origin:
             )
 
 
-def load(source: str) -> Origin:
+def load(source: str, config: TrainConfig | None = None, given: Collection[str] = ()) -> Origin:
     """Reads a network to begin with.
 
     Args:
         source: folder of a run, whose newest checkpoint is read; of one of its checkpoints,
             such as RUN/checkpoints/best/step-400; or a file that `models.foreign.convert` reads.
+        config: tells the architecture of a `.weights.h5` file, which does not.
+        given: fields of it that the user set.
 
     Raises:
         ValueError: if it is none of these, or damaged.
@@ -171,7 +174,8 @@ def load(source: str) -> Origin:
             f"Received: {path}, which is not there"
         )
     if not path.is_dir():
-        return Origin(_convert(str(path)), str(path))
+        told = str(path).endswith(".weights.h5") and config is not None
+        return Origin(_convert(str(path), _arguments(config, given) if told else {}), str(path))
     if RunFolder(path).holds_a_run():
         return Origin(load_run(path), str(path))
     return Origin(_checkpoint(path), str(path))
@@ -189,10 +193,20 @@ def _checkpoint(path):
     return restore_model(RunFolder(runs[0]), str(path))
 
 
-def _convert(path):
+def _arguments(config, given):
+    """The architecture that the user gave, as arguments of a builder."""
+    arguments = {**config.architecture(), "depth": config.depth}
+    own = {name for name in ARCHITECTURE if name in given}
+    if "shortcut_arguments" in own:
+        own.add("shortcut")
+    return {name: value for name, value in arguments.items() if name in own}
+
+
+def _convert(path, arguments):
     if importlib.util.find_spec("keras_preact.models.foreign") is None:
         return keras.models.load_model(path, compile=False)
-    return importlib.import_module("keras_preact.models.foreign").convert(path)
+    convert = importlib.import_module("keras_preact.models.foreign").convert
+    return convert(path, tell=say, **arguments)
 
 
 def _head(source: keras.Model, target: Network) -> tuple[bool, str]:

@@ -48,7 +48,8 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) ->
     It counts the uint8 images of all devices. If the devices are CPUs, it adds for each of
     them weights, BN statistics, momentum and averages; and the larger of two peaks: the
     activations of one part of a replica's batch, as the backward pass begins, and the
-    gradients, as it ends.
+    gradients, as it ends. Where parts stay frozen, it counts neither of these peaks, but the
+    largest output of a unit.
     """
     images = _image_bytes(config, info, plan)
     if not _on_cpu(plan):
@@ -58,12 +59,15 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) ->
     copies = 2 if config.ema_decay is not None else 1
     state = copies * variables + (net.parameters if config.momentum else 0)
     piece = config.global_batch_size // (plan.replicas * config.gradient_accumulation_steps)
+    replicas = len(plan.devices)
+    if config.freeze and config.thaw_epoch is None:
+        output = piece * _largest_output(net) * _value_bytes(plan)
+        return images + replicas * (_FLOAT32_BYTES * state + output)
     activations = piece * net.activations * _value_bytes(plan)
     if plan.xla:
         # XLA may keep the outputs of convolutions alone, and recompute BN and ReLU.
         activations //= 2
     gradients = _FLOAT32_BYTES * net.parameters
-    replicas = len(plan.devices)
     return images + replicas * _FLOAT32_BYTES * state + max(activations, gradients)
 
 
@@ -89,8 +93,12 @@ def inference_bytes(
     """
     net = _describe(config, info)
     variables = net.parameters + net.moving_statistics
-    largest = max(math.prod(row.output_shape) for row in net.rows)
-    return _FLOAT32_BYTES * variables + images * largest * value_bytes
+    return _FLOAT32_BYTES * variables + images * _largest_output(net) * value_bytes
+
+
+def _largest_output(net):
+    """Numbers in the largest output of a unit, for one image."""
+    return max(math.prod(row.output_shape) for row in net.rows)
 
 
 def _image_bytes(config, info, plan):

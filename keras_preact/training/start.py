@@ -77,8 +77,8 @@ class Start:
         config = self.config
         # A run that has saved needs its origin no more, which may be gone.
         if config.init_from and not (self._goes_on and listed(run_folder.checkpoints)):
-            self._origin = init_from.load(config.init_from)
             given = init_from.ARCHITECTURE if self._goes_on else self._given
+            self._origin = init_from.load(config.init_from, config, given)
             self.config = config = self._origin.complete(config, given)
             self.like = self.like or self._origin.preprocessing
         if config.schedule_rule and config.image_size is None and config.dataset == "folder":
@@ -120,7 +120,7 @@ def changed_fields(config: TrainConfig) -> frozenset[str]:
 
 def _told(config, choice, images):
     length = config.schedule_steps or f"{config.schedule_epochs:g} epochs, in"
-    drops = ", ".join(map(str, config.drop_steps or config.drop_epochs))
+    drops = ", ".join(map(str, config.drop_steps or config.drop_epochs or ["no step"]))
     size = f", images of {config.image_size} pixels" if config.image_size else ""
     return (
         f"schedule_rule={config.schedule_rule}: {images:,} images are a {choice.task} task: "

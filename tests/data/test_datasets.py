@@ -4,12 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from image_encoding import encode, smooth_image
 from sklearn.datasets import load_digits
 
 from keras_preact.data import Dataset, datasets, load
 from keras_preact.data.augmentation import AUGMENTATIONS
 from keras_preact.data.order import DataOrder
 from keras_preact.data.sources import InMemory
+from keras_preact.layers import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -228,3 +230,16 @@ def test_chosen_evaluation_images_come_as_asked_for(request, name, batch_size):
     np.testing.assert_array_equal(labels[:3], all_labels[chosen])
     # Filled up with an image that was asked for.
     np.testing.assert_array_equal(images[3:], every[[4] * (len(images) - 3)])
+
+
+def test_images_of_various_sizes_have_the_size_of_what_they_should_be_like(tmp_path):
+    for split in ("train", "val"):
+        for number, name in enumerate("ab"):
+            (tmp_path / split / name).mkdir(parents=True)
+            image = encode(smooth_image(20, 24, number))
+            (tmp_path / split / name / "image.png").write_bytes(image)
+    like = Preprocessing((12, 12, 1), (7.0,), (3.0,), 1.25, "bicubic")
+    info = load("folder", data_dir=str(tmp_path), like=like).info
+    assert (info.image_shape, info.mean, info.std) == ((12, 12, 3), (7.0,) * 3, (3.0,) * 3)
+    assert (info.resize_ratio, info.interpolation) == (1.25, "bicubic")
+    assert load("folder", data_dir=str(tmp_path), image_size=9, like=like).info.image_shape[0] == 9

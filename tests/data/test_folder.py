@@ -147,3 +147,10 @@ def test_checking_a_folder_reads_no_image(good):
     write_files(good, BAD)
     _, classes = folder.check(str(good))
     assert classes == ["ant", "bee"]
+
+
+def test_the_median_of_pixels_is_that_of_training_images_and_takes_no_notice_of_damage(good):
+    assert folder.median_pixels(str(good)) == 42 * 60
+    write_files(good, BAD)
+    # Two more files, of 46 and 48 lines, are damaged behind their headers.
+    assert folder.median_pixels(str(good)) == 43 * 60

@@ -148,3 +148,12 @@ def test_an_admitted_file_is_returned_unchanged(file_format):
     file = encode(PHOTO, file_format)
     assert admitted(tf.constant(file), COVERED).numpy() == file
     assert Image.open(io.BytesIO(file)).size == (31, 40)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP"])
+def test_height_and_width_are_those_of_the_header(file_format):
+    assert limits.sides(tf.constant(flat(17, 31, file_format))).numpy().tolist() == [17, 31]
+
+
+def test_no_image_has_no_sides():
+    assert limits.sides(tf.constant(b"notes")).numpy().tolist() == [0, 0]

@@ -103,6 +103,24 @@ def test_a_frozen_layer_normalizes_with_its_moving_statistics_and_keeps_them():
         np.testing.assert_array_equal(variable, value)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_layer_that_keeps_its_statistics_normalizes_with_them_and_learns_gamma_and_beta(dtype):
+    ours, theirs = ours_and_keras(dtype)
+    ours.keeps_statistics = True
+    x, before = images(dtype=dtype), [v.numpy() for v in ours.non_trainable_variables]
+    results = [
+        output_and_gradients(layer, x, training)
+        for layer, training in ((ours, True), (theirs, False))
+    ]
+    for our, their in zip(*results, strict=True):
+        our, their = (np.asarray(tf.cast(v, "float64")) for v in (our, their))
+        scale = np.abs(their).max()
+        np.testing.assert_allclose(our / scale, their / scale, atol=TOLERANCE[dtype])
+    for variable, value in zip(ours.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert "keeps_statistics" not in ours.get_config()
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_variables_and_batch_statistics_are_float32_under_mixed_precision(policy):
     layer = BatchNormalization(momentum=0.0, dtype=policy)

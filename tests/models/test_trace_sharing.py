@@ -9,6 +9,7 @@ import tensorflow as tf
 from variants import PYRAMID
 
 from keras_preact.layers import Dropout, ResidualUnit
+from keras_preact.layers.batch_norm import bn_layers
 from keras_preact.models import ResNetV2
 from keras_preact.models.trace_sharing import share_traces
 
@@ -90,6 +91,18 @@ def test_logits_gradients_and_updates_are_those_of_the_network(options, training
     for old, new in zip(before, after, strict=True):
         # In training every statistic moves and every random layer goes on.
         assert np.array_equal(old, new) != training
+
+
+def test_bn_keeps_its_statistics_in_the_units_that_say_so_alone():
+    model = network()
+    for number in (1, 2):
+        for layer in bn_layers(model.get_layer(f"stage{number}_unit2")):
+            layer.keeps_statistics = True
+    before = [variable.numpy() for variable in model.non_trainable_variables]
+    after = assert_computes_the_same(model, share_traces(model), True, 1e-5)
+    for variable, old, new in zip(model.non_trainable_variables, before, after, strict=True):
+        kept = variable.path.startswith(("stage1_unit2/", "stage2_unit2/"))
+        assert np.array_equal(old, new) == kept, variable.path
 
 
 @pytest.mark.parametrize("options", [{}, {"shortcut": "dropout"}], ids=str)

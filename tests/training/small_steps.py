@@ -13,6 +13,7 @@ from keras_preact.training.distribution.device_images import DeviceImages
 from keras_preact.training.distribution.distributed_input import feed_training
 from keras_preact.training.run import build_model
 from keras_preact.training.steps import optimizer
+from keras_preact.training.steps.freezing import make_freezing
 from keras_preact.training.steps.train_state import TrainState, make_state
 from keras_preact.training.steps.train_step import REPORT, TrainStep
 
@@ -65,7 +66,8 @@ def make(
         model = build_model(config, data.info, config.sync_bn)
         schedule = optimizer.make_schedule(config, data.info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, model)
-        state = make_state(config, model, sgd, plan.xla)
+        freezing = make_freezing(config, data.info.train_count, model)
+        state = make_state(config, model, sgd, plan.xla, freezing)
     images = DeviceImages(data, None, strategy) if on_device else None
     step = step_class(state, config, data.info, plan, strategy, images)
     order = data.train_order(config.global_batch_size, config.seed)

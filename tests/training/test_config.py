@@ -79,6 +79,23 @@ from keras_preact.training import TrainConfig
         ({"depth": 2147483642}, ["at most", "units", "depth=2147483642, of 1073741820 basic"]),
         ({"depth": 8, "width_multiplier": 1e308}, ["at most 33554432", "width_multiplier=1e+308"]),
         ({"depth": 8, "width_multiplier": float("inf")}, ["finite", "width_multiplier=inf"]),
+        (
+            {"depth": 8, "freeze": ("stage4",)},
+            ["stage1, stage2, stage3, head_bn, or all_but_head"],
+        ),
+        ({"depth": 18, "freeze": ("stage5",)}, ["stage4, head_bn", "Did you mean 'stage4'?"]),
+        ({"depth": 8, "unit": "original", "freeze": ("head_bn",)}, ["stage3, or all_but_head"]),
+        ({"freeze": ()}, ["one or more parts", "each once"]),
+        ({"freeze": ("stem", "stem")}, ["each once", "freeze=stem,stem"]),
+        ({"freeze": ("all_but_head", "stem")}, ["all_but_head stands alone"]),
+        ({"thaw_epoch": 2.0}, ["thaw_epoch needs parts that are frozen"]),
+        ({"freeze": ("stem",), "thaw_epoch": 0.0}, ["thaw_epoch must be above 0"]),
+        ({"freeze_bn": "some"}, ["freeze_bn must be one of none, frozen, all"]),
+        ({"freeze_bn": "all", "recompute_bn_batches": 2}, ["no BN statistics to recompute"]),
+        ({"head_lr_multiplier": 0.0}, ["head_lr_multiplier must be above 0"]),
+        ({"layer_decay": 0.0}, ["layer_decay must be above 0"]),
+        ({"layer_decay": 1.5}, ["layer_decay must be at most 1", "layer_decay=1.5"]),
+        ({"schedule_rule": "bits"}, ["schedule_rule must be one of bit"]),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_rule_and_what_was_received(values, words):
@@ -136,7 +153,7 @@ def test_a_new_value_unsets_the_one_it_excludes():
 
 
 def test_every_field_has_a_group_and_a_help_text():
-    groups = ("run", "machine", "data", "model", "regularization", "optimization")
+    groups = ("run", "machine", "data", "model", "fine-tuning", "regularization", "optimization")
     for field in dataclasses.fields(TrainConfig):
         assert field.metadata["group"] in groups
         assert len(field.metadata["help"]) > 5

@@ -32,6 +32,16 @@ EVERYTHING = {
     "steps_per_loop": 4,
     "shortcut": "dropout",
 }
+# Thawed after step 9, between the checkpoint after which a run dies and the next.
+FINE_TUNING = {
+    "freeze": ("stem", "stage1"),
+    "thaw_epoch": 0.8,
+    "layer_decay": 0.8,
+    "head_lr_multiplier": 5.0,
+    "ema_decay": 0.9,
+    "recompute_bn_batches": 2,
+    "steps_per_loop": 4,
+}
 
 
 class Killed(BaseException):
@@ -75,8 +85,13 @@ ON_GPUS = (pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="TensorFlow sees
     "options",
     [
         pytest.param({"shortcut": "dropout"}, id="one_device"),
+        pytest.param(FINE_TUNING, id="fine_tuning"),
         pytest.param(EVERYTHING, marks=SLOW, id="everything"),
+        pytest.param(EVERYTHING | FINE_TUNING, marks=SLOW, id="all_with_fine_tuning"),
         pytest.param({"devices": "CPU:0,CPU:1"}, marks=SLOW, id="replicas"),
+        pytest.param(
+            {"devices": "CPU:0,CPU:1", **FINE_TUNING}, marks=SLOW, id="fine_tuning_replicas"
+        ),
         pytest.param({"precision": "mixed_float16"}, marks=SLOW, id="float16"),
         pytest.param({"devices": str(GPUS), "deterministic": True}, marks=ON_GPUS, id="gpus"),
     ],

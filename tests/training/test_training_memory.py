@@ -53,6 +53,12 @@ STATE = 4 * (2 * NET.parameters + NET.moving_statistics)
             + 4 * (NET.parameters + NET.moving_statistics)
             + 48 * NET.activations,
         ),
+        # Nothing is known of how many activations the backward pass needs.
+        ({"freeze": ("stem",)}, 12 * IMAGE + STATE + 12 * 4 * 32 * 32 * 16),
+        (
+            {"freeze": ("stem",), "thaw_epoch": 1.0},
+            12 * IMAGE + STATE + 12 * 4 * NET.activations,
+        ),
         # In a wide network, gradients take more memory than activations.
         ({"width_multiplier": 20, "global_batch_size": 1}, None),
     ],

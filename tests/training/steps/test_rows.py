@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_preact.training.steps import rows
-from keras_preact.training.steps.rows import RowLayout
+from keras_preact.training.steps.rows import Part, RowLayout
 
 SHAPES = {"a": (3, 3, 1, 16), "b": (10,), "c": (), "d": (64, 10), "e": (17,)}
 
@@ -51,6 +51,28 @@ def test_the_host_packs_as_the_device_does():
     flat = layout.to_values(row)
     np.testing.assert_array_equal(flat, np.concatenate([v.ravel() for v in expected.values()]))
     np.testing.assert_array_equal(layout.from_values(flat), row)
+
+
+@pytest.mark.parametrize("paths", ["a", "bd", "e", "abcde"])
+def test_a_part_of_a_row_is_taken_and_put_back_to_the_last_bit(paths):
+    layout, old, new = RowLayout(variables()), values(), values(1)
+    part = Part(layout, paths)
+    row, shorter = layout.pack(old), part.pack(new)
+    chosen = {path: new[path] if path in paths else old[path] for path in SHAPES}
+    np.testing.assert_array_equal(part.of(layout.pack(new)), shorter)
+    np.testing.assert_array_equal(part.put(row, shorter), layout.pack(chosen))
+    column = part.repeated({path: ord(path) for path in SHAPES})
+    mask = layout.lines_where(lambda path: path in paths)
+    assert column.shape == (len(shorter), 1) and mask.shape == (len(row), 1)
+    assert mask.sum() == len(shorter)
+    numbers = layout.pack({path: np.full(shape, ord(path), "f") for path, shape in SHAPES.items()})
+    np.testing.assert_array_equal(column[:, 0], np.max(part.of(numbers), axis=1))
+
+
+def test_the_part_of_all_variables_is_the_row_itself():
+    layout = RowLayout(variables())
+    part, row = Part(layout, SHAPES), layout.pack(values())
+    assert part.is_whole and part.of(row) is row and part.put(None, row) is row
 
 
 def test_a_layout_of_no_variables_has_a_row_of_one_line():
