@@ -19,6 +19,8 @@ COLUMNS = 8
 # Of a thumbnail with its two lines of text, and of the thumbnail's pixels.
 _WIDTH_INCHES, _HEIGHT_INCHES, _DPI = 1.5, 1.9, 100
 _SIDE = 128
+# Of a panel: the space around it, and the height of the image.
+_MARGIN, _IMAGE_SHARE = 0.03, 0.76
 _MOST_LETTERS = 22
 _MARK = "keras_preact predict"
 _HEADER_BYTES = 1024
@@ -67,10 +69,13 @@ def write(path: str, files: Files, chosen: Sequence[tuple[int, Prediction]]) -> 
 def _draw(images, predictions):
     columns, rows = _layout(len(images))
     figure = plotting.figure(figsize=(columns * _WIDTH_INCHES, rows * _HEIGHT_INCHES))
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
+    for place, (image, prediction) in enumerate(zip(images, predictions, strict=True)):
+        row, column = divmod(place, columns)
+        # Placed by hand: the layout of so many panels would take seconds.
+        left, bottom = (column + _MARGIN) / columns, (rows - 1 - row + _MARGIN) / rows
+        width, height = (1 - 2 * _MARGIN) / columns, _IMAGE_SHARE / rows
+        axes = figure.add_axes((left, bottom, width, height))
         axes.set_axis_off()
-    for axes, image, prediction in zip(panels, images, predictions, strict=False):
         if image is None:
             image = np.full((_SIDE, _SIDE, 3), 230, np.uint8)
             plotting.note(axes, "unreadable")

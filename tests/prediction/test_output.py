@@ -277,7 +277,7 @@ def test_either_a_source_or_images_must_be_given(images):
             prediction.run(PredictConfig(model="net", **options), words, fake())
 
 
-@pytest.mark.parametrize("count", [1, 9, 60])
+@pytest.mark.parametrize("count", [1, 9, 50])
 def test_a_contact_sheet_shows_some_images_and_marks_unreadable_ones(tmp_path, count):
     (tmp_path / "images").mkdir()
     for number in range(count):
