@@ -49,6 +49,29 @@ def covered_sides(image_shape: Sequence[int], resize_ratio: float) -> tuple[int,
     return height, width
 
 
+def plain_sides(file: bytes) -> tuple[int, int] | None:
+    """Returns height and width of a JPEG or PNG whose header is plain; None of any other file.
+
+    A quick look in Python: `problem` has nothing against a plain file of few pixels, and such a
+    JPEG stands upright, as it has no Exif metadata.
+    """
+    if file.startswith(PNG):
+        width, height = struct.unpack_from(">ii", file.ljust(_HEADER_BYTES, b"\0"), 16)
+        return height, width
+    if not file.startswith(JPEG) or b"Exif\0\0" in file or file.count(_START_OF_SCAN) > MAX_SCANS:
+        return None
+    place = 2
+    # Segments: FF, a marker, then the length of what follows; C0 to C2 begin the frame.
+    while place + 9 <= len(file) and file[place] == 0xFF and 0xC0 <= file[place + 1] < 0xFF:
+        length, _, height, width = struct.unpack_from(">HBHH", file, place + 2)
+        if file[place + 1] in (0xC0, 0xC1, 0xC2):
+            return height, width
+        if file[place + 1] not in _BEFORE_FRAME:
+            return None
+        place += 2 + length
+    return None
+
+
 def admitted(encoded: tf.Tensor, covered: tuple[int, int]) -> tf.Tensor:
     """Returns the file, a scalar string, if it may be decoded. Takes arguments of `problem`.
 
@@ -109,29 +132,6 @@ def problem(
         return tf.strings.join([rule, "a file of ", length, " bytes", found])
 
     return tf.cond(is_known & is_small & (scans <= MAX_SCANS), lambda: tf.constant(""), words)
-
-
-def plain_sides(file: bytes) -> tuple[int, int] | None:
-    """Returns height and width of a JPEG or PNG whose header is plain; None of any other file.
-
-    A quick look in Python: `problem` has nothing against a plain file of few pixels, and such a
-    JPEG stands upright, as it has no Exif metadata.
-    """
-    if file.startswith(PNG):
-        width, height = struct.unpack_from(">ii", file.ljust(_HEADER_BYTES, b"\0"), 16)
-        return height, width
-    if not file.startswith(JPEG) or b"Exif\0\0" in file or file.count(_START_OF_SCAN) > MAX_SCANS:
-        return None
-    place = 2
-    # Segments: FF, a marker, then the length of what follows; C0 to C2 begin the frame.
-    while place + 9 <= len(file) and file[place] == 0xFF and 0xC0 <= file[place + 1] < 0xFF:
-        length, _, height, width = struct.unpack_from(">HBHH", file, place + 2)
-        if file[place + 1] in (0xC0, 0xC1, 0xC2):
-            return height, width
-        if file[place + 1] not in _BEFORE_FRAME:
-            return None
-        place += 2 + length
-    return None
 
 
 def _jpeg_sides(encoded, covered):
