@@ -101,7 +101,7 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
         return _decode_window(encoded, window, size)
 
     def of_another():
-        image = _decode(encoded)
+        image = decode(encoded)
         top, left, height, width = tf.unstack(crop_window(tf.shape(image)[:2], draws, turn))
         return resize_fast(image[top : top + height, left : left + width], size)
 
@@ -192,7 +192,7 @@ def fit(
         uint8 (height, width, channels).
     """
     height, width, channels = image_shape
-    image, turn = _decode(encoded, channels), orientation(encoded)
+    image, turn = decode(encoded, channels), orientation(encoded)
     before = tf.shape(image)[:2]
     sides = tf.cast(before, tf.float64)
     covered = swapped(tf.constant(covered_sides(image_shape, resize_ratio), tf.float64), turn)
@@ -207,6 +207,19 @@ def fit(
     image = orient(image, turn)
     top, left = tf.unstack((tf.shape(image)[:2] - [height, width]) // 2)
     return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
+
+
+def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:
+    """Decodes an image file as it is stored: uint8 (height, width, 1 or 3 channels)."""
+    # Always in colour: TensorFlow cannot decode every kind of file to grey.
+    # The operation itself: outside a graph, tf.io.decode_image takes longer than its work.
+    image = tf.raw_ops.DecodeImage(
+        contents=encoded, channels=3, dtype=tf.uint8, expand_animations=False
+    )
+    if channels == 3:
+        return image
+    luma = tf.tensordot(tf.cast(image, tf.float32), [0.299, 0.587, 0.114], axes=1)
+    return tf.cast(tf.round(luma), tf.uint8)[..., None]
 
 
 def resize(image: tf.Tensor, height: int, width: int, interpolation: str = "bilinear") -> tf.Tensor:
@@ -247,12 +260,3 @@ def resize_fast(image: tf.Tensor, size: int) -> tf.Tensor:
 def _to_uint8(image):
     # Averages of bytes: no need to clip.
     return tf.cast(tf.round(image), tf.uint8)
-
-
-def _decode(encoded, channels=3):
-    # Always in colour: TensorFlow cannot decode every kind of file to grey.
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    if channels == 3:
-        return image
-    luma = tf.tensordot(tf.cast(image, tf.float32), [0.299, 0.587, 0.114], axes=1)
-    return tf.cast(tf.round(luma), tf.uint8)[..., None]

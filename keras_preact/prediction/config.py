@@ -8,7 +8,7 @@ from keras_preact.support.options import option
 from keras_preact.support.text import shown
 from keras_preact.training.config import CHECKPOINTS
 
-BATCH_SIZE = 64
+BATCH_SIZE = 128
 TOP_K = 5
 SUFFIXES = (".csv", ".jsonl")
 SHEET_SUFFIX = ".png"

@@ -16,9 +16,11 @@ from keras_preact.support.text import printable, shown
 
 MOST_IMAGES = 48
 COLUMNS = 8
-# Of a thumbnail with its two lines of text, and of the thumbnail's pixels.
-_WIDTH_INCHES, _HEIGHT_INCHES, _DPI = 1.5, 1.9, 100
-_SIDE = 128
+_DPI = 100
+# A thumbnail, the space around it, the lines of text above it, and all of it.
+_SIDE, _MARGIN_PIXELS, _TEXT_PIXELS = 128, 11, 40
+_WIDTH_PIXELS, _HEIGHT_PIXELS = 150, 180
+_GREY = 230
 _MOST_LETTERS = 22
 _MARK = "keras_preact predict"
 _HEADER_BYTES = 1024
@@ -27,7 +29,7 @@ _HEADER_BYTES = 1024
 def size_pixels(count: int) -> tuple[int, int]:
     """Returns width and height of the sheet of `count` images."""
     columns, rows = _layout(count)
-    return round(columns * _WIDTH_INCHES * _DPI), round(rows * _HEIGHT_INCHES * _DPI)
+    return columns * _WIDTH_PIXELS, rows * _HEIGHT_PIXELS
 
 
 def check(path: str) -> None:
@@ -65,21 +67,29 @@ def write(path: str, files: Files, chosen: Sequence[tuple[int, Prediction]]) -> 
 
 @plotting.as_png(dpi=_DPI, metadata={"Software": _MARK})
 def _draw(images, predictions):
-    columns, rows = _layout(len(images))
-    figure = plotting.figure(figsize=(columns * _WIDTH_INCHES, rows * _HEIGHT_INCHES))
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, image, prediction in zip(panels, images, predictions, strict=False):
+    columns, _ = _layout(len(images))
+    width, height = size_pixels(len(images))
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    figure = plotting.figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    figure.set_layout_engine("none")
+    for place, (image, prediction) in enumerate(zip(images, predictions, strict=True)):
+        row, column = divmod(place, columns)
+        left, top = column * _WIDTH_PIXELS + _MARGIN_PIXELS, row * _HEIGHT_PIXELS + _TEXT_PIXELS
+        middle = (left + _SIDE / 2) / width
+
+        def write(pixels, text, middle=middle, **options):
+            figure.text(middle, 1 - pixels / height, text, ha="center", **options)
+
         if image is None:
-            image = np.full((_SIDE, _SIDE, 3), 230, np.uint8)
-            plotting.note(axes, "unreadable")
-        axes.imshow(image)
+            image = np.full((_SIDE, _SIDE, 3), _GREY, np.uint8)
+            write(top + _SIDE / 2, "unreadable", va="center", fontsize=10)
+        canvas[top : top + _SIDE, left : left + _SIDE] = image
         answer = "no answer"
         if prediction.classes:
             answer = f"{_short(prediction.classes[0])} {prediction.scores[0]:.0%}"
         name = _short(os.path.basename(prediction.file))
-        axes.set_title(f"{answer}\n{name}", fontsize=7, parse_math=False)
+        write(top - 5, f"{answer}\n{name}", va="bottom", fontsize=7)
+    figure.figimage(canvas, zorder=-1)
     return figure
 
 

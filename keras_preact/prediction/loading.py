@@ -15,7 +15,7 @@ from keras_preact.data.reading import one_line
 from keras_preact.exporting.formats import preprocessing_record
 from keras_preact.exporting.formats.tflite import LiteModel
 from keras_preact.layers import Preprocessing
-from keras_preact.models import arguments_of, preprocessing_of
+from keras_preact.models import preprocessing_of
 from keras_preact.support.commands import door
 from keras_preact.support.machine import cores
 from keras_preact.support.paths import usable
@@ -131,14 +131,23 @@ def _of_keras(model, preprocessing) -> Classifier:
         return tf.nn.softmax(output) if returns_logits else output
 
     def digest():
-        facts = [arguments_of(model), dataclasses.asdict(preprocessing)]
-        found = hashlib.sha256(json.dumps(facts, default=str).encode())
+        found = hashlib.sha256(preprocessing_record.to_json(preprocessing))
+        found.update(json.dumps(_architecture(model)).encode())
         for value in model.get_weights():
             found.update(f"{value.shape} {value.dtype}".encode())
             found.update(np.ascontiguousarray(value).tobytes())
         return found.hexdigest()
 
     return Classifier(probabilities, preprocessing, _names(preprocessing, classes), digest)
+
+
+def _architecture(model):
+    """The arguments of the builder, without the names that Keras numbers in each process."""
+    arguments = getattr(model, "arguments", None) or {}
+    return {
+        name: value.get("class_name") if isinstance(value, dict) else value
+        for name, value in arguments.items()
+    }
 
 
 def _check_keras(model, preprocessing):

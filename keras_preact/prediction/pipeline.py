@@ -1,25 +1,30 @@
 """Image files as batches of pixels, decoded in parallel exactly as evaluation decodes them."""
 
+import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
 from etils import epath
 
 from keras_preact.data import gif, limits
-from keras_preact.data.augmentation import fit
+from keras_preact.data.augmentation import decode, fit
 from keras_preact.data.checked import why_unopened
 from keras_preact.data.listing import is_local
-from keras_preact.data.reading import image_problem, one_line, reason
+from keras_preact.data.reading import one_line, reason
 from keras_preact.layers import Preprocessing
 from keras_preact.prediction.sources import Files
 from keras_preact.support.machine import cores
 from keras_preact.support.text import printable
 
-# Files read by one call of Python, and calls at a time: few, as photographs are large.
-_READ_FILES, _READS = 8, 4
-_DAMAGED = "not an image, or damaged ({})"
+# Batches that are read while the one before them is computed.
+_AHEAD = 2
+# Files that a thread reads at a time.
+_FILES = 8
+# At least: each question to a file server takes a while.
+_LEAST_THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,15 +33,15 @@ class Batch:
 
     Args:
         own: their indices.
+        first: index of the file whose place is the first of `images`.
         images: uint8 (batch, height, width, channels); black where there is no image. It may
             hold more images than files: those of other shards, all black.
-        first: index of the file whose place is the first of `images`.
         problems: why a file is no image, by its index.
     """
 
     own: range
-    images: np.ndarray
     first: int
+    images: np.ndarray
     problems: dict[int, str]
 
 
@@ -54,125 +59,103 @@ def batches(
         batch_size: images in a batch; the last one of the list may have fewer.
         preprocessing: gives the size of the images, and how they are resized.
     """
-    if not part:
-        return
-    received = _Received(iter(_decoded(files, part, preprocessing).batch(batch_size).prefetch(2)))
+    read = _reader(preprocessing)
+    pool = ThreadPoolExecutor(max(cores(), _LEAST_THREADS))
+    begun = collections.deque()
+    try:
+        for batch in _empty(part, len(files), batch_size, preprocessing) if part else ():
+            starts = range(batch.own.start, batch.own.stop, _FILES)
+            pieces = (batch.own[start - batch.own.start :][:_FILES] for start in starts)
+            begun.append((batch, [pool.submit(_fill, batch, p, files, read) for p in pieces]))
+            if len(begun) > _AHEAD:
+                yield _finished(*begun.popleft())
+        while begun:
+            yield _finished(*begun.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _empty(part, count, batch_size, preprocessing):
     for first in range(part.start // batch_size * batch_size, part.stop, batch_size):
-        size = min(batch_size, len(files) - first)
+        size = min(batch_size, count - first)
         own = range(max(first, part.start), min(first + size, part.stop))
-        images = np.zeros((size, *preprocessing.image_shape), np.uint8)
-        problems, missing = {}, np.zeros(size, bool)
-        missing[own.start - first : own.stop - first] = True
-        for indices, pixels, whys in received.before(own.stop):
-            images[indices - first], missing[indices - first] = pixels, False
-            problems |= {
-                int(index): why.decode() for index, why in zip(indices, whys, strict=True) if why
-            }
-        for place in np.flatnonzero(missing):
-            index = first + int(place)
-            images[place], why = _decode_alone(files.path(index), preprocessing)
-            problems |= {index: why} if why else {}
-        yield Batch(own, images, first, problems)
+        yield Batch(own, first, np.zeros((size, *preprocessing.image_shape), np.uint8), {})
 
 
-class _Received:
-    """Pieces (indices, images, problems) of a stream in ascending order, cut at any index."""
-
-    def __init__(self, stream):
-        self._stream, self._rest = stream, None
-
-    def before(self, stop):
-        """Yields what is left before an index."""
-        while True:
-            if self._rest is None:
-                if (piece := next(self._stream, None)) is None:
-                    return
-                self._rest = [part.numpy() for part in piece]
-            count = int(np.searchsorted(self._rest[0], stop))
-            piece, rest = zip(*((part[:count], part[count:]) for part in self._rest), strict=True)
-            self._rest = rest if len(rest[0]) else None
-            if count:
-                yield piece
-            if self._rest is not None or (count and piece[0][-1] == stop - 1):
-                return
+def _fill(batch, indices, files, read):
+    for index in indices:
+        try:
+            batch.images[index - batch.first] = read(files.path(index))
+        except _NoImageError as error:
+            batch.problems[index] = printable(str(error))
 
 
-def _decoded(files, part, preprocessing) -> tf.data.Dataset:
-    """(index, image, problem) of each file; those that fail while they are decoded are missing."""
-    shape, decode = preprocessing.image_shape, _decoder(preprocessing)
-
-    def read(indices):
-        found = [_contents(files.path(int(index))) for index in indices]
-        data, whys = zip(*found, strict=True)
-        return np.array(data, object), np.array([why.encode() for why in whys], object)
-
-    def read_some(indices):
-        data, whys = tf.numpy_function(read, [indices], [tf.string, tf.string])
-        return indices, tf.ensure_shape(data, [None]), tf.ensure_shape(whys, [None])
-
-    def decode_one(index, data, why):
-        why = tf.cond(tf.equal(why, ""), lambda: _limit(data, preprocessing), lambda: why)
-        black = tf.zeros(shape, tf.uint8)
-        return index, tf.cond(tf.equal(why, ""), lambda: decode(data), lambda: black), why
-
-    # Threads of its own: decoding then never waits behind the operations of a batch.
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = cores()
-    return (
-        tf.data.Dataset.range(part.start, part.stop)
-        .batch(_READ_FILES)
-        .map(read_some, num_parallel_calls=_READS, deterministic=True)
-        .unbatch()
-        .map(decode_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .ignore_errors()
-        .with_options(options)
-    )
+def _finished(batch, futures):
+    for future in futures:
+        future.result()
+    return batch
 
 
-def _decoder(preprocessing):
+class _NoImageError(Exception):
+    """A file cannot be used as an image; the message is the reason."""
+
+
+def _reader(preprocessing) -> Callable[[str], np.ndarray]:
+    """Returns a function from a path to its image, which many threads may call."""
     shape, ratio = preprocessing.image_shape, preprocessing.resize_ratio
-    return lambda data: fit(data, shape, ratio, preprocessing.interpolation)
+    covered = limits.covered_sides(shape, ratio)
+    # The size of images that are neither resized nor cropped, and may be of any kind.
+    as_it_is = shape[:2] == covered and shape[0] * shape[1] <= limits.MAX_IMAGE_PIXELS
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def fitted(data):
+        with tf.device("CPU"):
+            return fit(limits.admitted(data, covered), shape, ratio, preprocessing.interpolation)
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def problem(data):
+        with tf.device("CPU"):
+            return limits.problem(data, covered)
+
+    def read(path):
+        data = _contents(path)
+        try:
+            if as_it_is and limits.plain_sides(data) == covered:
+                return decode(data, shape[-1]).numpy()
+            return fitted(data).numpy()
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except tf.errors.OpError as error:
+            raise _NoImageError(_why(problem, data, error)) from None
+
+    return read
 
 
-def _limit(data, preprocessing):
-    return limits.problem(data, _covered(preprocessing))
+def _why(problem, data, error):
+    try:
+        if why := problem(data).numpy().decode():
+            return why
+    except tf.errors.OpError:  # a JPEG without a size
+        pass
+    return f"not an image, or damaged ({one_line(error)})"
 
 
-def _covered(preprocessing):
-    return limits.covered_sides(preprocessing.image_shape, preprocessing.resize_ratio)
-
-
-def _contents(path) -> tuple[bytes, str]:
-    """The bytes of a file, and why it cannot be used as an image, as far as they tell."""
-    # Python, as TensorFlow would wait for a pipe, and decode all frames of an animation.
+def _contents(path) -> bytes:
+    # By Python: TensorFlow would wait for a pipe, and decode all frames of an animation.
     try:
         if is_local(path):
             if why := why_unopened(path):
-                return b"", why
+                raise _NoImageError(why)
             with open(path, "rb") as file:
                 data = file.read()
         else:
             data = epath.Path(path).read_bytes()
     except (OSError, tf.errors.OpError) as error:
-        return b"", printable(reason(error))
+        raise _NoImageError(reason(error)) from None
     except (KeyError, ValueError) as error:
-        return b"", f"no such storage, or no path ({printable(one_line(error))})"
+        raise _NoImageError(f"no such storage, or no path ({one_line(error)})") from None
     if not data:
-        return b"", "empty file"
+        raise _NoImageError("empty file")
     if data.startswith(b"GIF") and (why := gif.problem(data)):
-        return b"", why
-    return data, ""
-
-
-def _decode_alone(path, preprocessing):
-    """The image of a file that failed in the stream, or black, and why it cannot be used."""
-    data, why = _contents(path)
-    try:
-        why = why or image_problem(tf.constant(data), _covered(preprocessing))
-        if not why:
-            return _decoder(preprocessing)(tf.constant(data)).numpy(), ""
-    except tf.errors.ResourceExhaustedError:
-        raise
-    except tf.errors.OpError as error:
-        why = _DAMAGED.format(printable(one_line(error)))
-    return np.zeros(preprocessing.image_shape, np.uint8), printable(why)
+        raise _NoImageError(why)
+    return data

@@ -8,6 +8,9 @@ from typing import BinaryIO, Protocol
 
 from keras_preact.prediction.answers import Prediction
 
+_QUOTE = '"'
+_SPECIAL = {_QUOTE, ",", "\r", "\n"}
+
 
 class Format(Protocol):
     """A format of rows; each ends with a line break.
@@ -122,9 +125,12 @@ def read(file: BinaryIO, form: Format) -> Iterator[bytes]:
 
 
 def _line(cells):
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode()
+    return f"{','.join(map(_cell, cells))}\n".encode()
+
+
+def _cell(cell):
+    # Python's writer leaves a carriage return bare, which its reader takes for the end of a row.
+    return f'"{cell.replace(_QUOTE, _QUOTE * 2)}"' if _SPECIAL & set(cell) else cell
 
 
 def _digits(score):

@@ -11,6 +11,7 @@ from keras_preact.exporting.formats import preprocessing_record
 from keras_preact.prediction import answers, contact_sheet, loading, output, rows, sources
 from keras_preact.prediction.answers import Prediction
 from keras_preact.prediction.config import PredictConfig
+from keras_preact.prediction.loading import Classifier
 from keras_preact.support import console
 from keras_preact.support.console import say
 from keras_preact.support.errors import RunError, SaveError
@@ -26,12 +27,15 @@ class UnreadableFilesError(RunError):
     exit_code = 3
 
 
-def run(config: PredictConfig, images: Sequence[str] = ()) -> None:
+def run(
+    config: PredictConfig, images: Sequence[str] = (), classifier: Classifier | None = None
+) -> None:
     """Predicts the classes of image files, and writes or prints a row for each.
 
     Args:
         config: of the pass.
         images: paths of image files, in place of config.source.
+        classifier: config.model, where it has been loaded already.
 
     Raises:
         ValueError: if the model, the source or the output cannot be used.
@@ -48,8 +52,7 @@ def run(config: PredictConfig, images: Sequence[str] = ()) -> None:
         output.check(config.output)
     if config.contact_sheet:
         contact_sheet.check(config.contact_sheet)
-    given = config.preprocessing and preprocessing_record.read(config.preprocessing)
-    classifier = loading.load(config.model, checkpoint=config.checkpoint, preprocessing=given)
+    classifier = classifier or _load(config)
     tally = _Tally(part)
     if config.output:
         _write(config, classifier, files, part, tally)
@@ -62,6 +65,11 @@ def run(config: PredictConfig, images: Sequence[str] = ()) -> None:
         raise UnreadableFilesError(
             f"{tally.unreadable:,} of {tally.count:,} files could not be read as images{where}."
         )
+
+
+def _load(config):
+    given = config.preprocessing and preprocessing_record.read(config.preprocessing)
+    return loading.load(config.model, checkpoint=config.checkpoint, preprocessing=given or None)
 
 
 def _files(config, images):

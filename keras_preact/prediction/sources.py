@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Sequence
 
+import tensorflow as tf
 from etils import epath
 
 from keras_preact.data.listing import is_local
@@ -65,8 +66,8 @@ def find(source: os.PathLike | str) -> Files:
             files = _in_list(source)
         else:
             return Files([source])
-    except (OSError, KeyError) as error:
-        why = reason(error) if isinstance(error, OSError) else "no such storage"
+    except (OSError, KeyError, tf.errors.OpError) as error:
+        why = "no such storage" if isinstance(error, KeyError) else reason(error)
         raise ValueError(f"{rule} Received: source={shown(source)}: {why}") from error
     if not files.names:
         found = f"no file {', '.join(EXTENSIONS)}" if is_folder else "an empty list"
