@@ -10,38 +10,16 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from foreign_nets import foreign_tensors, write
 
 import keras_preact
-from keras_preact.models.foreign import FORMATS, convert, files, load_keras, scheme
+from keras_preact.models.foreign import convert, files, load_keras
 from keras_preact.models.foreign.recognize import recognize
-
-
-def foreign_tensors(format, depth, classes=10):
-    """Random variables of a net of a format, by their names, without building it."""
-    description = FORMATS[format]
-    arguments = {"projection": None, **description.arguments(depth, {})}
-    architecture = scheme.architectures.resolve(depth, description.stem, layout=arguments["layout"])
-    names = scheme.names(description, architecture, arguments, (), has_top=True)
-    with_top = {"input_shape": (None, None, 3), "classes": classes}
-    network = keras_preact.ResNetV2(
-        depth, **{name: value for name, value in arguments.items() if value}, **with_top
-    )
-    return {
-        name: variable.to_theirs(np.asarray(network_variable))
-        for path, network_variable in ((v.path, v) for v in network.variables)
-        for name, variable in [names[path]]
-    }
 
 
 @pytest.fixture(scope="module")
 def cifar():
     return foreign_tensors("akamaster", 8)
-
-
-def write(path, tensors):
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
-    return path
 
 
 def test_variables_come_back_under_our_names(cifar, tmp_path):
