@@ -32,7 +32,7 @@ def same(first, second):
 
 def test_a_run_and_its_checkpoints_become_networks(run_dir, capsys):
     network = keras_preact.convert(run_dir)
-    assert "a run of this package -> resnet8. Variables: " in capsys.readouterr().out
+    assert "a run of this package -> ResNetV2(depth=8, " in capsys.readouterr().out
     assert (network.arguments["depth"], network.preprocessing.image_shape) == (8, (8, 8, 1))
     last = keras_preact.convert(run_dir / "checkpoints" / "step-2")
     assert same(network, last) and last.preprocessing == network.preprocessing

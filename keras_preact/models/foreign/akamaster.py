@@ -35,6 +35,11 @@ def preprocessing(depth: int) -> Preprocessing:
 
 
 def _refuse(tensors):
+    if any(name.endswith(".conv3.weight") for name in tensors):
+        raise RefusedError(
+            "The format akamaster takes CIFAR nets of basic units. Received: bottlenecks, some of "
+            "which stride on the first 1x1 convolution and some on the 3x3, with equal shapes"
+        )
     kernel = tensors["conv1.weight"].shape
     if kernel[:1] != (16,):
         raise RefusedError(

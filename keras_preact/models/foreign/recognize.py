@@ -1,7 +1,7 @@
 """Which format, and which of our networks, the variables of a file belong to."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,11 @@ class Recognized:
     architecture: Architecture
     arguments: dict[str, Any]
     has_top: bool
+
+
+def is_foreign(names: Iterable[str]) -> bool:
+    """Whether variables of these names are of one of the `FORMATS`."""
+    return any(set(format.marks) <= set(names) for format in FORMATS.values())
 
 
 def recognize(

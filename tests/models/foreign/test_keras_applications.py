@@ -112,3 +112,29 @@ def test_published_depths_agree_at_full_size(depth, pixels, tmp_path):
     x = images(2, pixels, pixels, 3)
     check_outputs(net, ours, x)
     check_stages(net, ours, depth, x[:1])
+
+
+def test_imagenet_is_what_keras_downloads_with_the_names_of_the_classes(net, monkeypatch):
+    # In place of the network.
+    monkeypatch.setattr(keras.applications, "ResNet50V2", lambda weights, **_: net)
+    names = [f"n{label:08}" for label in range(7)]
+
+    def decode(scores, top):
+        order = np.argsort(-scores[0])[:top]
+        return [[(names[label], "crane" if label in (2, 5) else f"c{label}", 0) for label in order]]
+
+    monkeypatch.setattr(keras.applications.imagenet_utils, "decode_predictions", decode)
+    ours = convert("imagenet", format="keras", depth=50)
+    expected = ("c0", "c1", "crane_n00000002", "c3", "c4", "crane_n00000005", "c6")
+    assert ours.preprocessing.class_names == expected
+    x = images(1, 75, 75, 3)
+    np.testing.assert_allclose(ours(x), net(x), atol=1e-4)
+
+
+def test_without_a_network_imagenet_says_so(monkeypatch):
+    def download(**_):
+        raise Exception("URL fetch failure on https://keras: None -- Name not known")
+
+    monkeypatch.setattr(keras.applications, "ResNet50V2", download)
+    with pytest.raises(ConnectionError, match="ResNet50V2 cannot be downloaded: URL fetch failure"):
+        convert("imagenet", depth=50)

@@ -277,3 +277,19 @@ def test_wide_and_grouped_nets_of_torchvision_are_refused(shape, kind):
     tensors = {name: np.zeros(1) for name in (*names, "layer1.0.conv3.weight")}
     with pytest.raises(ValueError, match=f"Received: {kind}"):
         recognize({**tensors, "layer1.0.conv2.weight": np.zeros(shape)}, "net.pth")
+
+
+def test_bottlenecks_of_cifar_nets_are_refused_as_their_stride_is_unknown(cifar, tmp_path):
+    tensors = {**cifar, "layer1.0.conv3.weight": np.zeros((64, 16, 1, 1), "float32")}
+    with pytest.raises(ValueError, match="some of which stride on the first 1x1"):
+        convert(write(tmp_path / "net.safetensors", tensors))
+
+
+def test_a_foreign_file_is_taken_as_weights_of_the_same_network_alone(cifar, tmp_path):
+    path = write(tmp_path / "net.safetensors", cifar)
+    network = keras_preact.ResNet(8, weights=path)
+    np.testing.assert_array_equal(network.get_layer("logits").bias, cifar["linear.bias"])
+    with pytest.raises(ValueError, match="of a net with unit='original'; this net has unit="):
+        keras_preact.ResNetV2(8, weights=path)
+    with pytest.raises(ValueError, match="weights has 10 classes, this net 3: pass classes=10"):
+        keras_preact.ResNet(8, classes=3, weights=path)
