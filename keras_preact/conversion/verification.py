@@ -127,9 +127,13 @@ def _in_keras(done, found):
     if found.has_top:
         options["classes"] = done.network.output_shape[-1]
     model = builder(weights=None, include_top=found.has_top, classifier_activation=None, **options)
+    tensors = done.file.tensors
+    theirs, *others = found.format.classifiers
     for layer in model.layers:
+        names = (layer.name, *(others if layer.name == theirs else ()))
         for variable in layer.variables:
-            variable.assign(done.file.tensors[f"{layer.name}/{variable.name}"])
+            paths = (f"{name}/{variable.name}" for name in names)
+            variable.assign(next(tensors[path] for path in paths if path in tensors))
     return f"keras.applications {keras.__version__}", lambda images: model(images).numpy()
 
 

@@ -308,6 +308,8 @@ def check_given(given: dict[str, Any], recorded: dict[str, Any], source: str) ->
     for name, value in given.items():
         if value is None:
             continue
+        if not isinstance(value, str | int | float):
+            value = keras.saving.serialize_keras_object(value)
         if value != recorded[name]:
             raise RefusedError(
                 f"{name} must be {recorded[name]!r}, as {source} records: with another value the "

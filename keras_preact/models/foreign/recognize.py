@@ -81,17 +81,8 @@ def recognize(
     arguments = {"depth": depth, "stem": found.stem, **found.arguments(depth, tensors)}
     layout = arguments["layout"]
     architecture = architectures.resolve(depth, found.stem, layout=layout)
-    has_top = any(f"{name}{found.separator}bias" in tensors for name in _classifiers(found))
+    has_top = any(f"{name}{found.separator}bias" in tensors for name in found.classifiers)
     return Recognized(found, architecture, arguments, has_top)
-
-
-def _classifiers(found):
-    return {
-        "timm": ("head.fc",),
-        "keras": ("predictions",),
-        "torchvision": ("fc",),
-        "akamaster": ("fc", "linear"),
-    }[found.name]
 
 
 def _unknown(tensors):

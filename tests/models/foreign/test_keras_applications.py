@@ -1,5 +1,6 @@
 """ResNetV2 nets of keras.applications compute here what they compute there."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -54,6 +55,22 @@ def test_every_kind_of_file_gives_the_same_network(net, converted, name, tmp_pat
     assert other.arguments == converted.arguments
     for mine, first in zip(other.get_weights(), converted.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, first)
+
+
+def test_the_classifier_may_have_its_name_in_the_published_files(net, tmp_path):
+    path = save(net, tmp_path / "alone.h5")
+    with h5py.File(path, "r+") as file:
+        # As Keras 2 wrote them.
+        file.move("predictions", "probs")
+        layers = [name.replace("predictions", "probs") for name in file.attrs["layer_names"]]
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for name in layers:
+            weights = file[name].attrs["weight_names"]
+            file[name].attrs["weight_names"] = [f"{weight}:0".encode() for weight in weights]
+            for weight in weights:
+                file[name].move(weight, f"{weight}:0")
+    x = images(1, 75, 75, 3)
+    np.testing.assert_allclose(convert(path)(x), net(x), rtol=0, atol=1e-4)
 
 
 def test_preprocessing_is_that_of_keras(converted):
