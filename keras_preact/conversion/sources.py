@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from keras_preact.models import Network, foreign
+from keras_preact.models.foreign.assign import described
 from keras_preact.models.foreign.converting import IMAGENET, check_given
 from keras_preact.models.foreign.own import NAME, in_float32
 from keras_preact.models.foreign.scheme import RefusedError
@@ -93,7 +94,7 @@ def conversion(
         network = _of_folder(path, checkpoint)
     check_given(given, network.arguments, str(path))
     names = tuple(variable.path for variable in network.variables)
-    report = foreign.Report(str(path), "a run of this package", network.name, names)
+    report = foreign.Report(str(path), "a run of this package", described(network), names)
     return foreign.Conversion(network, report)
 
 

@@ -11,7 +11,12 @@ import numpy as np
 
 from keras_preact.layers import Preprocessing
 from keras_preact.models.foreign import files, own, scheme
-from keras_preact.models.foreign.assign import Report, assign, trainable_paths
+from keras_preact.models.foreign.assign import (
+    Report,
+    assign,
+    described,
+    trainable_paths,
+)
 from keras_preact.models.foreign.keras_applications import DEPTHS as KERAS_DEPTHS
 from keras_preact.models.foreign.recognize import FORMATS, Recognized, recognize
 from keras_preact.models.foreign.scheme import RefusedError
@@ -119,7 +124,11 @@ def conversion(
             f"The variables of format={own.NAME!r} must be named as in a network of this package, "
             f"such as {own.STEM}. Received: {file.path}, with {_some(file.tensors)}"
         )
-    return _foreign(file, format, given, input_shape)
+    done = _foreign(file, format, given, input_shape)
+    if source == IMAGENET:
+        names = _imagenet_names(done.network.output_shape[-1])
+        done.network.preprocessing = done.network.preprocessing.replace(class_names=names)
+    return done
 
 
 def _some(tensors):
@@ -264,7 +273,7 @@ def _own_keras(file, given, input_shape):
     report = Report(
         file.path,
         "a network of this package",
-        network.name,
+        described(network),
         tuple(trainable_paths(network)),
         ignored=file.ignored,
     )
@@ -299,6 +308,8 @@ def check_given(given: dict[str, Any], recorded: dict[str, Any], source: str) ->
     for name, value in given.items():
         if value is None:
             continue
+        if not isinstance(value, str | int | float):
+            value = keras.saving.serialize_keras_object(value)
         if value != recorded[name]:
             raise RefusedError(
                 f"{name} must be {recorded[name]!r}, as {source} records: with another value the "
@@ -334,6 +345,21 @@ def _downloaded(format, given):
         for variable in layer.variables
     }
     return files.File(f"keras.applications.ResNet{depth}V2", "keras", tensors)
+
+
+def _imagenet_names(classes):
+    """The names of ImageNet's classes, which Keras downloads; empty if it cannot."""
+    decode = keras.applications.imagenet_utils.decode_predictions
+    try:
+        # The largest comes first, so that the answer is in the order of the labels.
+        [answers] = decode(np.arange(classes, 0, -1.0)[None], top=classes)
+    except Exception:
+        return ()
+    names = [name for _, name, _ in answers]
+    # Two names are those of two classes each.
+    return tuple(
+        name if names.count(name) == 1 else f"{name}_{identity}" for identity, name, _ in answers
+    )
 
 
 __all__ = ["ARGUMENTS", "IMAGENET", "Conversion", "conversion", "convert"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_preact.models.foreign import hdf5
 from keras_preact.models.foreign.scheme import RefusedError
+from keras_preact.support.extras import INSTALL
 from keras_preact.support.text import shown
 
 # float32 holds all their values.
@@ -24,7 +25,6 @@ _COUNTERS = ("num_batches_tracked", "seed_generator_state")
 # Values of a net; a file that claims more is damaged or hostile.
 MOST_VALUES = 2**31
 _HDF5, _PICKLE, _ZIP = b"\x89HDF\r\n\x1a\n", b"\x80", b"PK"
-_INSTALL = 'pip install "keras_preact[train]"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _safetensors(path):
     try:
         import safetensors
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"To read {path}: {_INSTALL}", name="safetensors") from error
+        raise ModuleNotFoundError(f"To read {path}: {INSTALL}", name="safetensors") from error
     # NumPy has no bfloat16 until ml_dtypes, which comes with Keras, is imported.
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = dict(file.metadata() or {})
