@@ -73,7 +73,7 @@ def test_a_damaged_checkpoint_is_refused(run_dir, tmp_path):
         data = file.read_bytes()
         cut = data[:-9] if "data" in file.name else data
         (copy / "checkpoints" / "step-2" / file.name).write_bytes(cut)
-    with pytest.raises(ValueError, match="step-2, where its variables.data"):
+    with pytest.raises(ValueError, match=r"step-2, where its variables\.data"):
         keras_preact.convert(copy / "checkpoints" / "step-2")
 
 
