@@ -29,7 +29,7 @@ _CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", 
 # What a layer of a saved network computes does not depend on these.
 _IRRELEVANT = {
     *("name", "dtype", "trainable", "stochastic_depth_rate", "synchronized", "momentum"),
-    *("batch_shape", "initial_bias", "activity_regularizer", "autocast", "rate", "rescale"),
+    *("batch_shape", "initial_bias", "autocast"),
 }
 _IRRELEVANT_ENDS = ("_initializer", "_regularizer", "_constraint")
 # Of files that are older than these arguments.

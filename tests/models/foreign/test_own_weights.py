@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 import keras_preact
-from keras_preact.layers import ConstantScaling, Preprocessing, ResidualUnit
+from keras_preact.layers import ConstantScaling, Convolution, Preprocessing, ResidualUnit
 from keras_preact.models.foreign import convert, timm_name, write_safetensors
 
 SMALL = {"depth": 11, "block": "bottleneck", "input_shape": (16, 16, 3), "classes": 10}
@@ -242,3 +242,21 @@ def test_another_size_of_images_may_be_chosen(network, tmp_path):
     again = convert(save(network, tmp_path / "net.keras"), input_shape=(None, None, 3))
     assert again.input_shape == (None, None, None, 3)
     np.testing.assert_allclose(again(images()), network(images()), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shortcut",
+    ["exclusive_gating", "dropout", Convolution(batch_norm=True)],
+    ids=["gating", "dropout", "convolution"],
+)
+@pytest.mark.parametrize("end", ["keras", "safetensors", "weights.h5"])
+def test_every_variable_of_a_shortcut_comes_back(shortcut, end, tmp_path):
+    options = {"depth": 8, "block": "basic", "shortcut": shortcut}
+    model, path = build(**options, stochastic_depth_rate=0.1), tmp_path / f"net.{end}"
+    for variable in model.trainable_variables:
+        variable.assign_add(np.full(variable.shape, 0.25))
+    model.save_weights(path) if end == "weights.h5" else save(model, path)
+    keras.utils.set_random_seed(5)
+    np.testing.assert_array_equal(build(**options, weights=path)(images()), model(images()))
+    if end != "weights.h5":
+        np.testing.assert_array_equal(convert(path)(images()), model(images()))
