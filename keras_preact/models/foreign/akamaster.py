@@ -45,8 +45,8 @@ def _refuse(tensors):
     kernel = tensors["conv1.weight"].shape
     if kernel[:1] != (16,):
         raise RefusedError(
-            "The format akamaster takes CIFAR nets of 16, 32 and 64 filters. Received: a net of "
-            f"{kernel[0]} filters in its stem"
+            "The format akamaster takes CIFAR nets of 16, 32 and 64 filters. Received: a net "
+            f"whose first kernel has the shape {kernel}"
         )
 
 

@@ -121,5 +121,14 @@ def described(model: keras.Model) -> str:
     """The call of a builder that makes a network, as far as it is known; else its name."""
     arguments = getattr(model, "arguments", None) or {}
     words = ("depth", "stem", "unit", "layout", "projection")
-    text = ", ".join(f"{w}={arguments[w]!r}" for w in words if arguments.get(w) is not None)
+    given = {word: arguments.get(word) for word in words}
+    if arguments.get("shortcut", "identity") != "identity":
+        given["shortcut"] = arguments["shortcut"]
+    # Orders and shortcuts of the user's own are configurations.
+    given = {
+        word: value["class_name"] if isinstance(value, dict) else value
+        for word, value in given.items()
+        if value is not None
+    }
+    text = ", ".join(f"{word}={value!r}" for word, value in given.items())
     return f"ResNetV2({text})" if text else model.name

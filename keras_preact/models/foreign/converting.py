@@ -207,11 +207,7 @@ def _own(file, given, input_shape):
     if file.kind == "keras":
         return _own_keras(file, given, input_shape)
     if file.metadata.get("format") == own.NAME:
-        with files.reading(file.path):
-            arguments = json.loads(file.metadata["arguments"])
-            top = json.loads(file.metadata["top"])
-            saved = json.loads(file.metadata["preprocessing"])
-            preprocessing = saved and Preprocessing.from_config(saved)
+        arguments, top, preprocessing = _recorded(file)
         if arguments is None:
             raise RefusedError(
                 "The network must be of named units to be built from its file. Received: "
@@ -225,11 +221,27 @@ def _own(file, given, input_shape):
             f"{file.path} holds the variables of a network, but not which network it was. "
             "Received: depth=None"
         )
-    kernel = file.tensors.get(own.CLASSIFIER)
-    channels = file.tensors[own.STEM].shape[-2]
-    top = {"include_top": kernel is not None, "input_shape": [None, None, channels]}
-    top["classes"] = kernel.shape[-1] if kernel is not None else None
+    shapes = {name: (0, 0, 0, *array.shape) for name, array in file.tensors.items()}
+    has_top = own.CLASSIFIER in shapes
+    top = {
+        "include_top": has_top,
+        "classes": shapes[own.CLASSIFIER][-1] if has_top else None,
+        "input_shape": (None, None, shapes[own.STEM][-2]),
+    }
     return _rebuilt(file, given, top, None, input_shape)
+
+
+def _recorded(file):
+    """(arguments, top, preprocessing) in the metadata of a file that anyone may have written."""
+    with files.reading(file.path):
+        arguments, top, saved = (
+            json.loads(file.metadata[name]) for name in ("arguments", "top", "preprocessing")
+        )
+        for given, known in ((arguments or {}, ("depth", "layout", *ARGUMENTS)), (top, own.TOP)):
+            for name in given:
+                one_of("metadata", name, known)
+            own.check_code(given, file.path)
+        return arguments, top, saved and Preprocessing.from_config(saved)
 
 
 def _rebuilt(file, arguments, top, preprocessing, input_shape):

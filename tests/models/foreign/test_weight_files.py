@@ -205,6 +205,21 @@ def test_a_class_from_elsewhere_is_refused_without_importing_it(module, tmp_path
         load_keras(path)
 
 
+def test_more_values_than_fit_into_memory_are_refused(tmp_path):
+    header = io.BytesIO()
+    claims = {"descr": "<f4", "fortran_order": False, "shape": (2**50,)}
+    np.lib.format.write_array_header_2_0(header, claims)
+    with zipfile.ZipFile(tmp_path / "net.npz", "w") as archive:
+        archive.writestr("conv1.weight.npy", header.getvalue())
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        file.attrs["layer_names"] = ["conv1_conv"]
+        file.create_group("conv1_conv").attrs["weight_names"] = ["kernel"]
+        file["conv1_conv"].create_dataset("kernel", (2**50,), "float32", chunks=(2**10,))
+    for name in ("net.npz", "net.h5"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read; .* claims"):
+            files.read(tmp_path / name)
+
+
 def test_links_out_of_an_hdf5_file_are_refused(tmp_path):
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["data"] = np.zeros(3, "float32")
