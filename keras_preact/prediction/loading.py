@@ -16,6 +16,7 @@ from keras_preact.exporting.formats import preprocessing_record
 from keras_preact.exporting.formats.tflite import LiteModel
 from keras_preact.layers import Preprocessing
 from keras_preact.models import preprocessing_of
+from keras_preact.models.foreign import load_keras
 from keras_preact.support.commands import door
 from keras_preact.support.machine import cores
 from keras_preact.support.paths import usable
@@ -110,8 +111,7 @@ def _chosen(own, given, where):
 
 def _keras_file(path, given) -> Classifier:
     try:
-        # safe_mode executes no code of the file, as that of a Lambda layer would be.
-        model = keras.models.load_model(os.fspath(path), compile=False, safe_mode=True)
+        model = load_keras(os.fspath(path))
     except MemoryError:
         raise
     except Exception as error:
