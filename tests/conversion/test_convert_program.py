@@ -93,7 +93,7 @@ def test_verification_says_in_words_what_it_has_compared(source, tmp_path, capsy
     if NO_TORCH:
         assert "Not verified: torch would compute the original, but is not installed here." in out
     else:
-        assert "Verified with PyTorch on 24 crops of photographs: largest difference" in out
+        assert "Verified with PyTorch on 24 parts of photographs: largest difference" in out
         assert "24 of 24 top-1 answers equal." in out
     call(tmp_path / "net.keras", f"--output={tmp_path / 'again.keras'}", "--verify")
     out = capsys.readouterr().out
