@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.layers import ResidualUnit
-from keras_preact.layers.batch_norm import traced_for_xla
+from keras_preact.layers.batch_norm import bn_layers, traced_for_xla
 from keras_preact.models.trace_sharing import signature
 
 
@@ -109,7 +109,9 @@ def _variables(layers):
 
 def _key(layer):
     # The configuration of another class may not tell all that it computes.
-    return signature(layer) if type(layer) is ResidualUnit else id(layer)
+    own = signature(layer) if type(layer) is ResidualUnit else id(layer)
+    # Parts of a network that are thawed in a run do not keep them any longer.
+    return own, *(bn.keeps_statistics for bn in bn_layers(layer))
 
 
 def call(layers: tuple[keras.Layer, ...], x: tf.Tensor, training: bool) -> tf.Tensor:

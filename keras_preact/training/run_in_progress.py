@@ -185,7 +185,7 @@ class Run:
                 after the last step before.
             SaveError: if saving failed twice in a row.
         """
-        start = self.done
+        start, phase = self.done, self.state.phase
         steps = min(most, self._pace.next, self.state.freezing.steps_left(start))
         try:
             with self._naming_unreadable(steps):
@@ -198,6 +198,9 @@ class Run:
             raise
         self._add(rows)
         self._pace.update(self._train_step.seconds_per_step)
+        if self.state.phase != phase:
+            # The first launch after a thaw compiles; its time is not typical.
+            self.restart_clocks()
 
     def _add(self, rows):
         if not len(rows):

@@ -96,6 +96,9 @@ class Start:
         if config.init_from and isinstance(data.train_source, Encoded):
             size, *_ = data.info.image_shape
             self.config = config = dataclasses.replace(config, image_size=size)
+        if config.freeze:
+            until = f"epoch {config.thaw_epoch:g}" if config.thaw_epoch else "the end"
+            self.notes.append(f"Frozen until {until}: {', '.join(config.freeze)}")
         if config.schedule_rule:
             self.config, choice = fine_tuning_rule.complete(
                 config, self._given, data.info.train_count

@@ -66,7 +66,7 @@ class Trainer:
                     self._run.roll_back(error)
 
     def _train(self):
-        run, batches, compiled = self._run, self._run.batches(), None
+        run, batches, compiled = self._run, self._run.batches(), False
         for action in self._actions:
             if begin := getattr(action, "begin", None):
                 with self._network_for(action):
@@ -75,10 +75,10 @@ class Trainer:
             due = [_next_due(action, run.done) for action in self._actions]
             nearest = min(step for step in (*due, run.train_steps) if step is not None)
             run.take(batches, nearest - run.done)
-            if compiled != run.state.phase:
-                # The first launch of a phase compiles; its time is not typical.
+            if not compiled:
+                # The first launch compiles; its time is not typical.
                 run.restart_clocks()
-                compiled = run.state.phase
+                compiled = True
             if run.is_asked_to_stop():
                 # Before the actions: none of them can delay or prevent saving.
                 run.save()

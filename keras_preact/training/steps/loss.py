@@ -1,6 +1,12 @@
 """The training loss: cross-entropy, with optional label smoothing and mixup."""
 
+import math
+
+import numpy as np
 import tensorflow as tf
+
+# Each is refused once in 20 times at most, all of them never.
+_CANDIDATES = 16
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
@@ -39,12 +45,30 @@ def mixing_weight(alpha: float, seed: tf.Tensor) -> tf.Tensor:
     """
     # Gamma(alpha) = Gamma(alpha + 1) * U ** (1 / alpha); in logarithms, as small alphas would
     # underflow float32.
-    gammas = tf.random.stateless_gamma([2], seed, alpha + 1)
-    uniforms = 1 - tf.random.stateless_uniform(
-        [2], tf.random.experimental.stateless_fold_in(seed, 1)
-    )
-    logarithms = tf.math.log(gammas) + tf.math.log(uniforms) / alpha
+    uniforms = 1 - tf.random.stateless_uniform([2], _fold_in(seed, 1))
+    logarithms = _log_gammas(alpha + 1, seed) + tf.math.log(uniforms) / alpha
     return tf.sigmoid(logarithms[0] - logarithms[1])
+
+
+def _log_gammas(shape, seed):
+    """Draws the logarithms of two numbers from Gamma(shape), shape at least 1.
+
+    XLA cannot compile `tf.random.stateless_gamma`.
+
+    Source: Marsaglia and Tsang, "A Simple Method for Generating Gamma Variables" (2000).
+    """
+    d = shape - 1 / 3
+    normals = tf.random.stateless_normal([2, _CANDIDATES], _fold_in(seed, 2))
+    uniforms = 1 - tf.random.stateless_uniform([2, _CANDIDATES], _fold_in(seed, 3))
+    cubes = (1 + normals / math.sqrt(9 * d)) ** 3
+    logarithms = tf.math.log(tf.maximum(cubes, np.finfo(np.float32).tiny))
+    is_low = tf.math.log(uniforms) < normals**2 / 2 + d * (1 - cubes + logarithms)
+    accepted = tf.argmax((cubes > 0) & is_low, axis=1)
+    return math.log(d) + tf.gather(logarithms, accepted, axis=1, batch_dims=1)
+
+
+def _fold_in(seed, number):
+    return tf.random.experimental.stateless_fold_in(seed, number)
 
 
 def mix(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:

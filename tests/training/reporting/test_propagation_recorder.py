@@ -9,6 +9,7 @@ from same_runs import assert_same_runs
 from small_runs import AtStep, events, harmed_at_step, small, steps_shown
 
 from keras_preact.data import datasets
+from keras_preact.layers.batch_norm import bn_layers
 from keras_preact.training import Action, DivergenceError, run
 from keras_preact.training.reporting import metrics_file, propagation_file
 from keras_preact.training.reporting.propagation_recorder import PropagationRecorder
@@ -65,6 +66,19 @@ def test_the_first_images_of_the_run_are_measured_as_training_sees_them():
     of_label = np.exp(logits[range(32), labels]) / np.exp(logits).sum(axis=1)
     np.testing.assert_allclose(record.backward.loss, -np.log(of_label).mean(), rtol=1e-5)
     assert record.step == 7
+
+
+def test_bn_that_keeps_its_statistics_is_measured_as_it_trains():
+    config, data = small("unused"), datasets.load("digits")
+    model = build_model(config, data.info)
+    recorder = PropagationRecorder(model, data, config)
+    losses = [recorder.measure(0).backward.loss]
+    # As before and after a thaw, of one part alone.
+    for kept in (True, False):
+        for layer in bn_layers(model.get_layer("stage2_unit1")):
+            layer.keeps_statistics = kept
+        losses.append(recorder.measure(1).backward.loss)
+    assert losses[0] == losses[2] != losses[1]
 
 
 def test_no_more_images_are_measured_than_a_step_has():

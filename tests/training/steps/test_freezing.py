@@ -46,12 +46,12 @@ def test_the_parts_of_a_network_hold_all_its_variables():
 @pytest.mark.parametrize(
     ("options", "statistics"),
     [
-        ({"replicas": 1, "mixup_alpha": 0.2}, PARTS[2:5]),
+        ({"replicas": 1}, PARTS[2:5]),
         ({"replicas": 1, "freeze_bn": "none"}, PARTS[1:5]),
         ({"replicas": 1, "freeze_bn": "all"}, ()),
         ({"replicas": 2}, PARTS[2:5]),
         ({"replicas": 2, "sync_bn": True, "gradient_accumulation_steps": 2}, PARTS[2:5]),
-        ({"replicas": 1, "xla": "on"}, PARTS[2:5]),
+        ({"replicas": 1, "xla": "on", "mixup_alpha": 0.2}, PARTS[2:5]),
         ({"replicas": 1, "precision": "mixed_float16", "on_device": False}, PARTS[2:5]),
     ],
     ids=["frozen_bn", "no_bn", "all_bn", "replicas", "sync_bn", "xla", "float16"],

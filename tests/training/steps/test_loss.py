@@ -74,8 +74,8 @@ def test_mixing_pairs_each_image_with_its_mirror_place():
     np.testing.assert_array_equal(mix(tf.constant(values), tf.constant(1.0)), values)
 
 
-def draws(alpha, count, first_seed=0):
-    @tf.function
+def draws(alpha, count, first_seed=0, xla=False):
+    @tf.function(jit_compile=xla)
     def draw():
         numbers = tf.range(first_seed, first_seed + count)
         seeds = tf.stack([tf.fill([count], 5), numbers], axis=1)
@@ -85,10 +85,11 @@ def draws(alpha, count, first_seed=0):
     return draw().numpy().astype(np.float64)
 
 
+@pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("alpha", [0.01, 0.1, 0.4, 1.0, 8.0])
-def test_the_weight_of_a_mixture_follows_the_beta_distribution(alpha):
+def test_the_weight_of_a_mixture_follows_the_beta_distribution(alpha, xla):
     count = 4000
-    weights = draws(alpha, count)
+    weights = draws(alpha, count, xla=xla)
     variance = 1 / (4 * (2 * alpha + 1))
     assert abs(weights.mean() - 0.5) < 4.5 * np.sqrt(variance / count)
     # The variance of a sample's variance follows from the kurtosis, 3 - 6 / (2a + 3).
