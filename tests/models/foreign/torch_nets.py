@@ -85,7 +85,7 @@ def randomized(net):
                 tensor.copy_(torch.rand(tensor.shape) + 0.5)
                 # Many units add up to a signal of order 1.
                 if name.endswith(last):
-                    tensor.mul_(0.3)
+                    tensor.mul_(0.1)
             elif tensor.is_floating_point():
                 tensor.copy_(torch.randn(tensor.shape) * 0.3)
     return net.eval()
