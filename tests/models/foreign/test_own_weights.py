@@ -150,7 +150,7 @@ def test_the_refused_stride_would_have_fitted_by_its_shapes():
 
 def test_a_stride_on_the_1x1_is_refused_by_an_imagenet_net(tmp_path):
     unit = functools.partial(ResidualUnit, block="bottleneck", strided_convolution=1)
-    options = {"input_shape": (32, 32, 3), "classes": 2}
+    options = {"input_shape": (32, 32, 3), "classes": 2, "width_multiplier": 0.25}
     keras_preact.ResNetV2(50, unit=unit, **options).save(tmp_path / "net.keras")
     message = "stage2_unit1 has strided_convolution=1; in this net it has strided_convolution=2"
     with pytest.raises(ValueError, match=message):
