@@ -115,6 +115,8 @@ def shortened(verb: str, arguments: list[str]) -> list[str]:
     if verb == "analysis" and "compare" not in arguments:
         networks = () if "--run_dir" in names else ("--depth=8", "--draws=1")
         return [*arguments, "--images=8", *networks, _AGAIN]
+    if verb == "convert":
+        return [*arguments, _AGAIN]
     if verb == "benchmark":
         return [*arguments, *_BENCHMARK]
     return arguments

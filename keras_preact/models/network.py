@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_preact.layers import Preprocessing
+from keras_preact.layers import ORDERS, SHORTCUTS, ActivationOrder, Preprocessing, Shortcut
 
 _RECORDS = ("arguments", "preprocessing")
 
@@ -39,6 +39,25 @@ class Network(keras.Model):
         if self.preprocessing is not None:
             config["preprocessing"] = keras.saving.serialize_keras_object(self.preprocessing)
         return config
+
+
+def saved_choice(choice: str | ActivationOrder | Shortcut) -> str | dict[str, Any]:
+    """A unit's order or a shortcut as JSON knows it: by its name, if the tables have one for it."""
+    if isinstance(choice, str):
+        return choice
+    for name, order in ORDERS.items():
+        if choice == order:
+            return name
+    for name, shortcut_class in SHORTCUTS.items():
+        if type(choice) is shortcut_class and _settings(choice) == _settings(shortcut_class()):
+            return name
+    return keras.saving.serialize_keras_object(choice)
+
+
+def _settings(shortcut):
+    own_by_place = ("name", "dtype", "trainable", "strides")
+    config = shortcut.get_config()
+    return {name: value for name, value in config.items() if name not in own_by_place}
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:

@@ -16,7 +16,7 @@ from keras_preact.layers import (
 from keras_preact.layers.residual_unit import make_layer
 from keras_preact.layers.stochastic_depth import check_rate
 from keras_preact.models import architectures
-from keras_preact.models.network import Network
+from keras_preact.models.network import Network, saved_choice
 from keras_preact.support.choices import one_of
 
 UnitFactory = Callable[..., keras.layers.Layer]
@@ -112,8 +112,8 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
             "depth": depth,
             "stem": architecture.stem,
             "block": architecture.block,
-            "unit": _saved(unit),
-            "shortcut": _saved(shortcut),
+            "unit": saved_choice(unit),
+            "shortcut": saved_choice(shortcut),
             "projection": projection,
             "width_multiplier": width_multiplier,
             "stochastic_depth_rate": stochastic_depth_rate,
@@ -269,10 +269,6 @@ def _classify(x, classes, classifier_activation):
     if classifier_activation is None:
         return x
     return keras.layers.Activation(classifier_activation, name="predictions", dtype="float32")(x)
-
-
-def _saved(choice):
-    return choice if isinstance(choice, str) else keras.saving.serialize_keras_object(choice)
 
 
 def _source(inputs):

@@ -20,7 +20,7 @@ from keras_preact.models.foreign.assign import (
 from keras_preact.models.foreign.keras_applications import DEPTHS as KERAS_DEPTHS
 from keras_preact.models.foreign.recognize import FORMATS, Recognized, recognize
 from keras_preact.models.foreign.scheme import RefusedError
-from keras_preact.models.network import Network
+from keras_preact.models.network import Network, saved_choice
 from keras_preact.models.resnet import ResNetV2
 from keras_preact.support.choices import one_of
 
@@ -248,21 +248,13 @@ def _rebuilt(file, arguments, top, preprocessing, input_shape):
     if input_shape is not None:
         top = {**top, "input_shape": tuple(input_shape)}
     with own.in_float32():
-        network = ResNetV2(**deserialized(arguments), **top)
+        network = ResNetV2(**own.deserialized(arguments), **top)
     if recorded := own.recorded_facts(file):
         own.check_same(recorded, network, file.path)
     names = _names_of_own(file, arguments, top["include_top"])
     report = assign(network, file.tensors, file.path, "a network of this package", names)
     network.preprocessing = preprocessing
     return Conversion(network, report, file)
-
-
-def deserialized(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a builder from JSON; orders and shortcuts are configurations there."""
-    return {
-        name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
-        for name, value in arguments.items()
-    }
 
 
 def _names_of_own(file, arguments, has_top):
@@ -300,7 +292,7 @@ def _resized(network, input_shape, source):
         )
     top = {**own.top_of(network), "input_shape": tuple(input_shape)}
     with own.in_float32():
-        copy = ResNetV2(**deserialized(network.arguments), **top, name=network.name)
+        copy = ResNetV2(**own.deserialized(network.arguments), **top, name=network.name)
     copy.set_weights(network.get_weights())
     copy.preprocessing = network.preprocessing
     return copy
@@ -320,8 +312,8 @@ def check_given(given: dict[str, Any], recorded: dict[str, Any], source: str) ->
     for name, value in given.items():
         if value is None:
             continue
-        if not isinstance(value, str | int | float):
-            value = keras.saving.serialize_keras_object(value)
+        if not isinstance(value, int | float):
+            value = saved_choice(value)
         if value != recorded[name]:
             raise RefusedError(
                 f"{name} must be {recorded[name]!r}, as {source} records: with another value the "

@@ -13,12 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_preact.layers import BLOCKS, LAYOUTS, ORDERS, shortcuts
+from keras_preact.layers import BLOCKS, LAYOUTS
 from keras_preact.models import architectures
 from keras_preact.models.foreign import files
 from keras_preact.models.foreign.assign import trainable_paths
 from keras_preact.models.foreign.scheme import RefusedError
-from keras_preact.models.network import Network
+from keras_preact.models.network import Network, saved_choice
 from keras_preact.support.text import shown
 
 NAME = "keras_preact"
@@ -255,6 +255,14 @@ def top_of(model: keras.Model) -> dict[str, Any]:
     }
 
 
+def deserialized(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a builder from JSON; orders and shortcuts may be configurations there."""
+    return {
+        name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+        for name, value in arguments.items()
+    }
+
+
 def inferred_arguments(model: keras.Model) -> dict[str, Any] | None:
     """The arguments of `ResNetV2` for a model of an older file, from its layers; None if unsure."""
     units = [layer for layer in model.layers if type(layer).__name__ == "ResidualUnit"]
@@ -275,18 +283,14 @@ def inferred_arguments(model: keras.Model) -> dict[str, Any] | None:
         wanted = (block, tuple(counts.values()))
         table = architectures.IMAGENET_DEPTHS.items()
         depth = next((depth for depth, found in table if found == wanted), None)
-    order = next((n for n, o in ORDERS.items() if o == first.order), None)
-    shortcut = next(
-        (n for n, kind in shortcuts.SHORTCUTS.items() if kind is type(first.shortcut)), None
-    )
-    if depth is None or order is None or shortcut is None:
+    if depth is None:
         return None
     arguments = {
         "depth": depth,
         "stem": stem,
         "block": block,
-        "unit": order,
-        "shortcut": shortcut,
+        "unit": saved_choice(first.order),
+        "shortcut": saved_choice(first.shortcut),
         "projection": first.kind.projection,
         "width_multiplier": stem_conv.filters / architectures.STEMS[stem].filters,
         "stochastic_depth_rate": last.stochastic_depth_rate,
@@ -296,7 +300,8 @@ def inferred_arguments(model: keras.Model) -> dict[str, Any] | None:
 
     try:
         with in_float32():
-            candidate = ResNetV2(**arguments, input_shape=model.input_shape[1:], include_top=False)
+            chosen = deserialized(arguments)
+            candidate = ResNetV2(**chosen, input_shape=model.input_shape[1:], include_top=False)
         check_same(facts(model.get_config()["layers"]), candidate, model.name)
     except ValueError:
         return None

@@ -40,8 +40,13 @@ def net():
 
 
 @pytest.fixture(scope="module")
-def converted(net, tmp_path_factory):
-    return convert(save(net, tmp_path_factory.mktemp("keras") / "net.keras"))
+def path(net, tmp_path_factory):
+    return save(net, tmp_path_factory.mktemp("keras") / "net.keras")
+
+
+@pytest.fixture(scope="module")
+def converted(path):
+    return convert(path)
 
 
 def test_outputs_and_the_signal_after_each_stage_are_theirs(net, converted):
@@ -109,8 +114,7 @@ def test_a_net_of_the_first_version_strides_on_the_1x1_and_is_refused(tmp_path):
         ({"deep": 50}, "argument must be one of depth, layout, .*Did you mean 'depth'"),
     ],
 )
-def test_arguments_that_contradict_the_file_are_refused(net, given, message, tmp_path):
-    path = save(net, tmp_path / "net.weights.h5")
+def test_arguments_that_contradict_the_file_are_refused(path, given, message):
     with pytest.raises(ValueError, match=message):
         convert(path, **given)
 

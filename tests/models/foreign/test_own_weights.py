@@ -11,7 +11,15 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import keras_preact
-from keras_preact.layers import ConstantScaling, Convolution, Preprocessing, ResidualUnit
+from keras_preact.layers import (
+    ORDERS,
+    ConstantScaling,
+    Convolution,
+    Dropout,
+    Identity,
+    Preprocessing,
+    ResidualUnit,
+)
 from keras_preact.models.foreign import convert, timm_name, write_safetensors
 
 SMALL = {"depth": 11, "block": "bottleneck", "input_shape": (16, 16, 3), "classes": 10}
@@ -78,6 +86,8 @@ def test_safetensors_say_what_they_hold(network, tmp_path):
     ("arguments", "name"),
     [
         ({"depth": 18, "layout": "timm"}, "resnetv2_18"),
+        # As runs build them.
+        ({"depth": 18, "layout": "timm", "shortcut": Identity()}, "resnetv2_18"),
         ({"depth": 18}, None),
         ({"depth": 18, "layout": "timm", "include_top": False}, None),
         ({"depth": 18, "layout": "timm", "unit": "original"}, None),
@@ -140,7 +150,7 @@ def test_the_refused_stride_would_have_fitted_by_its_shapes():
 
 def test_a_stride_on_the_1x1_is_refused_by_an_imagenet_net(tmp_path):
     unit = functools.partial(ResidualUnit, block="bottleneck", strided_convolution=1)
-    options = {"input_shape": (32, 32, 3), "classes": 2}
+    options = {"input_shape": (32, 32, 3), "classes": 2, "width_multiplier": 0.25}
     keras_preact.ResNetV2(50, unit=unit, **options).save(tmp_path / "net.keras")
     message = "stage2_unit1 has strided_convolution=1; in this net it has strided_convolution=2"
     with pytest.raises(ValueError, match=message):
@@ -293,3 +303,10 @@ def test_variables_of_any_shape_are_refused_with_their_names(tmp_path):
     np.savez(tmp_path / "net.npz", **{"stem_conv/kernel": np.zeros(3, "float32")})
     with pytest.raises(ValueError, match=r"stem_conv/kernel|input_shape must be"):
         convert(tmp_path / "net.npz", depth=8)
+
+
+def test_choices_that_have_a_name_are_recorded_by_it():
+    named = build(shortcut=Dropout(0.5), unit=ORDERS["original"]).arguments
+    assert (named["shortcut"], named["unit"]) == ("dropout", "original")
+    other = build(shortcut=Dropout(0.25)).arguments["shortcut"]
+    assert (other["class_name"], other["config"]["rate"]) == ("Dropout", 0.25)
