@@ -31,7 +31,8 @@ are separated by commas.
 
 Each of these programs also takes `--flagfile=FILE`, a file with a flag a line, `--debug` for the
 full traceback of an error and TensorFlow's own messages, and `--help`. `train` takes
-`--recipe=NAME` for a file of flags in `configs/`; flags after it win.
+`--recipe=NAME` for a file of flags in `configs/`; flags after it win. `convert` is described in
+[Weights made elsewhere](weights.md), and by its `--help`.
 """
 
 

@@ -26,6 +26,7 @@ NEEDS = (
     "CIFAR-10",
     "docker",
     "ImageNet",
+    "PyTorch",
     "TensorFlow Serving",
     "the package index",
 )

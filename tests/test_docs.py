@@ -38,7 +38,7 @@ SERVER_FLAGS = {
     "batching_parameters_file",
     "enable_batching",
 }
-ARGPARSE = ("doctor/run.py", "exporting/serving/client.py")
+ARGPARSE = ("conversion/run.py", "doctor/run.py", "exporting/serving/client.py")
 
 
 def where(block):
@@ -139,7 +139,7 @@ def test_the_flags_that_a_page_names_exist(page):
     known = {field for config in CONFIGS.values() for field in config.__dataclass_fields__}
     for path in ARGPARSE:
         source = (ROOT / "keras_preact" / path).read_text()
-        known |= set(re.findall(r'add_argument\("--(\w+)"', source))
+        known |= set(re.findall(r'add_argument\(\s*"--(\w+)"', source))
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9_]*)\b", prose(TEXTS[page])))
     assert {name for name in named if name.removeprefix("no") not in known} <= (
         OTHER_FLAGS | SERVER_FLAGS

@@ -1,22 +1,17 @@
 """Makes a network of a run, a checkpoint or a file of weights."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
 
 from keras_preact.models import Network, foreign
+from keras_preact.models.foreign.assign import described
 from keras_preact.models.foreign.converting import IMAGENET, check_given
 from keras_preact.models.foreign.own import NAME, in_float32
-from keras_preact.models.foreign.scheme import RefusedError
-from keras_preact.support import files
 from keras_preact.support.paths import usable
-from keras_preact.training.networks import load_run, restore_model
-from keras_preact.training.run_folder import RunFolder
-
-_CHECKPOINT = re.compile(r"step-[0-9]+")
+from keras_preact.training.networks import load_folder
 
 
 def convert(
@@ -90,32 +85,8 @@ def conversion(
             f"input_shape={tuple(input_shape)}"
         )
     with in_float32():
-        network = _of_folder(path, checkpoint)
+        network = load_folder(path, checkpoint)
     check_given(given, network.arguments, str(path))
     names = tuple(variable.path for variable in network.variables)
-    report = foreign.Report(str(path), "a run of this package", network.name, names)
+    report = foreign.Report(str(path), "a run of this package", described(network), names)
     return foreign.Conversion(network, report)
-
-
-def _of_folder(path, checkpoint):
-    if _CHECKPOINT.fullmatch(path.name):
-        return _of_checkpoint(path)
-    if not (path / "config.json").exists():
-        raise RefusedError(
-            "A folder to convert must be that of a run, with its config.json, or of a checkpoint, "
-            f"such as RUN/checkpoints/step-400. Received: {path}"
-        )
-    return load_run(str(path), checkpoint)
-
-
-def _of_checkpoint(path):
-    parent = path.parent.parent if path.parent.name == "best" else path.parent
-    folder = RunFolder(parent.parent)
-    if parent.name != folder.checkpoints.name or not folder.holds_a_run():
-        raise RefusedError(
-            f"A checkpoint must lie in the folder of its run, whose config.json tells what it "
-            f"holds. Received: {path}"
-        )
-    if damage := files.damage(path):
-        raise ValueError(f"{path} is damaged: {damage}")
-    return restore_model(folder, str(path))

@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
-from sklearn.datasets import load_sample_images
 
+from keras_preact.data.embedded import photographs
 from keras_preact.models.foreign import Conversion
 from keras_preact.models.foreign.recognize import recognize
 from keras_preact.support.errors import RunError
@@ -21,9 +20,7 @@ from keras_preact.support.errors import RunError
 # Largest difference of two logits, in units of the largest logit.
 TOLERANCE = 1e-4
 _SCRIPT = str(pathlib.Path(__file__).with_name("torch_original.py"))
-# Sides of the crops, in pixels: the whole height of the photographs, and details.
-_SIDES = (427, 320, 224)
-_PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
+_IMAGES = 24
 _Function = Callable[[np.ndarray], np.ndarray]
 
 
@@ -55,7 +52,7 @@ class Verification:
 
     def __str__(self) -> str:
         return (
-            f"Verified with {self.framework} on {self.images} crops of photographs: largest "
+            f"Verified with {self.framework} on {self.images} parts of photographs: largest "
             f"difference of an output {self.difference:.1e}, outputs up to {self.largest:.3g}; "
             f"{self.equal_answers} of {self.images} top-1 answers equal."
         )
@@ -73,7 +70,7 @@ def verify(done: Conversion) -> Verification:
     """
     framework, original = _original(done)
     preprocessing = done.network.preprocessing
-    images = preprocessing.normalize(photographs(preprocessing.image_shape)).numpy()
+    images = preprocessing.normalize(_photographs(preprocessing.image_shape)).numpy()
     theirs, ours = original(images), done.network(images, training=False).numpy()
     answers = [output.reshape(len(images), -1).argmax(1) for output in (theirs, ours)]
     found = Verification(
@@ -91,21 +88,12 @@ def verify(done: Conversion) -> Verification:
     return found
 
 
-def photographs(shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns 24 crops of scikit-learn's two photographs, uint8 (24, height, width, channels)."""
-    height, width, channels = shape
-    crops = []
-    for photograph in load_sample_images().images:
-        for side in _SIDES:
-            for down, right in _PLACES:
-                top = down * (photograph.shape[0] - side)
-                left = right * (photograph.shape[1] - side)
-                crop = photograph[top : top + side, left : left + side]
-                crops.append(tf.image.resize(crop, (height, width), antialias=True).numpy())
-    images = np.stack(crops).round().astype("uint8")
+def _photographs(shape):
+    """Parts of photographs, uint8 (images, height, width, channels), of any number of channels."""
+    *sides, channels = shape
     if channels == 1:
-        return images.mean(-1, keepdims=True).astype("uint8")
-    return images[..., np.arange(channels) % 3]
+        return photographs(shape, _IMAGES)
+    return photographs((*sides, 3), _IMAGES)[..., np.arange(channels) % 3]
 
 
 def _original(done) -> tuple[str, _Function]:
@@ -123,11 +111,17 @@ def _original(done) -> tuple[str, _Function]:
 
 def _in_keras(done, found):
     builder = getattr(keras.applications, f"ResNet{found.arguments['depth']}V2")
-    options = {"classes": done.network.output_shape[-1]} if found.has_top else {}
+    options = {"input_shape": done.network.preprocessing.image_shape}
+    if found.has_top:
+        options["classes"] = done.network.output_shape[-1]
     model = builder(weights=None, include_top=found.has_top, classifier_activation=None, **options)
+    tensors = done.file.tensors
+    theirs, *others = found.format.classifiers
     for layer in model.layers:
+        names = (layer.name, *(others if layer.name == theirs else ()))
         for variable in layer.variables:
-            variable.assign(done.file.tensors[f"{layer.name}/{variable.name}"])
+            paths = (f"{name}/{variable.name}" for name in names)
+            variable.assign(next(tensors[path] for path in paths if path in tensors))
     return f"keras.applications {keras.__version__}", lambda images: model(images).numpy()
 
 

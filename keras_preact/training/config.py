@@ -33,7 +33,9 @@ class TrainConfig:
     """
 
     run_dir: str | None = option("run", "folder of the run; default: runs/DATASET_resnetDEPTH")
-    mode: str = option("run", "train a network, or evaluate the run in run_dir", "train", MODES)
+    mode: str = option(
+        "run", "train a network, or evaluate that of run_dir, or of init_from", "train", MODES
+    )
     resume: bool = option(
         "run", "continue the run in run_dir from its newest checkpoint, if there is one", False
     )

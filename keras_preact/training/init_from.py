@@ -1,8 +1,7 @@
 """Begins a run with the weights, the architecture and the preprocessing of another network."""
 
 import dataclasses
-import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -11,12 +10,11 @@ import numpy as np
 from keras_preact.layers import ORDERS, SHORTCUTS, ActivationOrder, Preprocessing, shortcuts
 from keras_preact.models import Network, architectures, arguments_of, preprocessing_of
 from keras_preact.models.channels import adapt_channels
-from keras_preact.support import files
+from keras_preact.models.foreign import convert
 from keras_preact.support.console import say
 from keras_preact.support.paths import usable
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.networks import load_run, restore_model
-from keras_preact.training.run_folder import RunFolder
+from keras_preact.training.networks import load_folder
 
 # Fields that the source decides where they are not given.
 ARCHITECTURE = (
@@ -118,7 +116,7 @@ class Origin:
         Raises:
             ValueError: if the weights are not those of the architecture, or not finite.
         """
-        keeps, why = _head(self.network, network)
+        keeps, why = self._keeps_head(network.preprocessing.class_names)
         source = {v.path: np.asarray(v) for v in self.network.variables if _is_number(v)}
         target = {v.path: v for v in network.variables if _is_number(v)}
         wanted = [path for path in target if keeps or not path.startswith(_LOGITS)]
@@ -134,6 +132,31 @@ class Origin:
             target[path].assign(value)
         head = f"new head: {why}; " if not keeps else ""
         return f"{head}{len(values)} of {len(target)} variables from {self.where}{folded}"
+
+    def _keeps_head(self, wanted):
+        """Whether to keep the head for some classes, and why not."""
+        known = self.preprocessing
+        names = known.class_names if known else ()
+        logits = [v for v in self.network.variables if v.path == f"{_LOGITS}kernel"]
+        if not logits:
+            return False, f"{len(wanted)} classes, as the network had none"
+        count = int(logits[0].shape[-1])
+        if count != len(wanted):
+            return False, f"{len(wanted)} classes instead of {count}"
+        if not names or names == wanted:
+            return True, ""
+        if sorted(names) == sorted(wanted):
+            return False, f"the same {count} classes in another order"
+        return False, f"{count} other classes"
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Raises ValueError if the network does not tell these classes, in this order."""
+        keeps, why = self._keeps_head(tuple(class_names))
+        if not keeps:
+            raise ValueError(
+                "The classes of the data must be those of the network, in the same order. "
+                f"Received: {self.where}, which would need a new head: {why}"
+            )
 
     def _check(self, wanted, values, target):
         wrong = [
@@ -175,22 +198,9 @@ def load(source: str, config: TrainConfig | None = None, given: Collection[str] 
         )
     if not path.is_dir():
         told = str(path).endswith(".weights.h5") and config is not None
-        return Origin(_convert(str(path), _arguments(config, given) if told else {}), str(path))
-    if RunFolder(path).holds_a_run():
-        return Origin(load_run(path), str(path))
-    return Origin(_checkpoint(path), str(path))
-
-
-def _checkpoint(path):
-    runs = [parent for parent in path.parents if (parent / "config.json").exists()]
-    if not path.name.startswith("step-") or not runs:
-        raise ValueError(
-            "init_from must be the folder of a run, or of a checkpoint in one, such as "
-            f"RUN/checkpoints/step-400. Received: {path}"
-        )
-    if what := files.damage(path):
-        raise ValueError(f"init_from must be whole. Received: {path}, where {what}")
-    return restore_model(RunFolder(runs[0]), str(path))
+        arguments = _arguments(config, given) if told else {}
+        return Origin(convert(str(path), tell=say, **arguments), str(path))
+    return Origin(load_folder(path), str(path))
 
 
 def _arguments(config, given):
@@ -200,30 +210,6 @@ def _arguments(config, given):
     if "shortcut_arguments" in own:
         own.add("shortcut")
     return {name: value for name, value in arguments.items() if name in own}
-
-
-def _convert(path, arguments):
-    if importlib.util.find_spec("keras_preact.models.foreign") is None:
-        return keras.models.load_model(path, compile=False)
-    convert = importlib.import_module("keras_preact.models.foreign").convert
-    return convert(path, tell=say, **arguments)
-
-
-def _head(source: keras.Model, target: Network) -> tuple[bool, str]:
-    """Whether to keep the source's head, and why not."""
-    known, wanted = preprocessing_of(source), target.preprocessing.class_names
-    names = known.class_names if known else ()
-    logits = [v for v in source.variables if v.path == f"{_LOGITS}kernel"]
-    if not logits:
-        return False, f"{len(wanted)} classes, as the network had none"
-    count = int(logits[0].shape[-1])
-    if count != len(wanted):
-        return False, f"{len(wanted)} classes instead of {count}"
-    if not names or names == wanted:
-        return True, ""
-    if sorted(names) == sorted(wanted):
-        return False, f"the same {count} classes in another order"
-    return False, f"{count} other classes"
 
 
 def _agree(name, value, own):

@@ -1,12 +1,19 @@
 """The network of a run: built from its configuration, or restored from its folder."""
 
+import re
+
+from etils import epath
+
 from keras_preact.data import DatasetInfo
 from keras_preact.layers.batch_norm import bn_layers
 from keras_preact.models import Network, ResNetV2
+from keras_preact.support import files
 from keras_preact.support.choices import one_of
 from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.config import CHECKPOINTS, TrainConfig
 from keras_preact.training.run_folder import RunFolder
+
+_CHECKPOINT = re.compile(r"step-[0-9]+")
 
 
 def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -> Network:
@@ -47,6 +54,36 @@ def load_run(run_dir: str, checkpoint: str = "newest") -> Network:
     folder.read()
     path = checkpoints.find(folder.checkpoints, checkpoint, run=folder.recorded_id())
     return restore_model(folder, path)
+
+
+def load_folder(path: epath.PathLike, checkpoint: str = "newest") -> Network:
+    """Returns the network of a run, or of one of its checkpoints.
+
+    Args:
+        path: folder of the run, or of the checkpoint, such as RUN/checkpoints/best/step-400.
+        checkpoint: of a run: "newest" or "best".
+
+    Raises:
+        ValueError: if it is neither, or damaged.
+    """
+    path = epath.Path(path)
+    if not _CHECKPOINT.fullmatch(path.name):
+        if not RunFolder(path).holds_a_run():
+            raise ValueError(
+                "A folder with a network must be that of a run, with its config.json, or of a "
+                f"checkpoint, such as RUN/checkpoints/step-400. Received: {path}"
+            )
+        return load_run(path, checkpoint)
+    checkpoints_folder = path.parent.parent if path.parent.name == "best" else path.parent
+    folder = RunFolder(checkpoints_folder.parent)
+    if checkpoints_folder.name != folder.checkpoints.name or not folder.holds_a_run():
+        raise ValueError(
+            "A checkpoint must lie in the folder of its run, whose config.json tells what it "
+            f"holds. Received: {path}"
+        )
+    if what := files.damage(path):
+        raise ValueError(f"A checkpoint must be whole. Received: {path}, where {what}")
+    return restore_model(folder, str(path))
 
 
 def restore_model(folder: RunFolder, path: str) -> Network:

@@ -63,10 +63,12 @@ def run(
     """
     cluster = from_environment(os.environ)
     with console.unbreakable(), Agreement(config, cluster) as agreement:
-        if config.mode == "evaluate":
+        if config.mode == "evaluate" and (config.run_dir or not config.init_from):
             return _evaluate(config, cluster, agreement)
-        given = changed_fields(config) if given is None else given
-        return _train(Start(config, given), cluster, agreement, actions)
+        start = Start(config, changed_fields(config) if given is None else given)
+        if config.mode == "evaluate":
+            return _evaluate_origin(start, cluster, agreement)
+        return _train(start, cluster, agreement, actions)
 
 
 def _train(start, cluster, agreement, actions):
@@ -180,12 +182,32 @@ def _evaluate(config, cluster, agreement):
             path = checkpoints.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
             strategies.check_same_start(strategy, step_of(path))
             model = restore_model(folder, path)
-        evaluator = Evaluator(model, data, devices.plan, strategy)
-        with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
-            result = evaluator(config.global_batch_size)
-        if devices.writes:
-            say(f"{folder} at step {step_of(path):,}: {result}")
-        return result
+        where = f"{folder} at step {step_of(path):,}"
+        return _evaluated(model, where, data, devices, config)
+
+
+def _evaluate_origin(start, cluster, agreement):
+    """Evaluates the network in init_from, without a run."""
+    start.config.require("dataset")
+    with strategies.prepared(start.config, cluster, agreement.on_plan) as devices:
+        start.read_origin(RunFolder(start.config.folder))
+        data, config = load_data(start.config, like=start.like), start.config
+        memory.check(config, data.info, devices.plan)
+        agreement.on_data(data)
+        start.check_classes(data)
+        with devices.strategy.scope():
+            model = build_model(config, data.info)
+            start.begin(model)
+        return _evaluated(model, config.init_from, data, devices, config)
+
+
+def _evaluated(model, where, data, devices, config):
+    evaluator = Evaluator(model, data, devices.plan, devices.strategy)
+    with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
+        result = evaluator(config.global_batch_size)
+    if devices.writes:
+        say(f"{where}: {result}")
+    return result
 
 
 def load_data(

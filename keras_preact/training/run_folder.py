@@ -262,10 +262,11 @@ def configure(given: dict) -> TrainConfig:
         ValueError: as `TrainConfig` does, or if there is no run to evaluate.
     """
     config = TrainConfig(**given)
-    if config.mode == "evaluate":
+    if config.mode == "evaluate" and not config.init_from:
         config.require("run_dir")
     folder = RunFolder(config.folder)
-    if config.mode == "evaluate" or (config.resume and folder.holds_a_run()):
+    evaluates_run = config.mode == "evaluate" and config.run_dir
+    if evaluates_run or (config.resume and folder.holds_a_run()):
         of_this_call = {"mode": "train", "resume": False, "overwrite": False}
         return folder.read()[0].updated(**{**of_this_call, **given})
     return config

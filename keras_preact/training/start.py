@@ -102,6 +102,10 @@ class Start:
             )
             self.notes.append(_told(self.config, choice, data.info.train_count))
 
+    def check_classes(self, data: Dataset) -> None:
+        """Raises ValueError if the network to begin with does not tell the classes of the data."""
+        self._origin.check_classes(data.info.class_names)
+
     def begin(self, network: Network) -> None:
         """Gives a new network the weights to begin with, if there are any."""
         if self._origin is not None:

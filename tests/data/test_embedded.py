@@ -75,3 +75,12 @@ def test_no_synthetic_image_occurs_twice():
     train, evaluation, _ = embedded.synthetic(8)
     images = np.concatenate([train.images, evaluation.images])
     assert len({image.tobytes() for image in images}) == 1280
+
+
+def test_photographs_are_real_of_any_shape_and_the_same_at_every_call():
+    images = embedded.photographs((20, 30, 3), 12)
+    assert (images.shape, images.dtype) == ((12, 20, 30, 3), np.uint8)
+    assert images.std() > 30 and len({image.tobytes() for image in images}) == 12
+    np.testing.assert_array_equal(images, embedded.photographs((20, 30, 3), 12))
+    assert not np.array_equal(images, embedded.photographs((20, 30, 3), 12, seed=1))
+    assert embedded.photographs((8, 8, 1), 2).shape == (2, 8, 8, 1)

@@ -197,7 +197,7 @@ def test_a_checkpoint_of_a_run_is_found_by_its_folder(source):
     [best] = (source / "checkpoints" / "best").glob("step-*")
     for path in (best, source / "checkpoints" / "step-2"):
         assert weights_of(init_from.load(str(path)).network).keys()
-    with pytest.raises(ValueError, match=r"a run, or of a checkpoint in one.*Received: .*/best"):
+    with pytest.raises(ValueError, match=r"of a run, .* or of a checkpoint.*Received: .*/best"):
         init_from.load(str(source / "checkpoints" / "best"))
 
 
@@ -205,7 +205,7 @@ def test_a_damaged_checkpoint_is_refused(source, tmp_path):
     copy = shutil.copytree(source, tmp_path / "copy")
     [data] = (copy / "checkpoints" / "step-2").glob("variables.data*")
     data.write_bytes(data.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="init_from must be whole"):
+    with pytest.raises(ValueError, match="A checkpoint must be whole"):
         init_from.load(str(copy / "checkpoints" / "step-2"))
 
 
@@ -280,7 +280,7 @@ def test_an_architecture_that_agrees_may_be_given(source):
 def test_files_that_are_no_networks_are_refused(tmp_path):
     for path, words in (
         (tmp_path / "nothing", "which is not there"),
-        (tmp_path, "the folder of a run, or of a checkpoint"),
+        (tmp_path, "must be that of a run, .* or of a checkpoint"),
     ):
         with pytest.raises(ValueError, match=words):
             init_from.load(str(path))
@@ -297,3 +297,24 @@ def test_weights_that_are_not_finite_or_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"projection_conv/kernel: absent there, \(1, 1, 16, 32\)"):
         other.preprocessing = target.preprocessing
         init_from.Origin(tiny(), "there").begin(other)
+
+
+def test_a_network_in_a_file_is_evaluated_as_its_run_was(source, tmp_path):
+    path = tmp_path / "net.keras"
+    load_run(str(source)).save(path)
+    recorded = run(configure({"run_dir": str(source), "mode": "evaluate"}))
+    config = {"mode": "evaluate", "dataset": "digits", "init_from": str(path)}
+    evaluation = run(configure(config), given=config)
+    assert evaluation.accuracy == recorded.accuracy
+    assert evaluation.loss == pytest.approx(recorded.loss, rel=1e-6)
+
+
+def test_a_network_is_not_evaluated_on_other_classes(source, photos, tmp_path):
+    config = {"mode": "evaluate", "dataset": "folder", "data_dir": str(photos)}
+    with pytest.raises(ValueError, match=r"classes of the data must be .* 3 classes instead of 10"):
+        run(configure({**config, "init_from": str(source)}))
+
+
+def test_to_evaluate_there_must_be_a_run_or_a_network():
+    with pytest.raises(ValueError, match="run_dir must be given"):
+        configure({"mode": "evaluate", "dataset": "digits"})

@@ -8,12 +8,14 @@ from keras_preact.models.foreign.scheme import Format, Place, RefusedError
 from keras_preact.models.foreign.torchvision import MEAN, STD
 
 _OUTSIDE = {"stem_conv": "conv1", "stem_bn": "bn1"}
+# Nets like akamaster's have the second.
+CLASSIFIERS = ("linear", "fc")
 _PROJECTION = {"projection_conv": "0", "projection_bn": "1"}
 
 
 def _prefix(place: Place, found) -> str:
     if place.name == "logits":
-        return "fc" if "fc.weight" in found else "linear"
+        return next((name for name in CLASSIFIERS if f"{name}.weight" in found), CLASSIFIERS[0])
     if place.unit is None:
         return _OUTSIDE[place.name]
     layer = place.name
@@ -35,11 +37,16 @@ def preprocessing(depth: int) -> Preprocessing:
 
 
 def _refuse(tensors):
+    if any(name.endswith(".conv3.weight") for name in tensors):
+        raise RefusedError(
+            "The format akamaster takes CIFAR nets of basic units. Received: bottlenecks, some of "
+            "which stride on the first 1x1 convolution and some on the 3x3, with equal shapes"
+        )
     kernel = tensors["conv1.weight"].shape
     if kernel[:1] != (16,):
         raise RefusedError(
-            "The format akamaster takes CIFAR nets of 16, 32 and 64 filters. Received: a net of "
-            f"{kernel[0]} filters in its stem"
+            "The format akamaster takes CIFAR nets of 16, 32 and 64 filters. Received: a net "
+            f"whose first kernel has the shape {kernel}"
         )
 
 
@@ -55,6 +62,7 @@ FORMAT = Format(
     prefix=_prefix,
     arguments=_arguments,
     preprocessing=preprocessing,
+    classifiers=CLASSIFIERS,
     stem="cifar",
     refuse=_refuse,
 )

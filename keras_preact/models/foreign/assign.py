@@ -82,7 +82,7 @@ def assign(
         arrays[path] = _fitting(tensors[name], change, name, path, variable, source, names)
     matched = tuple(names[path][0] for path in arrays)
     unused = tuple(sorted(set(tensors) - set(matched)))
-    report = Report(source, origin, _described(model), matched, unused, tuple(missing), ignored)
+    report = Report(source, origin, described(model), matched, unused, tuple(missing), ignored)
     if unused or missing:
         raise RefusedError(
             f"Every variable of the file must have one in the network, and the other way round. "
@@ -117,8 +117,18 @@ def _listed(kind, names: Iterable[str]):
     return f"\n  {kind}: {', '.join(names[:_SHOWN])}{more}"
 
 
-def _described(model):
+def described(model: keras.Model) -> str:
+    """The call of a builder that makes a network, as far as it is known; else its name."""
     arguments = getattr(model, "arguments", None) or {}
     words = ("depth", "stem", "unit", "layout", "projection")
-    text = ", ".join(f"{w}={arguments[w]!r}" for w in words if arguments.get(w) is not None)
+    given = {word: arguments.get(word) for word in words}
+    if arguments.get("shortcut", "identity") != "identity":
+        given["shortcut"] = arguments["shortcut"]
+    # Orders and shortcuts of the user's own are configurations.
+    given = {
+        word: value["class_name"] if isinstance(value, dict) else value
+        for word, value in given.items()
+        if value is not None
+    }
+    text = ", ".join(f"{word}={value!r}" for word, value in given.items())
     return f"ResNetV2({text})" if text else model.name

@@ -11,7 +11,12 @@ import numpy as np
 
 from keras_preact.layers import Preprocessing
 from keras_preact.models.foreign import files, own, scheme
-from keras_preact.models.foreign.assign import Report, assign, trainable_paths
+from keras_preact.models.foreign.assign import (
+    Report,
+    assign,
+    described,
+    trainable_paths,
+)
 from keras_preact.models.foreign.keras_applications import DEPTHS as KERAS_DEPTHS
 from keras_preact.models.foreign.recognize import FORMATS, Recognized, recognize
 from keras_preact.models.foreign.scheme import RefusedError
@@ -119,7 +124,11 @@ def conversion(
             f"The variables of format={own.NAME!r} must be named as in a network of this package, "
             f"such as {own.STEM}. Received: {file.path}, with {_some(file.tensors)}"
         )
-    return _foreign(file, format, given, input_shape)
+    done = _foreign(file, format, given, input_shape)
+    if source == IMAGENET:
+        names = _imagenet_names(done.network.output_shape[-1])
+        done.network.preprocessing = done.network.preprocessing.replace(class_names=names)
+    return done
 
 
 def _some(tensors):
@@ -198,11 +207,7 @@ def _own(file, given, input_shape):
     if file.kind == "keras":
         return _own_keras(file, given, input_shape)
     if file.metadata.get("format") == own.NAME:
-        with files.reading(file.path):
-            arguments = json.loads(file.metadata["arguments"])
-            top = json.loads(file.metadata["top"])
-            saved = json.loads(file.metadata["preprocessing"])
-            preprocessing = saved and Preprocessing.from_config(saved)
+        arguments, top, preprocessing = _recorded(file)
         if arguments is None:
             raise RefusedError(
                 "The network must be of named units to be built from its file. Received: "
@@ -216,11 +221,27 @@ def _own(file, given, input_shape):
             f"{file.path} holds the variables of a network, but not which network it was. "
             "Received: depth=None"
         )
-    kernel = file.tensors.get(own.CLASSIFIER)
-    channels = file.tensors[own.STEM].shape[-2]
-    top = {"include_top": kernel is not None, "input_shape": [None, None, channels]}
-    top["classes"] = kernel.shape[-1] if kernel is not None else None
+    shapes = {name: (0, 0, 0, *array.shape) for name, array in file.tensors.items()}
+    has_top = own.CLASSIFIER in shapes
+    top = {
+        "include_top": has_top,
+        "classes": shapes[own.CLASSIFIER][-1] if has_top else None,
+        "input_shape": (None, None, shapes[own.STEM][-2]),
+    }
     return _rebuilt(file, given, top, None, input_shape)
+
+
+def _recorded(file):
+    """(arguments, top, preprocessing) in the metadata of a file that anyone may have written."""
+    with files.reading(file.path):
+        arguments, top, saved = (
+            json.loads(file.metadata[name]) for name in ("arguments", "top", "preprocessing")
+        )
+        for given, known in ((arguments or {}, ("depth", "layout", *ARGUMENTS)), (top, own.TOP)):
+            for name in given:
+                one_of("metadata", name, known)
+            own.check_code(given, file.path)
+        return arguments, top, saved and Preprocessing.from_config(saved)
 
 
 def _rebuilt(file, arguments, top, preprocessing, input_shape):
@@ -264,7 +285,7 @@ def _own_keras(file, given, input_shape):
     report = Report(
         file.path,
         "a network of this package",
-        network.name,
+        described(network),
         tuple(trainable_paths(network)),
         ignored=file.ignored,
     )
@@ -299,6 +320,8 @@ def check_given(given: dict[str, Any], recorded: dict[str, Any], source: str) ->
     for name, value in given.items():
         if value is None:
             continue
+        if not isinstance(value, str | int | float):
+            value = keras.saving.serialize_keras_object(value)
         if value != recorded[name]:
             raise RefusedError(
                 f"{name} must be {recorded[name]!r}, as {source} records: with another value the "
@@ -334,6 +357,21 @@ def _downloaded(format, given):
         for variable in layer.variables
     }
     return files.File(f"keras.applications.ResNet{depth}V2", "keras", tensors)
+
+
+def _imagenet_names(classes):
+    """The names of ImageNet's classes, which Keras downloads; empty if it cannot."""
+    decode = keras.applications.imagenet_utils.decode_predictions
+    try:
+        # The largest comes first, so that the answer is in the order of the labels.
+        [answers] = decode(np.arange(classes, 0, -1.0)[None], top=classes)
+    except Exception:
+        return ()
+    names = [name for _, name, _ in answers]
+    # Two names are those of two classes each.
+    return tuple(
+        name if names.count(name) == 1 else f"{name}_{identity}" for identity, name, _ in answers
+    )
 
 
 __all__ = ["ARGUMENTS", "IMAGENET", "Conversion", "conversion", "convert"]

@@ -15,16 +15,14 @@ import numpy as np
 
 from keras_preact.models.foreign import hdf5
 from keras_preact.models.foreign.scheme import RefusedError
+from keras_preact.support.extras import INSTALL
 from keras_preact.support.text import shown
 
 # float32 holds all their values.
 _DTYPES = ("float32", "float16", "bfloat16")
 # PyTorch's counts of batches and Keras' states of random numbers; no output depends on them.
 _COUNTERS = ("num_batches_tracked", "seed_generator_state")
-# Values of a net; a file that claims more is damaged or hostile.
-MOST_VALUES = 2**31
 _HDF5, _PICKLE, _ZIP = b"\x89HDF\r\n\x1a\n", b"\x80", b"PK"
-_INSTALL = 'pip install "keras_preact[train]"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +121,10 @@ def reading(path: str) -> Iterator[None]:
     """A context in which an error of any reader says that the file cannot be read."""
     try:
         yield
-    except (MemoryError, ModuleNotFoundError, RefusedError):
+    except (ModuleNotFoundError, RefusedError):
         raise
+    except MemoryError as error:
+        raise _unreadable(path, "it claims more values than there is memory for") from error
     except Exception as error:
         # Readers raise errors of any kind at damaged files, and long ones.
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -157,7 +157,7 @@ def _safetensors(path):
     try:
         import safetensors
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"To read {path}: {_INSTALL}", name="safetensors") from error
+        raise ModuleNotFoundError(f"To read {path}: {INSTALL}", name="safetensors") from error
     # NumPy has no bfloat16 until ml_dtypes, which comes with Keras, is imported.
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = dict(file.metadata() or {})
@@ -269,8 +269,8 @@ def _float32(name, array, path):
 
 
 def _check_count(count, path):
-    if count > MOST_VALUES:
+    if count > hdf5.MOST_VALUES:
         raise ValueError(
-            f"A file of weights must have at most {MOST_VALUES:,} values. Received: {path}, which "
-            f"claims {count:,}"
+            f"A file of weights must have at most {hdf5.MOST_VALUES:,} values. Received: {path}, "
+            f"which claims {count:,}"
         )

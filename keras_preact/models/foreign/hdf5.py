@@ -11,6 +11,8 @@ import numpy as np
 
 from keras_preact.models.foreign.scheme import RefusedError
 
+# Values of a net; a file that claims more is damaged or hostile.
+MOST_VALUES = 2**30
 # The new format counts the variables of a layer; these are their names, by Keras' class name.
 _VARIABLES = {
     "conv2d": ("kernel", "bias"),
@@ -76,12 +78,26 @@ def _walk(group, path, names) -> Iterator[tuple[str, np.ndarray]]:
             name = _text(own.attrs["name"])
         place = f"{path}/{name}".strip("/")
         # A list of layers has no name and no variables of its own.
-        for index in () if own is None else own:
-            variables = _VARIABLES.get(re.sub(r"_\d+$", "", key), ())
-            number = int(index) if index.isdecimal() else len(variables)
-            variable = variables[number] if number < len(variables) else index
-            yield f"{place}/{variable}", _array(own, index)
+        for variable, array in () if own is None else _variables(own, key):
+            yield f"{place}/{variable}", array
         yield from _walk(part, place, {})
+
+
+def _variables(group, key):
+    """The variables of one layer, which the file numbers, by their names in Keras."""
+    arrays = {index: _array(group, index) for index in group}
+    # The key is the class, or the attribute that holds the layer.
+    names = _VARIABLES.get(re.sub(r"_\d+$", "", key))
+    if names is None:
+        ranks = [array.ndim for array in arrays.values()]
+        is_bn = ranks == [1] * 4
+        is_kernel = ranks in ([4], [4, 1], [2, 1])
+        names = (
+            _VARIABLES["batch_normalization" if is_bn else "conv2d"] if is_bn or is_kernel else ()
+        )
+    for index, array in arrays.items():
+        number = int(index) if index.isdecimal() else len(names)
+        yield names[number] if number < len(names) else index, array
 
 
 def _names(config):
@@ -109,7 +125,7 @@ def _array(group, name):
     data = _inside(group, name)
     if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
         raise RefusedError(f"A variable must lie in its own file. Received: {name!r} outside of it")
-    if data.size > 2**31:
+    if data.size > MOST_VALUES:
         raise ValueError(f"{name!r} claims {data.size:,} values")
     array = data[()]
     is_bfloat16 = data.attrs.get("dtype") == "bfloat16"

@@ -7,12 +7,16 @@ from keras_preact.models.foreign import scheme
 from keras_preact.models.foreign.scheme import Format, Place, RefusedError
 
 DEPTHS = (50, 101, 152)
-_OUTSIDE = {"stem_conv": "conv1_conv", "head_bn": "post_bn", "logits": "predictions"}
+_OUTSIDE = {"stem_conv": "conv1_conv", "head_bn": "post_bn"}
+# The second in the files of keras_applications, before Keras took it in.
+CLASSIFIERS = ("predictions", "probs")
 # Theirs counts a BN with the convolution before it, ours with the one behind it.
 _IN_UNIT = {"preact_bn": "preact_bn", "bn2": "1_bn", "bn3": "2_bn", "projection_conv": "0_conv"}
 
 
 def _prefix(place: Place, found) -> str:
+    if place.name == "logits":
+        return next((name for name in CLASSIFIERS if f"{name}/kernel" in found), CLASSIFIERS[0])
     if place.unit is None:
         return _OUTSIDE[place.name]
     layer = _IN_UNIT.get(place.name) or f"{place.name.removeprefix('conv')}_conv"
@@ -47,6 +51,7 @@ FORMAT = Format(
     prefix=_prefix,
     arguments=lambda depth, tensors: {"unit": "full_preactivation", "layout": "keras"},
     preprocessing=preprocessing,
+    classifiers=CLASSIFIERS,
     layouts=lambda depth: ("keras",),
     refuse=_refuse,
 )

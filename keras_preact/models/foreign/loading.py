@@ -6,7 +6,7 @@ import keras
 
 from keras_preact.models.foreign import files, own, scheme
 from keras_preact.models.foreign.assign import assign, trainable_paths
-from keras_preact.models.foreign.recognize import recognize
+from keras_preact.models.foreign.recognize import is_foreign, recognize
 from keras_preact.models.foreign.scheme import RefusedError
 
 
@@ -24,22 +24,22 @@ def load_weights(model: keras.Model, path: str) -> None:
             has another number of classes; one line then says so.
     """
     file = files.read(path)
-    tensors, names, arguments = file.tensors, None, None
-    recorded = own.recorded_facts(file)
-    if file.metadata.get("names", own.NAME) != own.NAME or not own.is_own(file):
-        if own.STEM not in tensors and file.kind in ("weights.h5", "keras"):
-            # Layers of the user's own, or an early version of Keras, which left names out.
-            _load_by_keras(model, path)
-            return
+    if file.config is not None:
+        own.check_code(file.config, path)
+    tensors, names = file.tensors, None
+    is_timm = file.metadata.get("names", own.NAME) != own.NAME
+    if is_timm or is_foreign(tensors):
         found = recognize(tensors, path)
         arguments = found.arguments
         names = scheme.names(found.format, found.architecture, arguments, tensors, found.has_top)
-    if file.config is not None:
-        own.check_code(file.config, path)
-    if recorded is not None:
+        if not is_timm:
+            _check_arguments(arguments, model, path)
+    elif own.STEM not in tensors and file.kind in ("weights.h5", "keras"):
+        # Layers of the user's own, or an early version of Keras, which left names out.
+        _load_by_keras(model, path)
+        return
+    if own.is_own(file) and (recorded := own.recorded_facts(file)) is not None:
         own.check_same(recorded, model, path)
-    elif arguments is not None:
-        _check_arguments(arguments, model, path)
     table = names or {name: (name, None) for name in tensors}
     tensors = _without_top(model, tensors, table, path)
     if names is None and _has_names_of_its_own(model, tensors):

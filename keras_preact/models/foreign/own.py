@@ -29,11 +29,13 @@ _CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", 
 # What a layer of a saved network computes does not depend on these.
 _IRRELEVANT = {
     *("name", "dtype", "trainable", "stochastic_depth_rate", "synchronized", "momentum"),
-    *("batch_shape", "initial_bias", "activity_regularizer", "autocast", "rate", "rescale"),
+    *("batch_shape", "initial_bias", "autocast"),
 }
 _IRRELEVANT_ENDS = ("_initializer", "_regularizer", "_constraint")
 # Of files that are older than these arguments.
 _DEFAULTS = {"dilation_rate": [1, 1], "zero_padded": False}
+# What `top_of` returns.
+TOP = ("input_shape", "include_top", "classes", "classifier_activation", "pooling")
 # They stand above the features, and may be others.
 _TOP = ("logits", "predictions")
 
@@ -189,14 +191,14 @@ def _check_class(part, path):
     module = str(part.get("module") or "keras")
     if name in _CODE:
         raise RefusedError(
-            f"A .keras file must hold no code. Received: {path}, with a layer of class {name}, "
+            f"A file of weights must hold no code. Received: {path}, with a layer of class {name}, "
             "which could run anything. If you trust whoever made it, load it with "
             "keras.models.load_model(path, safe_mode=False) and save its weights alone"
         )
     is_keras = module.partition(".")[0] in ("keras", "builtins")
     if not is_keras and keras.saving.get_registered_object(registered or name) is None:
         raise RefusedError(
-            "The classes in a .keras file must be those of Keras, of this package, or registered "
+            "The classes in a file must be those of Keras, of this package, or registered "
             f"before. Received: {path}, with {shown(f'{module}.{name}')}. Import the module that "
             "registers it"
         )

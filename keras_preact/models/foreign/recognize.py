@@ -1,7 +1,7 @@
 """Which format, and which of our networks, the variables of a file belong to."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,11 @@ class Recognized:
     has_top: bool
 
 
+def is_foreign(names: Iterable[str]) -> bool:
+    """Whether variables of these names are of one of the `FORMATS`."""
+    return any(set(format.marks) <= set(names) for format in FORMATS.values())
+
+
 def recognize(
     tensors: Mapping[str, np.ndarray], source: str, format: str | None = None
 ) -> Recognized:
@@ -76,17 +81,8 @@ def recognize(
     arguments = {"depth": depth, "stem": found.stem, **found.arguments(depth, tensors)}
     layout = arguments["layout"]
     architecture = architectures.resolve(depth, found.stem, layout=layout)
-    has_top = any(f"{name}{found.separator}bias" in tensors for name in _classifiers(found))
+    has_top = any(f"{name}{found.separator}bias" in tensors for name in found.classifiers)
     return Recognized(found, architecture, arguments, has_top)
-
-
-def _classifiers(found):
-    return {
-        "timm": ("head.fc",),
-        "keras": ("predictions",),
-        "torchvision": ("fc",),
-        "akamaster": ("fc", "linear"),
-    }[found.name]
 
 
 def _unknown(tensors):

@@ -115,6 +115,7 @@ class Format:
         arguments: returns the builder's arguments; takes depth and the tensors.
         preprocessing: returns that of the published weights; takes depth.
         stem: a key of `architectures.STEMS`.
+        classifiers: names that the classifier may have.
         layouts: that are equal to the files of the format at a depth; the first is the default.
         refuse: raises `RefusedError` for relatives of the format that our builders do not have.
     """
@@ -130,6 +131,7 @@ class Format:
     prefix: Callable[[Place, Mapping[str, Any]], str]
     arguments: Callable[[int, Mapping[str, np.ndarray]], dict[str, Any]]
     preprocessing: Callable[[int], Preprocessing]
+    classifiers: tuple[str, ...]
     stem: str = "imagenet"
     layouts: Callable[[int], tuple[str, ...]] = lambda depth: ("paper",)
     refuse: Callable[[Mapping[str, np.ndarray]], None] = lambda tensors: None

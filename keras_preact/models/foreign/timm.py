@@ -113,6 +113,7 @@ FORMAT = Format(
     prefix=_prefix,
     arguments=lambda depth, tensors: {"unit": "full_preactivation", "layout": _layouts(depth)[0]},
     preprocessing=preprocessing,
+    classifiers=("head.fc",),
     layouts=_layouts,
     refuse=_refuse,
 )

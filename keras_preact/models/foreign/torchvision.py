@@ -50,5 +50,6 @@ FORMAT = Format(
     prefix=_prefix,
     arguments=lambda depth, tensors: {"unit": "original", "layout": "paper"},
     preprocessing=preprocessing,
+    classifiers=("fc",),
     refuse=_refuse,
 )

@@ -12,6 +12,7 @@ from keras_preact.models import architectures
 from keras_preact.models.foreign import own, scheme, timm
 from keras_preact.models.foreign.assign import trainable_paths
 from keras_preact.models.network import preprocessing_of
+from keras_preact.support.extras import INSTALL
 from keras_preact.support.text import shown
 
 _OURS = (
@@ -64,9 +65,7 @@ def safetensors_bytes(model: keras.Model) -> bytes:
     try:
         from safetensors.numpy import save
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"To write safetensors: {'pip install safetensors'}", name="safetensors"
-        ) from error
+        raise ModuleNotFoundError(f"To write safetensors: {INSTALL}", name="safetensors") from error
     arrays = {path: np.asarray(v, np.float32) for path, v in trainable_paths(model).items()}
     if own.STEM not in arrays:
         raise ValueError(

@@ -1,5 +1,6 @@
 """ResNetV2 nets of keras.applications compute here what they compute there."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -54,6 +55,22 @@ def test_every_kind_of_file_gives_the_same_network(net, converted, name, tmp_pat
     assert other.arguments == converted.arguments
     for mine, first in zip(other.get_weights(), converted.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, first)
+
+
+def test_the_classifier_may_have_its_name_in_the_published_files(net, tmp_path):
+    path = save(net, tmp_path / "alone.h5")
+    with h5py.File(path, "r+") as file:
+        # As Keras 2 wrote them.
+        file.move("predictions", "probs")
+        layers = [name.replace("predictions", "probs") for name in file.attrs["layer_names"]]
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for name in layers:
+            weights = file[name].attrs["weight_names"]
+            file[name].attrs["weight_names"] = [f"{weight}:0".encode() for weight in weights]
+            for weight in weights:
+                file[name].move(weight, f"{weight}:0")
+    x = images(1, 75, 75, 3)
+    np.testing.assert_allclose(convert(path)(x), net(x), rtol=0, atol=1e-4)
 
 
 def test_preprocessing_is_that_of_keras(converted):
@@ -112,3 +129,29 @@ def test_published_depths_agree_at_full_size(depth, pixels, tmp_path):
     x = images(2, pixels, pixels, 3)
     check_outputs(net, ours, x)
     check_stages(net, ours, depth, x[:1])
+
+
+def test_imagenet_is_what_keras_downloads_with_the_names_of_the_classes(net, monkeypatch):
+    # In place of the network.
+    monkeypatch.setattr(keras.applications, "ResNet50V2", lambda weights, **_: net)
+    names = [f"n{label:08}" for label in range(7)]
+
+    def decode(scores, top):
+        order = np.argsort(-scores[0])[:top]
+        return [[(names[label], "crane" if label in (2, 5) else f"c{label}", 0) for label in order]]
+
+    monkeypatch.setattr(keras.applications.imagenet_utils, "decode_predictions", decode)
+    ours = convert("imagenet", format="keras", depth=50)
+    expected = ("c0", "c1", "crane_n00000002", "c3", "c4", "crane_n00000005", "c6")
+    assert ours.preprocessing.class_names == expected
+    x = images(1, 75, 75, 3)
+    np.testing.assert_allclose(ours(x), net(x), atol=1e-4)
+
+
+def test_without_a_network_imagenet_says_so(monkeypatch):
+    def download(**_):
+        raise Exception("URL fetch failure on https://keras: None -- Name not known")
+
+    monkeypatch.setattr(keras.applications, "ResNet50V2", download)
+    with pytest.raises(ConnectionError, match="ResNet50V2 cannot be downloaded: URL fetch failure"):
+        convert("imagenet", depth=50)

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import keras_preact
-from keras_preact.layers import ConstantScaling, Preprocessing, ResidualUnit
+from keras_preact.layers import ConstantScaling, Convolution, Preprocessing, ResidualUnit
 from keras_preact.models.foreign import convert, timm_name, write_safetensors
 
 SMALL = {"depth": 11, "block": "bottleneck", "input_shape": (16, 16, 3), "classes": 10}
@@ -242,3 +243,53 @@ def test_another_size_of_images_may_be_chosen(network, tmp_path):
     again = convert(save(network, tmp_path / "net.keras"), input_shape=(None, None, 3))
     assert again.input_shape == (None, None, None, 3)
     np.testing.assert_allclose(again(images()), network(images()), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shortcut",
+    ["exclusive_gating", "dropout", Convolution(batch_norm=True)],
+    ids=["gating", "dropout", "convolution"],
+)
+@pytest.mark.parametrize("end", ["keras", "safetensors", "weights.h5"])
+def test_every_variable_of_a_shortcut_comes_back(shortcut, end, tmp_path):
+    options = {"depth": 8, "block": "basic", "shortcut": shortcut}
+    model, path = build(**options, stochastic_depth_rate=0.1), tmp_path / f"net.{end}"
+    for variable in model.trainable_variables:
+        variable.assign_add(np.full(variable.shape, 0.25))
+    model.save_weights(path) if end == "weights.h5" else save(model, path)
+    keras.utils.set_random_seed(5)
+    np.testing.assert_array_equal(build(**options, weights=path)(images()), model(images()))
+    if end != "weights.h5":
+        np.testing.assert_array_equal(convert(path)(images()), model(images()))
+
+
+@pytest.mark.parametrize(
+    ("record", "changes", "message"),
+    [
+        ("arguments", {"weights": "net.keras"}, "metadata must be one of depth, layout"),
+        ("top", {"input_tensor": 1}, "metadata must be one of input_shape"),
+        ("arguments", {"shortcut": {"class_name": "Lambda", "config": {}}}, "must hold no code"),
+        (
+            "arguments",
+            {"unit": {"class_name": "Popen", "module": "subprocess", "config": {}}},
+            "with 'subprocess.Popen'",
+        ),
+        ("layers", {"stem_conv": {"class": "Conv2D", "filters": 9}}, "stem_conv has "),
+    ],
+    ids=["argument", "top", "lambda", "class", "layers"],
+)
+def test_metadata_of_strangers_are_not_trusted(network, record, changes, message, tmp_path):
+    path = save(network, tmp_path / "net.safetensors")
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata[record] = json.dumps({**json.loads(metadata[record]), **changes})
+    save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match=message):
+        convert(path)
+
+
+def test_variables_of_any_shape_are_refused_with_their_names(tmp_path):
+    np.savez(tmp_path / "net.npz", **{"stem_conv/kernel": np.zeros(3, "float32")})
+    with pytest.raises(ValueError, match=r"stem_conv/kernel|input_shape must be"):
+        convert(tmp_path / "net.npz", depth=8)

@@ -10,38 +10,16 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from foreign_nets import foreign_tensors, write
 
 import keras_preact
-from keras_preact.models.foreign import FORMATS, convert, files, load_keras, scheme
+from keras_preact.models.foreign import convert, files, load_keras
 from keras_preact.models.foreign.recognize import recognize
-
-
-def foreign_tensors(format, depth, classes=10):
-    """Random variables of a net of a format, by their names, without building it."""
-    description = FORMATS[format]
-    arguments = {"projection": None, **description.arguments(depth, {})}
-    architecture = scheme.architectures.resolve(depth, description.stem, layout=arguments["layout"])
-    names = scheme.names(description, architecture, arguments, (), has_top=True)
-    with_top = {"input_shape": (None, None, 3), "classes": classes}
-    network = keras_preact.ResNetV2(
-        depth, **{name: value for name, value in arguments.items() if value}, **with_top
-    )
-    return {
-        name: variable.to_theirs(np.asarray(network_variable))
-        for path, network_variable in ((v.path, v) for v in network.variables)
-        for name, variable in [names[path]]
-    }
 
 
 @pytest.fixture(scope="module")
 def cifar():
     return foreign_tensors("akamaster", 8)
-
-
-def write(path, tensors):
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
-    return path
 
 
 def test_variables_come_back_under_our_names(cifar, tmp_path):
@@ -227,6 +205,21 @@ def test_a_class_from_elsewhere_is_refused_without_importing_it(module, tmp_path
         load_keras(path)
 
 
+def test_more_values_than_fit_into_memory_are_refused(tmp_path):
+    header = io.BytesIO()
+    claims = {"descr": "<f4", "fortran_order": False, "shape": (2**50,)}
+    np.lib.format.write_array_header_2_0(header, claims)
+    with zipfile.ZipFile(tmp_path / "net.npz", "w") as archive:
+        archive.writestr("conv1.weight.npy", header.getvalue())
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        file.attrs["layer_names"] = ["conv1_conv"]
+        file.create_group("conv1_conv").attrs["weight_names"] = ["kernel"]
+        file["conv1_conv"].create_dataset("kernel", (2**50,), "float32", chunks=(2**10,))
+    for name in ("net.npz", "net.h5"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read; .* claims"):
+            files.read(tmp_path / name)
+
+
 def test_links_out_of_an_hdf5_file_are_refused(tmp_path):
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["data"] = np.zeros(3, "float32")
@@ -299,3 +292,19 @@ def test_wide_and_grouped_nets_of_torchvision_are_refused(shape, kind):
     tensors = {name: np.zeros(1) for name in (*names, "layer1.0.conv3.weight")}
     with pytest.raises(ValueError, match=f"Received: {kind}"):
         recognize({**tensors, "layer1.0.conv2.weight": np.zeros(shape)}, "net.pth")
+
+
+def test_bottlenecks_of_cifar_nets_are_refused_as_their_stride_is_unknown(cifar, tmp_path):
+    tensors = {**cifar, "layer1.0.conv3.weight": np.zeros((64, 16, 1, 1), "float32")}
+    with pytest.raises(ValueError, match="some of which stride on the first 1x1"):
+        convert(write(tmp_path / "net.safetensors", tensors))
+
+
+def test_a_foreign_file_is_taken_as_weights_of_the_same_network_alone(cifar, tmp_path):
+    path = write(tmp_path / "net.safetensors", cifar)
+    network = keras_preact.ResNet(8, weights=path)
+    np.testing.assert_array_equal(network.get_layer("logits").bias, cifar["linear.bias"])
+    with pytest.raises(ValueError, match="of a net with unit='original'; this net has unit="):
+        keras_preact.ResNetV2(8, weights=path)
+    with pytest.raises(ValueError, match="weights has 10 classes, this net 3: pass classes=10"):
+        keras_preact.ResNet(8, classes=3, weights=path)

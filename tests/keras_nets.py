@@ -14,7 +14,9 @@ def build(depth, shape, **options):
     for variable in net.variables:
         shape = tuple(variable.shape)
         if variable.name == "kernel":
-            values = rng.normal(size=shape) * np.prod(shape[:-1]) ** -0.5
+            # Many units add up to a signal of order 1.
+            scale = 0.4 if "_3_conv" in variable.path else 1
+            values = rng.normal(size=shape) * scale * np.prod(shape[:-1]) ** -0.5
         elif variable.name in ("gamma", "moving_variance"):
             values = rng.uniform(0.5, 1.5, size=shape)
         else:  # biases, beta, moving_mean
