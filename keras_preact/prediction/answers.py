@@ -105,18 +105,19 @@ def answer(
     names, count = classifier.class_names, min(top_k, len(classifier.class_names))
     for batch in batches(files, part, min(batch_size, len(files)), classifier.preprocessing):
         probabilities = np.asarray(classifier.probabilities(tf.constant(batch.images)))
-        scores, labels = (found.numpy() for found in tf.math.top_k(probabilities, count))
+        finite = np.isfinite(probabilities).all(axis=1)
+        scores, labels = (each.numpy().tolist() for each in tf.math.top_k(probabilities, count))
         rows = []
         for index in batch.own:
             file, place = files.names[index], index - batch.first
-            if index in batch.problems:
+            if batch.problems and index in batch.problems:
                 rows.append(Prediction(file, error=batch.problems[index]))
                 continue
-            if not np.isfinite(probabilities[place]).all():
+            if not finite[place]:
                 raise RunError(
                     f"The model computes a probability that is not finite for {printable(file)}: "
                     "its weights are damaged or its training diverged"
                 )
-            classes = tuple(names[label] for label in labels[place])
-            rows.append(Prediction(file, classes, tuple(map(float, scores[place]))))
+            classes = tuple([names[label] for label in labels[place]])
+            rows.append(Prediction(file, classes, tuple(scores[place])))
         yield rows

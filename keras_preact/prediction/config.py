@@ -1,6 +1,7 @@
 """The flags of predict and their rules."""
 
 import dataclasses
+import os
 import re
 
 from keras_preact.support import options
@@ -40,6 +41,10 @@ class PredictConfig:
     contact_sheet: str | None = option("output", "x.png to draw: some images and their answers")
 
     def __post_init__(self):
+        for name in ("source", "preprocessing", "output", "contact_sheet"):
+            if (path := getattr(self, name)) is not None:
+                # A shell leaves ~ as it is in --output=~/x.csv.
+                object.__setattr__(self, name, os.path.expanduser(path))
         options.check_choices(self)
         options.check_range(self, ("batch_size", "top_k"), least=1)
         if not self.model:

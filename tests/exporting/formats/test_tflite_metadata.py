@@ -1,5 +1,6 @@
 import importlib.util
 import io
+import json
 import pathlib
 import zipfile
 
@@ -71,13 +72,24 @@ def test_a_file_computes_the_same_with_metadata(model):
     np.testing.assert_array_equal(predict(add(model), images), expected)
 
 
-def test_class_names_are_lines_of_a_file_in_an_archive_at_the_end(model):
+def test_class_names_and_preprocessing_are_files_in_an_archive_at_the_end(model):
     with zipfile.ZipFile(io.BytesIO(add(model))) as archive:
-        [entry] = archive.infolist()
+        entries = archive.infolist()
         assert archive.testzip() is None
         assert archive.read("labels.txt").decode().split("\n") == [*CLASS_NAMES, ""]
-    assert entry.compress_type == zipfile.ZIP_STORED  # so that apps can map it into memory
-    assert entry.external_attr >> 16 == 0o644  # else unzip makes a file that nobody may read
+        preprocessing = json.loads(archive.read("preprocessing.json"))
+    assert [entry.filename for entry in entries] == ["labels.txt", "preprocessing.json"]
+    for entry in entries:
+        assert entry.compress_type == zipfile.ZIP_STORED  # so that apps can map it into memory
+        assert entry.external_attr >> 16 == 0o644  # else unzip makes a file that nobody may read
+    assert preprocessing == {
+        "image_shape": [2, 2, 3],
+        "mean": [124.5, 110.25, 99.0],
+        "std": [62.5, 61.0, 60.125],
+        "resize_ratio": 1.0,
+        "interpolation": "bilinear",
+        "class_names": list(CLASS_NAMES),
+    }
 
 
 def test_metadata_is_a_flatbuffer_of_its_own_beside_what_was_there(model):
@@ -97,6 +109,8 @@ def test_an_independent_reader_finds_all_that_was_said(model, reader):
     root = reader.ModelMetadataT.InitFromPackedBuf(metadata(add(model)))
     assert (root.name, root.description) == (b"A net", b"What it is for.")
     assert root.minParserVersion == b"1.0.0"
+    [record] = root.associatedFiles
+    assert record.name == b"preprocessing.json"
     [subgraph] = root.subgraphMetadata
 
     [images] = subgraph.inputTensorMetadata
