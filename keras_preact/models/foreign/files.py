@@ -197,7 +197,9 @@ def _torch(path):
             name="torch",
         ) from error
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # Opened here, as PyTorch would go by the file's name.
+        with open(path, "rb") as file:
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if "weights_only" not in str(error).lower():
             raise
