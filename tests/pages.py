@@ -105,6 +105,8 @@ def program(words: list[str]) -> tuple[str, list[str]] | None:
 def shortened(verb: str, arguments: list[str]) -> list[str]:
     """The arguments with less work to do."""
     names = {argument.partition("=")[0] for argument in arguments}
+    if "--mode=evaluate" in arguments:
+        return arguments
     if verb == "train" and names & {"--flagfile", "--recipe", "--dataset"}:
         again = () if "--resume" in names else (_AGAIN,)
         # A network to begin with has a depth of its own.

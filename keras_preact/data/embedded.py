@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.data.augmentation import fit, random_resized_crop
+from keras_preact.data.augmentation import resize
 from keras_preact.data.sources import InMemory
 
 # Every fifth of the 1,797 digits is for evaluation: 360 images, 1,437 for training.
 DIGITS_EVAL_EVERY = 5
+# Smallest and largest sides of a part of a photograph, of those that fit into it.
+_PART_SIDES = (0.2, 1.0)
 
 
 def digits() -> tuple[InMemory, InMemory, list[str]]:
@@ -56,16 +58,23 @@ def photographs(image_shape: Sequence[int], count: int, seed: int = 0) -> np.nda
         count: number of images.
         seed: other seeds give other parts.
     """
-    folder = importlib.resources.files("sklearn.datasets") / "images"
-    files = [(folder / name).read_bytes() for name in ("china.jpg", "flower.jpg")]
-    generator = np.random.Generator(np.random.Philox(seed))
-    draws = generator.integers(0, 2**31, (count, 3), dtype=np.int32)
     height, width, channels = image_shape
-
-    @tf.function
-    def part(file, draws):
-        # A square as large as the shape first, as parts are square.
-        square = random_resized_crop(file, draws, max(height, width))
-        return fit(tf.io.encode_png(square), (height, width, channels), 1.0)
-
-    return np.stack([part(files[i % 2], draws[i]).numpy() for i in range(count)])
+    folder = importlib.resources.files("sklearn.datasets") / "images"
+    pictures = [
+        tf.io.decode_jpeg((folder / name).read_bytes()).numpy()
+        for name in ("china.jpg", "flower.jpg")
+    ]
+    generator, parts = np.random.Generator(np.random.Philox(seed)), []
+    for number in range(count):
+        picture = pictures[number % 2]
+        largest = min(picture.shape[0] / height, picture.shape[1] / width)
+        scale = largest * generator.uniform(*_PART_SIDES)
+        sides = [max(1, int(scale * side)) for side in (height, width)]
+        top, left = (
+            generator.integers(whole - side + 1)
+            for whole, side in zip(picture.shape, sides, strict=False)
+        )
+        part = picture[top : top + sides[0], left : left + sides[1]]
+        parts.append(resize(part, height, width).numpy())
+    images = np.stack(parts)
+    return images if channels == 3 else tf.image.rgb_to_grayscale(images).numpy()

@@ -15,6 +15,7 @@ from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.graph.network import CLASSIFIER
 from keras_preact.layers import Preprocessing
 from keras_preact.models import Network, preprocessing_of
+from keras_preact.models.foreign import load_keras
 from keras_preact.support.paths import usable
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
@@ -120,7 +121,7 @@ def _read_run(config):
 def _read_file(config):
     path = usable(config.model, "model")
     try:
-        loaded = keras.models.load_model(str(path), compile=False)
+        loaded = load_keras(str(path))
     except Exception as error:
         # Keras raises errors of any kind here, from zipfile's to those of a layer's constructor.
         raise ValueError(f"model cannot be read. Received: {path}: {error}") from error

@@ -82,6 +82,7 @@ def test_photographs_made_here_have_the_size_and_colours_that_the_table_says(tmp
         assert [layer[1:3] for layer in image.layer] == [(2, 2), (1, 1), (1, 1)]
 
 
+@pytest.mark.slow
 def test_both_pipelines_measure_a_folder_of_ones_own(tmp_path):
     input_run.write_photographs(tmp_path)
     job = {"data_dir": str(tmp_path), "image_size": 32, "batch_size": 4, "steps": 2}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from fake_classifier import encode_all
 from image_encoding import encode, smooth_image
+from shared_between_workers import shared
 
 from keras_preact import load_run
 from keras_preact.exporting.formats import saved_model, tflite
@@ -18,7 +19,10 @@ SIZES = [(40, 48), (90, 33), (32, 32), (37, 37), (200, 150)]
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
     """A data set of JPEG and PNG files of several sizes, three classes."""
-    root = tmp_path_factory.mktemp("photographs")
+    return shared(tmp_path_factory, "photographs", _write_photographs)
+
+
+def _write_photographs(root):
     for split, count in (("train", 5), ("val", 4)):
         for seed, name in enumerate(("ant", "bee", "gnu")):
             folder = root / split / name
@@ -32,17 +36,25 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run_dir(photographs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
     options = {"dataset": "folder", "data_dir": str(photographs), "augmentation": "none"}
     sizes = {"image_size": 32, "global_batch_size": 8, "depth": 8, "train_steps": 3}
-    run(TrainConfig(run_dir=str(folder), **options, **sizes, eval_epochs=100, precision="float32"))
-    return folder
+
+    def make(folder):
+        path = folder / "run"
+        rest = {"eval_epochs": 100, "precision": "float32"}
+        run(TrainConfig(run_dir=str(path), **options, **sizes, **rest))
+        return path
+
+    return shared(tmp_path_factory, "prediction_run", make)
 
 
 @pytest.fixture(scope="session")
 def models(run_dir, tmp_path_factory):
     """Paths by kind: run, keras, saved_model, float32 and int8."""
-    root = tmp_path_factory.mktemp("models")
+    return shared(tmp_path_factory, "prediction_models", lambda root: _write_models(root, run_dir))
+
+
+def _write_models(root, run_dir):
     keras.config.set_dtype_policy("float32")
     model, (_, info) = load_run(str(run_dir)), RunFolder(run_dir).read()
     model.save(root / "net.keras")
