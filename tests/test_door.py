@@ -86,6 +86,7 @@ def test_a_verb_runs_its_program_whose_usage_names_the_door(script, tmp_path, th
     assert usage.startswith("All flags: ") and usage.endswith(" -m keras_preact train --help")
 
 
+@pytest.mark.slow
 def test_a_run_through_the_door_names_commands_of_the_door(tmp_path):
     run = tmp_path / "run"
     flags = ["--recipe=digits_resnet20", "--depth=8", "--train_steps=2", f"--run_dir={run}"]

@@ -168,6 +168,7 @@ def test_a_global_channels_first_changes_no_number_of_a_run(tmp_path):
         np.testing.assert_array_equal(numbers[1][name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_folder_it_was_started_from_and_says_how_to_export_it(tmp_path):
     run, here = tmp_path / "run", tmp_path / "here"
     here.mkdir()

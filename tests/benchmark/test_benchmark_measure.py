@@ -91,6 +91,7 @@ def test_a_first_try_that_was_slow_to_begin_is_followed_by_others():
     assert steps >= 100
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_outlives_what_was_freed():
     before = measure.peak_memory_mebibytes()
     held = np.ones(int(before + 300) * 2**20, np.uint8)

@@ -93,7 +93,8 @@ def test_where_nothing_can_be_filtered_programs_run(tmp_path, stderr):
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
-@pytest.mark.parametrize("debug", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("debug", [False, True])
 def test_a_run_and_its_export_print_our_lines_alone(tmp_path, debug):
     run = tmp_path / "run"
     train = ["train.py", "--dataset=digits", "--depth=8", "--train_steps=3", f"--run_dir={run}"]

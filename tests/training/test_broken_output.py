@@ -95,6 +95,7 @@ def test_under_nohup_training_goes_on_when_its_terminal_is_closed(tmp_path):
         assert_saved(tmp_path, process, 143)
 
 
+@pytest.mark.slow
 def test_sighup_saves_as_sigterm_does(tmp_path):
     reader, writer = os.pipe()
     with start(tmp_path, writer) as process:

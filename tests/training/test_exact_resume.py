@@ -85,7 +85,7 @@ ON_GPUS = (pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="TensorFlow sees
     "options",
     [
         pytest.param({"shortcut": "dropout"}, id="one_device"),
-        pytest.param(FINE_TUNING, id="fine_tuning"),
+        pytest.param(FINE_TUNING, marks=SLOW, id="fine_tuning"),
         pytest.param(EVERYTHING, marks=SLOW, id="everything"),
         pytest.param(EVERYTHING | FINE_TUNING, marks=SLOW, id="all_with_fine_tuning"),
         pytest.param({"devices": "CPU:0,CPU:1"}, marks=SLOW, id="replicas"),

@@ -198,6 +198,7 @@ def test_a_checkpoint_of_another_seed_is_refused(folder):
         run(small(folder, resume=True, seed=7, train_steps=8))
 
 
+@pytest.mark.slow
 def test_an_overwritten_run_is_kept_until_the_new_one_has_been_evaluated(folder, capsys):
     before = files_of(folder)
 

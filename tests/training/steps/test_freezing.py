@@ -50,7 +50,11 @@ def test_the_parts_of_a_network_hold_all_its_variables():
         ({"replicas": 1, "freeze_bn": "none"}, PARTS[1:5]),
         ({"replicas": 1, "freeze_bn": "all"}, ()),
         ({"replicas": 2}, PARTS[2:5]),
-        ({"replicas": 2, "sync_bn": True, "gradient_accumulation_steps": 2}, PARTS[2:5]),
+        pytest.param(
+            {"replicas": 2, "sync_bn": True, "gradient_accumulation_steps": 2},
+            PARTS[2:5],
+            marks=pytest.mark.slow,
+        ),
         ({"replicas": 1, "xla": "on", "mixup_alpha": 0.2}, PARTS[2:5]),
         ({"replicas": 1, "precision": "mixed_float16", "on_device": False}, PARTS[2:5]),
     ],
@@ -170,7 +174,7 @@ def test_a_plain_run_has_no_factors_masks_or_phases():
     assert state.freezing.steps_left(0) == float("inf")
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize("ema_decay", [pytest.param(None, marks=pytest.mark.slow), 0.9])
 def test_recomputed_statistics_leave_those_of_frozen_bn_alone(ema_decay):
     small = make(freeze=LOWER, thaw_epoch=0.05, ema_decay=ema_decay, on_device=False)
     small.take(1)
