@@ -29,6 +29,8 @@ class DatasetInfo:
         resize_ratio: how many times the image_shape an image file is resized to cover,
             before its centre is cropped; see `augmentation.fit`. In files it is "margin".
         interpolation: of that resizing.
+        multi_label: whether an image may be of several classes, or none.
+        test_count: images of the test split; 0 without one.
     """
 
     name: str
@@ -40,6 +42,8 @@ class DatasetInfo:
     std: tuple[float, ...]
     resize_ratio: float = dataclasses.field(metadata={"json": "margin"})
     interpolation: str = "bilinear"
+    multi_label: bool = False
+    test_count: int = 0
 
     def to_json(self) -> dict:
         """The fields as files hold them; `records.typed` reads them back."""
@@ -55,8 +59,9 @@ class DatasetInfo:
     @property
     def preprocessing(self) -> Preprocessing:
         """The part of these facts that travels with the weights of a network."""
-        fields = [field.name for field in dataclasses.fields(Preprocessing)]
-        return Preprocessing(**{name: getattr(self, name) for name in fields})
+        fields = {field.name for field in dataclasses.fields(Preprocessing)}
+        shared = fields & {field.name for field in dataclasses.fields(self)}
+        return Preprocessing(**{name: getattr(self, name) for name in shared})
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Images in 0 to 255, of any dtype, as float32 ones of mean 0 and deviation 1."""
@@ -64,13 +69,46 @@ class DatasetInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Findings:
+    """Facts about the files of a data set that its reader should know.
+
+    Args:
+        problems: (path, why) of each file that was left out.
+        duplicates: groups of paths whose files have the same contents.
+    """
+
+    problems: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
-    """The two splits of a data set. `load` makes it."""
+    """The splits of a data set. `load` makes it.
+
+    Args:
+        info: its facts.
+        train_source: training images.
+        eval_source: evaluation images.
+        default_augmentation: of training images.
+        test_source: images that neither training nor evaluation sees; see `for_test`.
+        sampling: how often training takes an image of a class; see `DataOrder`.
+        findings: about its files.
+    """
 
     info: DatasetInfo
     train_source: InMemory | Encoded
     eval_source: InMemory | Encoded
     default_augmentation: str
+    test_source: InMemory | Encoded | None = None
+    sampling: str = "natural"
+    findings: Findings = Findings()
+
+    def for_test(self) -> "Dataset | None":
+        """Returns the data set with the test split in place of evaluation; None without one."""
+        if self.test_source is None:
+            return None
+        info = dataclasses.replace(self.info, eval_count=len(self.test_source))
+        return dataclasses.replace(self, info=info, eval_source=self.test_source)
 
     def train(
         self,

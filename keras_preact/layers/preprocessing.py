@@ -1,4 +1,4 @@
-"""From an image file to the numbers that a network takes; travels with its weights."""
+"""From an image file to the input of a network, and from its logits to probabilities."""
 
 import dataclasses
 import math
@@ -27,6 +27,10 @@ class Preprocessing:
             its inverse, a "crop fraction".
         interpolation: "bilinear" or "bicubic", both antialiased.
         class_names: by label; empty if they are not known.
+        multi_label: whether an image may be of several classes, or none: each class then has a
+            probability of its own.
+        temperature: divides the logits, so that probabilities are calibrated; source: Guo et al.,
+            "On Calibration of Modern Neural Networks" (2017).
 
     Raises:
         ValueError: if a value is outside its rule.
@@ -38,6 +42,8 @@ class Preprocessing:
     resize_ratio: float = 1.0
     interpolation: str = "bilinear"
     class_names: tuple[str, ...] = ()
+    multi_label: bool = False
+    temperature: float = 1.0
 
     def __post_init__(self):
         # Keras saves tuples as lists.
@@ -62,12 +68,25 @@ class Preprocessing:
             raise ValueError(
                 f"resize_ratio must be at least 1. Received: resize_ratio={self.resize_ratio}"
             )
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(
+                f"temperature must be above 0. Received: temperature={self.temperature}"
+            )
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Returns images in 0 to 255, of any dtype, as the float32 input of the network."""
         # Constants are made where they are used: each replica then has its own.
         mean, std = (tf.constant(values, tf.float32) for values in (self.mean, self.std))
         return (tf.cast(images, tf.float32) - mean) / std
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """Returns the probability of each class from logits, both float32 (batch, classes).
+
+        They add up to 1 unless `multi_label`.
+        """
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        return tf.sigmoid(logits) if self.multi_label else tf.nn.softmax(logits)
 
     def replace(self, **changes) -> "Preprocessing":
         """Returns a copy with other values."""

@@ -4,9 +4,7 @@ import re
 from html import escape
 from typing import NamedTuple
 
-
-class Html(str):
-    """Text that is HTML already. Text of any other class is escaped where it is shown."""
+from keras_preact.support.page import Html
 
 
 class Equation(NamedTuple):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_preact.analysis import Backward
-from keras_preact.studies.formulas import EQUATIONS, Html, with_formulas
+from keras_preact.studies.formulas import EQUATIONS, with_formulas
 from keras_preact.studies.page import Figure
 from keras_preact.studies.wording import are_alike, between, number
+from keras_preact.support.page import Html
 from keras_preact.support.plotting import (
     HEAT,
     UNIT_LABEL,

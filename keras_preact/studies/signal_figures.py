@@ -3,9 +3,10 @@
 import numpy as np
 
 from keras_preact.analysis import Forward
-from keras_preact.studies.formulas import EQUATIONS, Html, with_formulas
+from keras_preact.studies.formulas import EQUATIONS, with_formulas
 from keras_preact.studies.page import Figure
 from keras_preact.studies.wording import are_alike, between, highest, number, percent
+from keras_preact.support.page import Html
 from keras_preact.support.plotting import (
     UNIT_LABEL,
     as_png,
