@@ -121,7 +121,7 @@ def export(job: "Job", folder: str) -> None:
     graph = network.trace(ResNetV2(job.net.depth, input_shape=shape), shape)
     graph = rewriting.rewrite(graph)[-1].graph
     graph = saved_model.rewrite(graph, job.precision.removeprefix("mixed_"))[-1].graph
-    saved_model.write(graph, _info(job, shape), folder)
+    saved_model.write(graph, _info(job, shape).preprocessing, folder)
 
 
 def _training(config, training):

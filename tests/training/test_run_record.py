@@ -125,7 +125,7 @@ def test_entries_of_the_history_are_kept_whatever_they_hold(tmp_path):
         (with_changes(dataset=5), "dataset must be an object. Received: 5"),
         (
             with_changes(dataset__colour=1),
-            'eval_count, mean, std, margin, interpolation, multi_label, test_count. Received: "colour"',
+            'interpolation, multi_label, test_count. Received: "colour"',
         ),
         (without("dataset", "margin"), "dataset.margin must be given. Received: nothing"),
         (with_changes(dataset__mean=["a"]), 'dataset.mean[0] must be a number. Received: "a"'),
