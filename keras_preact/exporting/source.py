@@ -67,7 +67,7 @@ class Source:
         """
         data, count = self.data, min(most, self.data.info.train_count)
         with naming_unreadable(data, "train", lambda: data.train_indices(0, count)):
-            [(images, _)] = data.train(count, augmentation="none").take(1).as_numpy_iterator()
+            [(images, *_)] = data.train(count, augmentation="none").take(1).as_numpy_iterator()
         return images
 
     def example(self) -> tuple[np.ndarray, bytes]:
@@ -159,7 +159,7 @@ def _read_file(config):
 
 def _labelled_data(config, like):
     size = config.image_size
-    if size is None and like and config.dataset == "folder":
+    if size is None and like and config.dataset in ("folder", "csv"):
         size = max(like.image_shape[:2])
     return datasets.load(config.dataset, data_dir=config.data_dir, image_size=size, like=like)
 
