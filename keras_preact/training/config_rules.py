@@ -136,7 +136,7 @@ def check_loss(config: "TrainConfig") -> None:
         )
     if config.class_weights == "":
         raise ValueError("class_weights must be auto or a file. Received: class_weights=''")
-    sampling = getattr(config, "sampling", "natural")
+    sampling = config.sampling
     if config.class_weights == "auto" and sampling != "natural":
         raise ValueError(
             "class_weights='auto' and another sampling than 'natural' would both make up for rare "

@@ -153,7 +153,8 @@ def test_a_new_value_unsets_the_one_it_excludes():
 
 
 def test_every_field_has_a_group_and_a_help_text():
-    groups = ("run", "machine", "data", "model", "fine-tuning", "regularization", "optimization")
+    groups = ("run", "machine", "data", "model", "fine-tuning", "loss", "regularization")
+    groups += ("optimization",)
     for field in dataclasses.fields(TrainConfig):
         assert field.metadata["group"] in groups
         assert len(field.metadata["help"]) > 5

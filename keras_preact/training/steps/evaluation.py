@@ -131,9 +131,7 @@ class Evaluator:
             return step + 1, self._tally.add(state, step, sums_of(step))
 
         begin = tf.constant(0), self._tally.begin(shape)
-        _, state = tf.while_loop(
-            lambda step, _: step < steps, body, begin, parallel_iterations=1
-        )
+        _, state = tf.while_loop(lambda step, _: step < steps, body, begin, parallel_iterations=1)
         return *self._tally.end(state), asked
 
     def _replica_sums(self, batch):

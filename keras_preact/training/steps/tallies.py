@@ -141,9 +141,7 @@ class SeveralLabels:
         )
         rows = rows[rows[:, -1] > 0]
         loss = sum(float(loss) for (loss, _), _ in launches) / len(rows)
-        return MultiLabelEvaluation.of(
-            loss, rows[:, : self._classes], rows[:, self._classes : -1]
-        )
+        return MultiLabelEvaluation.of(loss, rows[:, : self._classes], rows[:, self._classes : -1])
 
 
 def _is_among_top(logits, labels):

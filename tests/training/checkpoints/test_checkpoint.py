@@ -46,7 +46,7 @@ def test_a_checkpoint_brings_back_everything_to_the_last_bit(tmp_path):
         step_in_epoch=2,
         seed=2**31 - 1,
         reshuffles=(400, 400, 800),
-        best_accuracy=1 / 3,
+        best_score=1 / 3,
         evaluated=False,
         csv_bytes=987,
         step_metrics=np.random.default_rng(1).uniform(size=(5, 7)),

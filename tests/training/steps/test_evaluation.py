@@ -7,7 +7,8 @@ from keras_preact.data import datasets
 from keras_preact.training import TrainConfig
 from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
 from keras_preact.training.distribution.device_images import DeviceImages
-from keras_preact.training.steps.evaluation import Evaluation, Evaluator
+from keras_preact.training.steps.evaluation import Evaluator
+from keras_preact.training.steps.scores import Evaluation
 
 STRATEGY = tf.distribute.get_strategy()
 PLAN = make_compute_plan(TrainConfig(), Machine())
@@ -92,7 +93,7 @@ class FixedSums(Evaluator):
 
     def _sums(self, batch):
         confusion = tf.pad([[2.0**24]], [[0, 9], [0, 9]])
-        return tf.constant(2.0**24) + 0 * batch[-1][0], confusion
+        return tf.constant(2.0**24) + 0 * batch[-1][0], confusion, tf.constant(2.0**24)
 
 
 @pytest.mark.parametrize("on_device", [True, False])
@@ -103,7 +104,7 @@ def test_sums_beyond_what_float32_can_count_are_exact(digits_and_model, on_devic
     # 72 and 52 batches: neither a power of two, nor one launch.
     for batch_size, batches in ((5, 72), (7, 52)):
         result = evaluate(batch_size)
-        assert result.count == batches * 2**24 and result.loss == 1
+        assert result.count == result.top5 == batches * 2**24 and result.loss == 1
 
 
 @pytest.mark.parametrize("on_device", [True, False])
@@ -143,5 +144,5 @@ def test_accuracies_are_shares_of_correct_images_among_all_and_in_each_class():
 def test_an_evaluation_is_told_in_one_line():
     confusion = np.array([[900, 100], [250, 750]])
     assert str(Evaluation(0.43216, confusion)) == (
-        "accuracy 82.50% (1,650 of 2,000), error 17.50%, loss 0.4322"
+        "accuracy 82.50% (1,650 of 2,000), error 17.50%, macro F1 82.40%, loss 0.4322"
     )

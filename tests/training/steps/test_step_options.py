@@ -9,7 +9,7 @@ import tensorflow as tf
 from small_steps import assert_same, make
 
 from keras_preact.data import datasets
-from keras_preact.training.steps.loss import mixing_weight
+from keras_preact.training.steps.mixing import mixing_weight
 
 
 def test_waiting_for_input_is_measured():
