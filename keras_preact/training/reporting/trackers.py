@@ -18,10 +18,10 @@ from keras_preact.support.files import write_whole
 
 PROJECT = "keras_preact"
 # How long the end of a run waits for metrics that are still on their way.
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 45
 # Metrics that wait for a server which does not answer.
 _MOST_WAITING = 10_000
-_WANDB_SECONDS = 30
+_WANDB_SECONDS = 20
 # mlflow takes no more at a time.
 _MOST_PARAMS = 100
 _MOST_LETTERS = 500
@@ -138,15 +138,17 @@ class _Wandb:
             "config": config,
             "allow_val_change": True,
         }
-        # Its own thread and its hold on our output would outlive signals.
+        # Its hold on our output would outlive the run.
         settings = {"console": "off", "init_timeout": _WANDB_SECONDS, "disable_git": True}
         try:
-            self._run = wandb.init(**options, settings=wandb.Settings(**settings))
+            mode = None if _is_logged_in(wandb) else "offline"
+            self._run = wandb.init(**options, settings=wandb.Settings(**settings, mode=mode))
         except Exception as error:
-            say(
-                f"wandb cannot be reached ({type(error).__name__}): logging offline; see wandb sync"
-            )
-            self._run = wandb.init(**options, settings=wandb.Settings(**settings, mode="offline"))
+            say(f"wandb cannot be reached ({type(error).__name__}): the run is logged offline.")
+            # Without an end to its service, the id would be in use.
+            wandb.teardown()
+            settings["mode"] = "offline"
+            self._run = wandb.init(**options, settings=wandb.Settings(**settings))
         _write(file, "wandb", run)
 
     def log(self, step, values):
@@ -158,6 +160,19 @@ class _Wandb:
 
     def close(self, complete):
         self._run.finish(exit_code=0 if complete else 1)
+
+
+def _is_logged_in(wandb):
+    """Whether wandb may go online; it would ask for a key otherwise, and wait for an answer."""
+    if os.environ.get("WANDB_MODE"):
+        return True  # it reads that itself
+    try:
+        is_logged_in = wandb.login(prompt=False)
+    except TypeError:  # of an earlier version, which cannot be asked
+        return True
+    if not is_logged_in:
+        say("No account is logged in at wandb (wandb login): the run is logged offline.")
+    return is_logged_in
 
 
 class _Mlflow:
