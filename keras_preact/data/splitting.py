@@ -16,6 +16,7 @@ import numpy as np
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
 DEFAULT = (80, 10, 10)
+DEFAULT_BESIDE_TEST = (90, 10)
 
 _RULE = (
     "split must be whole percentages of images for training, validation and, if wanted, test, as "
