@@ -104,7 +104,7 @@ def test_a_box_has_the_place_and_the_area_of_the_paper(weight, shape, xla):
 
 def test_the_centre_of_a_box_is_uniform():
     # A box of one pixel is its centre.
-    pixels, _ = boxes(1 - 1.3 / 12, 3600, (3, 4))
+    pixels, _ = boxes(1 - 0.36**2, 3600, (3, 4))
     counts = (1 - pixels).sum(axis=0)
     assert counts.sum() == 3600
     assert scipy.stats.chisquare(counts.ravel()).pvalue > 1e-4

@@ -42,7 +42,8 @@ def test_figures_of_one_label_are_scikit_learns():
 
 @st.composite
 def logits_and_labels(draw):
-    count, classes = draw(st.integers(1, 40)), draw(st.integers(1, 6))
+    # scikit-learn takes one column for a label of two classes.
+    count, classes = draw(st.integers(1, 40)), draw(st.integers(2, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     logits = rng.normal(size=(count, classes)).astype(np.float32)
     if draw(st.booleans()):
