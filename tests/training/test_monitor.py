@@ -22,9 +22,10 @@ def monitor(figure="accuracy", patience=None, steps_per_epoch=10):
 def test_the_first_evaluation_is_the_best_and_equal_ones_are_not_better():
     follows = monitor()
     assert not math.isfinite(follows.best_score)
-    assert [follows.add(Figures({"accuracy": value}), step) for step, value in enumerate(
-        (0.0, 0.5, 0.5, 0.4, 0.6), 1
-    )] == [True, True, False, False, True]
+    assert [
+        follows.add(Figures({"accuracy": value}), step)
+        for step, value in enumerate((0.0, 0.5, 0.5, 0.4, 0.6), 1)
+    ] == [True, True, False, False, True]
     assert (follows.best_score, follows.best_step) == (0.6, 5)
 
 

@@ -64,7 +64,7 @@ def begin(
     if name is None:
         return _Nothing()
     make = {"wandb": _Wandb, "mlflow": _Mlflow}[name]
-    return _Safe(name, lambda: make(epath.Path(file), run, title, dict(config)))
+    return Safe(name, lambda: make(epath.Path(file), run, title, dict(config)))
 
 
 class _Nothing:
@@ -78,7 +78,7 @@ class _Nothing:
         pass
 
 
-class _Safe:
+class Safe:
     """Calls a tracker from a thread of its own; says the first failure, and goes on."""
 
     def __init__(self, name: str, make: Callable[[], Tracker]):
