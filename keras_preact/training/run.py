@@ -34,8 +34,9 @@ from keras_preact.training.start import Start, changed_fields
 from keras_preact.training.steps import optimizer
 from keras_preact.training.steps.evaluation import Evaluator
 from keras_preact.training.steps.freezing import make_freezing
-from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation
+from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation, chosen_monitor
 from keras_preact.training.steps.train_state import make_state
+from keras_preact.training.steps.train_step import make_objective
 from keras_preact.training.trainer import Action, Trainer
 
 
@@ -88,6 +89,7 @@ def _train(start, cluster, agreement, actions):
             data = load_data(start.config, like=start.like)
             start.know_data(data)
             config = start.config
+            check_labels(config, data.info)
             memory.check(config, data.info, devices.plan)
             agreement.on_data(data)
             # Reading the origin may have drawn random numbers.
@@ -249,6 +251,12 @@ def load_data(
     )
     data.check_augmentation(config.augmentation)
     return data
+
+
+def check_labels(config: TrainConfig, info: DatasetInfo) -> None:
+    """Raises ValueError if loss or monitor do not suit the labels of a data set."""
+    make_objective(config, info)
+    chosen_monitor(config.monitor, info.multi_label)
 
 
 def restore_data(folder: RunFolder, data_dir: str | None = None) -> Dataset:
