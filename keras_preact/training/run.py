@@ -34,9 +34,9 @@ from keras_preact.training.start import Start, changed_fields
 from keras_preact.training.steps import optimizer
 from keras_preact.training.steps.evaluation import Evaluator
 from keras_preact.training.steps.freezing import make_freezing
+from keras_preact.training.steps.objective import make_objective
 from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation, chosen_monitor
 from keras_preact.training.steps.train_state import make_state
-from keras_preact.training.steps.train_step import make_objective
 from keras_preact.training.trainer import Action, Trainer
 
 

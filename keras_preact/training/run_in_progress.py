@@ -27,13 +27,14 @@ from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.bn_statistics import Recomputation, ReplicaStatistics
 from keras_preact.training.steps.evaluation import Evaluator
+from keras_preact.training.steps.objective import make_objective
 from keras_preact.training.steps.optimizer import make_schedule
 from keras_preact.training.steps.pace import Pace
 from keras_preact.training.steps.rows import are_finite
 from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation, chosen_monitor
 from keras_preact.training.steps.step_metrics import DivergenceError, Means, StepMetrics
 from keras_preact.training.steps.train_state import TrainState
-from keras_preact.training.steps.train_step import TrainStep, make_objective
+from keras_preact.training.steps.train_step import TrainStep
 
 _ADVICE = "A lower learning rate or a longer warm-up may help."
 

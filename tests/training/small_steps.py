@@ -14,8 +14,9 @@ from keras_preact.training.distribution.distributed_input import feed_training
 from keras_preact.training.run import build_model
 from keras_preact.training.steps import optimizer
 from keras_preact.training.steps.freezing import make_freezing
+from keras_preact.training.steps.objective import make_objective
 from keras_preact.training.steps.train_state import TrainState, make_state
-from keras_preact.training.steps.train_step import REPORT, TrainStep, make_objective
+from keras_preact.training.steps.train_step import REPORT, TrainStep
 
 CONFIG = TrainConfig(
     dataset="digits",

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -14,8 +14,8 @@ from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceImages, Draws
 from keras_preact.training.steps import loss_scale
-from keras_preact.training.steps.loss import Objective, chosen
 from keras_preact.training.steps.mixing import draw, mix
+from keras_preact.training.steps.objective import Objective, make_objective
 from keras_preact.training.steps.rows import WIDTH, norm
 from keras_preact.training.steps.train_state import Rows, TrainState
 
@@ -328,34 +328,6 @@ class TrainStep:
         pieces = self.plan.replicas * self.config.gradient_accumulation_steps
         place = replica * self.config.gradient_accumulation_steps + part
         return tf.stack([self.config.seed % 2**31, tf.cast(step, tf.int32) * pieces + place])
-
-
-def make_objective(
-    config: TrainConfig, info: DatasetInfo, class_weights: Mapping[str, float] | None = None
-) -> Objective:
-    """Makes the training loss of a run.
-
-    Args:
-        config: configuration of the run.
-        info: tells whether images have several labels, and the order of the classes.
-        class_weights: by name of the class; None for 1 each.
-
-    Raises:
-        ValueError: if the loss does not suit the labels.
-    """
-    weights = None
-    if class_weights is not None:
-        weights = np.array([class_weights[name] for name in info.class_names], np.float32)
-    loss = chosen(config.loss, info.multi_label)
-    if config.bce_target_threshold is not None and loss == "cross_entropy":
-        raise ValueError(
-            "bce_target_threshold needs loss='binary_cross_entropy'. Received: "
-            f"bce_target_threshold={config.bce_target_threshold}, loss=None, and images with one "
-            "label"
-        )
-    return Objective(
-        loss, config.label_smoothing, config.bce_target_threshold, weights, info.multi_label
-    )
 
 
 def _averages(averages, values, ema_decay, step):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,11 @@ from small_labels import several_labels
 import keras_preact
 from keras_preact.data import datasets
 from keras_preact.training import TrainConfig
-from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
+from keras_preact.training.distribution.compute_plan import (
+    ComputePlan,
+    Machine,
+    make_compute_plan,
+)
 from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceImages
 from keras_preact.training.steps.evaluation import Evaluator
 from keras_preact.training.steps.scores import Evaluation
@@ -191,3 +197,20 @@ def test_many_classes_are_evaluated_in_launches_of_fewer_batches():
     assert SeveralLabels(5).most_steps(100) == MOST_STEPS
     assert SeveralLabels(10_000).most_steps(256) == 6
     assert SeveralLabels(10**7).most_steps(256) == 1
+
+
+class LoopsInXLA(ComputePlan):
+    xla_loops = True
+
+
+@pytest.mark.slow
+def test_xla_loops_evaluate_several_labels_alike():
+    data = several_labels()
+    model = keras_preact.ResNetV2(8, input_shape=data.info.image_shape, classes=5)
+    images = DeviceImages(data, None, STRATEGY)
+    compiled = LoopsInXLA(**{f.name: getattr(PLAN, f.name) for f in dataclasses.fields(PLAN)})
+    first, second = (
+        Evaluator(model, data, plan, STRATEGY, images=images)(100) for plan in (PLAN, compiled)
+    )
+    assert first.scores == pytest.approx(second.scores, rel=1e-3)
+    assert first.count == second.count == 360
