@@ -181,6 +181,7 @@ def _good(images, problems, skip):
         return is_good
     listing = "\n".join(f"  {images.where(index)}: {why}" for index, why in problems.items())
     count = f"{len(problems)} of {len(images)} files"
+    count += "" if images.lines is None else f" that {images.what} names"
     if not skip:
         raise ValueError(
             f"{count} cannot be decoded as JPEG, PNG, GIF or BMP. "
@@ -207,7 +208,7 @@ def _check_splits(images, parts):
     if len(missing := np.flatnonzero(counts == 0)):
         names = _some([images.class_names[number] for number in missing], most=10)
         print(
-            f"{len(missing)} of {classes} classes of {images.what} have no training image, and "
+            f"Without a training image, {len(missing)} of {classes} classes of {images.what} "
             f"cannot be learned: {names}"
         )
 
@@ -233,19 +234,23 @@ def _report(images, duplicates, divided):
     across, labels = differing(images.splits), differing(images.labels)
     if across:
         print(
-            f"{len(across):,} images of {images.what} are in more than one split, such as "
+            f"Found {_count(across)} of {images.what} in more than one split, such as "
             f"{_examples(images, across)}: the evaluation then counts what training has seen."
         )
     elif divided and duplicates:
         print(
-            f"{len(duplicates):,} images of {images.what} have exact copies, such as "
+            f"Found {_count(duplicates)} of {images.what} with exact copies, such as "
             f"{_examples(images, duplicates)}: all copies of an image are in one split."
         )
     if labels:
         print(
-            f"{len(labels):,} images of {images.what} have copies with other labels, such as "
+            f"Found {_count(labels)} of {images.what} with copies of another label, such as "
             f"{_examples(images, labels)}"
         )
+
+
+def _count(groups):
+    return "1 image" if len(groups) == 1 else f"{len(groups):,} images"
 
 
 def _examples(images, groups):

@@ -81,13 +81,11 @@ def load(name: str, data_dir: str | None, image_size: int) -> Loaded:
     chosen = ["train", *[split for split in EVAL_SPLITS if split in splits][:1]]
     # Decided for all splits at once: their images must come out alike.
     in_memory = _fits_in_memory(builder, chosen, keys[0])
+    read = functools.partial(_in_memory, builder, keys=keys)
+    if not in_memory:
+        read = functools.partial(_encoded, builder, keys=keys, image_size=image_size)
     try:
-        sources = [
-            _in_memory(builder, split, keys)
-            if in_memory
-            else _encoded(builder, split, keys, image_size)
-            for split in chosen
-        ]
+        sources = [read(split) for split in chosen]
     except (OSError, tf.errors.OpError) as error:
         raise ValueError(
             f"{builder.data_dir} is damaged or incomplete: {one_line(error)}"
@@ -100,9 +98,6 @@ def load(name: str, data_dir: str | None, image_size: int) -> Loaded:
     if len(sources) == 1:
         is_eval = np.arange(len(sources[0])) % HELD_OUT_EVERY == 0
         sources = [sources[0].select(~is_eval), sources[0].select(is_eval)]
-    read = functools.partial(_in_memory, builder, keys=keys)
-    if not in_memory:
-        read = functools.partial(_encoded, builder, keys=keys, image_size=image_size)
     test = _test(builder, chosen, keys, in_memory, read)
     loaded = Loaded(*sources, names, test)
     # Asked for again: a download may just have brought the files.
