@@ -29,6 +29,21 @@ from keras_preact.training import TrainConfig
         ({"recompute_bn_batches": -1}, ["recompute_bn_batches must be at least 0"]),
         ({"mixup_alpha": -0.1}, ["mixup_alpha must be at least 0", "mixup_alpha=-0.1"]),
         ({"mixup_alpha": float("inf")}, ["mixup_alpha must be", "finite"]),
+        ({"cutmix_alpha": -1.0}, ["cutmix_alpha must be at least 0", "cutmix_alpha=-1.0"]),
+        ({"loss": "bce"}, ["loss must be one of cross_entropy, binary_cross_entropy", "'bce'"]),
+        ({"bce_target_threshold": 1.0}, ["above 0 and below 1", "bce_target_threshold=1.0"]),
+        (
+            {"bce_target_threshold": 0.2, "loss": "cross_entropy"},
+            ["for loss='binary_cross_entropy' alone"],
+        ),
+        ({"class_weights": ""}, ["class_weights must be auto or a file"]),
+        (
+            {"class_weights": "auto", "sampling": "sqrt"},
+            ["would both make up for rare classes", "sampling='sqrt'"],
+        ),
+        ({"monitor": "f1"}, ["monitor must be one of accuracy, loss, macro_f1, mean_average"]),
+        ({"early_stopping_epochs": 0}, ["early_stopping_epochs must be above 0"]),
+        ({"log_to": "tensorboard"}, ["log_to must be one of wandb, mlflow"]),
         ({"label_smoothing": -0.1}, ["label_smoothing must be at least 0"]),
         ({"label_smoothing": 1.0}, ["label_smoothing must be below 1", "label_smoothing=1.0"]),
         ({"stochastic_depth_rate": 1.0}, ["stochastic_depth_rate must be below 1"]),
@@ -160,7 +175,8 @@ def test_a_new_value_unsets_the_one_it_excludes():
 
 
 def test_every_field_has_a_group_and_a_help_text():
-    groups = ("run", "machine", "data", "model", "fine-tuning", "regularization", "optimization")
+    groups = ("run", "machine", "data", "model", "fine-tuning", "loss", "regularization")
+    groups += ("optimization",)
     for field in dataclasses.fields(TrainConfig):
         assert field.metadata["group"] in groups
         assert len(field.metadata["help"]) > 5
