@@ -89,15 +89,11 @@ def differences(
     """
     columns = (first.labels, first.predicted, second.labels, second.predicted)
     kinds, counts = np.unique(np.stack(columns, axis=1), axis=0, return_counts=True)
-    cells = [
-        Cells(kinds[:, 0], kinds[:, 1], first.classes),
-        Cells(kinds[:, 2], kinds[:, 3], second.classes),
-    ]
+    before = Cells(kinds[:, 0], kinds[:, 1], first.classes)
+    after = Cells(kinds[:, 2], kinds[:, 3], second.classes)
     statistics = {
-        name: lambda draws, a=getattr(cells[0], name), b=getattr(cells[1], name): (
-            b(draws) - a(draws)
-        )
-        for name in ("accuracy", "macro_f1")
+        "accuracy": lambda draws: after.accuracy(draws) - before.accuracy(draws),
+        "macro_f1": lambda draws: after.macro_f1(draws) - before.macro_f1(draws),
     }
     found = bootstrap.resampled(counts, statistics, resamples, seed)
     whole = counts[None]

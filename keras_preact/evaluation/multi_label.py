@@ -26,8 +26,8 @@ DEFINITIONS = {
     "micro": "of all pairs of image and class together",
     "threshold": "the probability from which on an image counts as of the class: it maximizes F1 "
     "over all images",
-    "fitted_macro_f1": "macro F1 where each half of the images, drawn at random, has the thresholds "
-    "fitted to the other half",
+    "fitted_macro_f1": "macro F1 where each half of the images, drawn at random, has the "
+    "thresholds fitted to the other half",
     "expected_calibration_error": "of all pairs of image and class: sum over bins of (fraction of "
     "the pairs) x |fraction of true ones - mean probability|",
 }
