@@ -86,32 +86,34 @@ def _maps(tapped, images, classes):
 
 def _tapped(model):
     """A model that returns the last map and the input of the last layer; and that layer."""
-    layers = getattr(model, "layers", [])
-    shapes = [layer.output.shape for layer in layers if _has_one_output(layer)]
-    inputs = getattr(model, "inputs", None) or []
-    if len(shapes) < len(layers) or len(inputs) != 1 or len(inputs[0].shape) != 4:
+    inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
+    if [len(tensor.shape) for tensor in (*inputs, *outputs)] != [4, 2]:
         raise ValueError(
-            "model must be a functional or sequential one with an image as its only input. "
-            f"Received: {getattr(model, 'name', model)!r}"
+            "model must be a functional or sequential one, from images (batch, height, width, "
+            "channels) to one number for each class. "
+            f"Received: {getattr(model, 'name', type(model).__name__)}"
         )
-    maps = [n for n, shape in enumerate(shapes) if len(shape) == 4]
+    last, before = _made_by(outputs[0])
+    # Not by the layers' outputs: a layer may be part of several models.
+    maps, tensor = [], before
+    while tensor is not None and _made_by(tensor)[1] is not None:
+        maps += [tensor] if len(tensor.shape) == 4 else []
+        _, tensor = _made_by(tensor)
     # Some classifiers are convolutions of a pooled map of one place.
-    wide = [n for n in maps if tuple(shapes[n][1:3]) != (1, 1)]
-    place = (wide or maps)[-1]
-    tap, last = layers[place], layers[-1]
-    if isinstance(tap, keras.layers.InputLayer) or place + 1 == len(layers):
+    wide = [tensor for tensor in maps if tuple(tensor.shape[1:3]) != (1, 1)]
+    if not maps:
         raise ValueError(
             "model must have a map (batch, height, width, channels) that a pooling reads, and a "
-            f"classifier behind. Received: {model.name}, whose last map is {tap.name}"
+            f"classifier behind. Received: {model.name}, without one"
         )
-    return keras.Model(model.inputs, [tap.output, last.input]), last
+    return keras.Model(inputs, [(wide or maps)[0], before]), last
 
 
-def _has_one_output(layer):
-    try:
-        return hasattr(layer.output, "shape")
-    except (AttributeError, ValueError):
-        return False
+def _made_by(tensor):
+    """The layer that returned a symbolic tensor, and its first input; None for an input."""
+    layer, node, _ = tensor._keras_history
+    inputs = layer._inbound_nodes[node].input_tensors
+    return layer, inputs[0] if inputs else None
 
 
 def _logits(last, before):

@@ -124,17 +124,16 @@ def pictures(
     if with_maps:
         labels = {name: label for label, name in enumerate(model.class_names)}
         predicted = [labels[answers.class_names[example.predicted]] for example in chosen]
-        maps["seen as predicted"] = _maps(model, found, predicted)
+        maps["where the predicted class is seen"] = _maps(model, found, predicted)
         if isinstance(answers, metrics.Answers):
             true = [labels[example.true[0]] for example in chosen]
-            maps["seen as the true class"] = _maps(model, found, true)
+            maps["where the true class is seen"] = _maps(model, found, true)
     result = []
     for place, example in enumerate(chosen):
-        image, shown = found[place], {name: part[place] for name, part in maps.items()}
+        shown = {name: part[place] for name, part in maps.items()}
         if not isinstance(answers, metrics.Answers) or answers.correct[example.place]:
-            shown.pop("seen as the true class", None)
-        parts = [_as_color(image), *(figures.overlaid(image, part) for part in shown.values())]
-        png = tf.io.encode_png(_beside(parts)).numpy()
+            shown.pop("where the true class is seen", None)
+        png = tf.io.encode_png(_beside(found[place], list(shown.values()))).numpy()
         name = images.name(int(indices[example.place]))
         result.append(Picture(example, name, png, ("the image", *shown)))
     return result
@@ -143,21 +142,20 @@ def pictures(
 def _maps(model, found, classes):
     network: keras.Model = model.network
     inputs = model.preprocessing.normalize(found)
-    return grad_cam(network, inputs, np.array(classes))
+    return grad_cam(network, inputs, np.array(classes), resize=False)
 
 
-def _as_color(image):
-    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
-
-
-def _beside(parts):
-    """Images beside each other, with white between, at a size for the page."""
-    height, width = parts[0].shape[:2]
+def _beside(image, maps):
+    """The image and, to its right, each map over it, at a size for the page."""
+    height, width = image.shape[:2]
     scale = _SIDE / max(height, width)
     sides = max(1, round(height * scale)), max(1, round(width * scale))
     # Pixels of small images stay visible.
     method = "nearest" if scale > 1 else "area"
-    images = tf.image.resize(np.stack(parts), sides, method=method)
-    images = tf.cast(tf.round(images), tf.uint8).numpy()
+    sized = tf.cast(tf.round(tf.image.resize(image, sides, method=method)), tf.uint8).numpy()
     white = np.full((sides[0], 6, 3), 255, np.uint8)
-    return np.concatenate([part for image in images for part in (image, white)][:-1], axis=1)
+    parts = [sized if sized.shape[-1] == 3 else np.repeat(sized, 3, axis=-1)]
+    for each in maps:
+        weights = tf.image.resize(each[..., None], sides)[..., 0].numpy()
+        parts += [white, figures.overlaid(sized, weights)]
+    return np.concatenate(parts, axis=1)

@@ -50,22 +50,30 @@ class Model:
         return bool(self.preprocessing.class_names)
 
 
-def load(model: keras.Model | os.PathLike | str, config: EvaluateConfig) -> Model:
+def name_of(model: keras.Model | Classifier | os.PathLike | str) -> str:
+    """Returns the path of a model, or its name."""
+    if isinstance(model, Classifier):
+        return "classifier" if model.network is None else model.network.name
+    return model.name if isinstance(model, keras.Model) else os.fspath(model)
+
+
+def load(model: keras.Model | Classifier | os.PathLike | str, config: EvaluateConfig) -> Model:
     """Loads a model and brings it to the size that the flags ask for.
 
     Args:
-        model: as `prediction.load` takes it.
+        model: as `prediction.load` takes it, or what that has made of it.
         config: of the evaluation.
 
     Raises:
         ValueError: if the model cannot be used, or cannot take images of that size.
     """
+    name = name_of(model)
+    if isinstance(model, Classifier):
+        return Model(name, at_size(model, config, name))
     given = config.preprocessing and preprocessing_record.read(config.preprocessing)
     classifier = loading.load(model, checkpoint=config.checkpoint, preprocessing=given or None)
-    if isinstance(model, keras.Model):
-        return Model(model.name, at_size(classifier, config, model.name))
-    name = os.fspath(model)
-    return Model(name, at_size(classifier, config, name), _run_of(name))
+    run = None if isinstance(model, keras.Model) else _run_of(name)
+    return Model(name, at_size(classifier, config, name), run)
 
 
 def at_size(classifier: Classifier, config: EvaluateConfig, name: str) -> Classifier:

@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 
+from keras_preact.data.limits import covered_sides
 from keras_preact.evaluation import multi_label, report
 from keras_preact.evaluation.bootstrap import PERCENT
 from keras_preact.evaluation.examples import Picture
@@ -19,6 +20,7 @@ from keras_preact.version import __version__
 _MOST_CLASSES = 150
 _MOST_ROWS = 50
 _STYLE = """
+.wide { margin: 1rem 0 1.5rem; }
 .cards { display: flex; flex-wrap: wrap; gap: 1rem; }
 .cards figure { margin: 0; max-width: 100%; flex: 0 1 auto; }
 .cards img { max-width: 100%; width: auto; height: auto; display: block; }
@@ -64,6 +66,7 @@ def html(
             why_no_maps,
         ),
         *([_left_out(evaluation)] if evaluation.problems else []),
+        _meanings(evaluation),
     ]
     title = f"Evaluation of {printable(evaluation.model.name)}"
     return document(title, _facts(evaluation), sections, contents_after=1, style=_STYLE)
@@ -73,13 +76,14 @@ def _facts(evaluation):
     model, images = evaluation.model, evaluation.images
     preprocessing, config = model.preprocessing, evaluation.config
     height, width, _ = preprocessing.image_shape
-    crops = "the centre" if config.crops == 1 else "ten crops, averaged"
+    covered = covered_sides(preprocessing.image_shape, preprocessing.resize_ratio)
+    crops = "the centre" if config.crops == 1 else "ten crops, averaged,"
     known, used = len(model.class_names), len(images.class_names)
     return {
         "images": f"{len(evaluation.answers):,}: {printable(images.description)}",
         "classes": f"{used:,}" if used == known else f"{used:,} of the model's {known:,}",
-        "size": f"{height} x {width} pixels, {crops}, of images resized to cover "
-        f"{preprocessing.resize_ratio:.4g} times that",
+        "size": f"{height} x {width} pixels, {crops} of images that cover "
+        f"{covered[0]} x {covered[1]}",
         "temperature": f"{preprocessing.temperature:g}",
         "keras_preact": __version__,
     }
@@ -88,29 +92,37 @@ def _facts(evaluation):
 def _numbers(evaluation) -> Iterable[str]:
     measures = evaluation.measures
     first = [name for name in report.HEADLINES if name in measures.numbers]
-    names = [*first, *(name for name in measures.numbers if name not in first)]
-    rows = [
-        (
-            name,
-            report.shown(name, measures.numbers[name]),
-            report.shown_interval(name, measures.intervals.get(name)),
-            _meaning(name, measures.definitions),
-        )
-        for name in names
-    ]
-    caption = "All numbers, with definitions, are in report.json."
-    yield from table(
-        "Numbers", ("number", "value", f"{PERCENT} % interval", "meaning"), rows, caption
-    )
+    rest = [name for name in measures.numbers if name not in first]
+    head = ("number", "value", f"{PERCENT} % interval")
+    for names, caption in ((first, ""), (rest, "Further numbers; report.json has all.")):
+        rows = [
+            (
+                words(name),
+                _joined(report.shown(name, measures.numbers[name])),
+                _joined(report.shown_interval(name, measures.intervals.get(name))),
+            )
+            for name in names
+        ]
+        yield from table("Numbers", head, rows, caption)
     if measures.selective:
         yield from _selective(measures.selective)
 
 
-def _meaning(name, definitions):
-    if name in definitions:
-        return definitions[name]
-    mean, _, what = name.partition("_")
-    return f"{what.replace('_', ' ')}: {definitions[mean]}" if mean in definitions else ""
+def words(name: str) -> str:
+    """Returns the name of a number as people write it."""
+    return name.replace("_", " ").replace("top5", "top-5").replace(" f1", " F1")
+
+
+def _joined(text):
+    """The text with spaces at which no line ends."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _meanings(evaluation) -> Section:
+    body = ["<dl>"]
+    for name, meaning in evaluation.measures.definitions.items():
+        body.append(f"<dt>{escape(words(name))}</dt><dd>{escape(meaning)}</dd>")
+    return Section("meanings", "What the numbers mean", [*body, "</dl>"])
 
 
 def _selective(found) -> Iterable[str]:
@@ -129,7 +141,7 @@ def _selective(found) -> Iterable[str]:
 def _calibration(evaluation, pngs) -> Iterable[str]:
     measures = evaluation.measures
     fitted, before = measures.temperature, measures.reliability.expected_error
-    words = (
+    caption = (
         "Where a model is calibrated, it is right in 80 % of the answers that it gives with a "
         "confidence of 80 %. The bars show how often it is right; the gaps, how far its confidence "
         "is from that."
@@ -137,7 +149,7 @@ def _calibration(evaluation, pngs) -> Iterable[str]:
     yield from picture(
         pngs["reliability.png"],
         f"Reliability diagram; expected calibration error {before:.2%}",
-        words,
+        caption,
         "Reliability diagram",
     )
     if fitted is None:
@@ -159,11 +171,11 @@ def _classes(evaluation, pngs) -> Iterable[Section]:
     if isinstance(answers, multi_label.Answers):
         body = list(picture(pngs["average_precision.png"], "Average precision of each class"))
     else:
-        words = (
+        caption = (
             "Each row holds the images of a class, as fractions; rare confusions are drawn "
             "brighter than in proportion. All counts are in confusion.csv."
         )
-        body = list(picture(pngs["confusion.png"], "Confusion matrix", words))
+        body = list(picture(pngs["confusion.png"], "Confusion matrix", caption))
         names = answers.class_names
         rows = [
             (names[true], names[predicted], f"{images:,}", _of(images, measures, true))
@@ -199,17 +211,19 @@ def _figure(name, value):
         return f"{int(value):,}"
     if not np.isfinite(value):
         return "-"
-    return f"{value:.4f}" if name == "threshold" else f"{100 * value:.1f} %"
+    return f"{value:.4f}" if name == "threshold" else _joined(f"{100 * value:.1f} %")
 
 
-def _cards(name, title, words, shown, evaluation, why_no_maps) -> Section:
-    body = [f"<p>{escape(words)}</p>"]
+def _cards(name, title, text, shown, evaluation, why_no_maps) -> Section:
+    body = [f"<p>{escape(text)}</p>"]
     if why_no_maps and shown:
         body.append(f"<p>There is no Grad-CAM: {escape(why_no_maps)}.</p>")
     elif shown:
+        parts = max((each.parts for each in shown), key=len)
         body.append(
-            "<p>Grad-CAM: the brighter a place, the more it speaks for the class, by the gradient "
-            "of the class's logit with respect to the map that the global pooling reads.</p>"
+            f"<p>From left to right: {escape('; '.join(parts))}. The brighter a place, the more it "
+            "speaks for the class (Grad-CAM, by the gradient of the class's logit with respect to "
+            "the map that the global pooling reads).</p>"
         )
     if not shown:
         body.append("<p>There are none.</p>")
@@ -232,10 +246,9 @@ def _card(shown: Picture, evaluation) -> Iterable[str]:
         f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
         f'alt="{escape(alt)}">'
     )
-    parts = f"<br>{escape(' | '.join(shown.parts))}" if len(shown.parts) > 1 else ""
     yield (
         f"<figcaption><b>{escape(printable(said))}</b> {example.probability:.1%}, true: "
-        f"<b>{escape(printable(true))}</b><br>{escape(printable(shown.name))}{parts}</figcaption>"
+        f"<b>{escape(printable(true))}</b><br>{escape(printable(shown.name))}</figcaption>"
     )
     yield "</figure>"
 
@@ -244,7 +257,7 @@ def _compared(evaluation) -> Section:
     found, other = evaluation.comparison, evaluation.other
     rows = [
         (
-            name,
+            words(name),
             report.shown(name, found.first.numbers[name]),
             report.shown(name, found.second.numbers[name]),
             report.shown(name, each.value),
@@ -255,7 +268,7 @@ def _compared(evaluation) -> Section:
     names = [name for name in found.first.numbers if name not in found.differences]
     rows += [
         (
-            name,
+            words(name),
             report.shown(name, found.first.numbers[name]),
             report.shown(name, found.second.numbers[name]),
             report.shown(name, found.second.numbers[name] - found.first.numbers[name]),
@@ -272,10 +285,10 @@ def _compared(evaluation) -> Section:
         ("first is wrong", f"{test.only_second:,}", f"{neither:,}"),
     ]
     head = ("number", "first", "second", "difference", f"{PERCENT} % interval")
-    words = "Intervals draw the same images for both models."
+    caption = "Intervals draw the same images for both models."
     body = [
         f"<p>The second model is {escape(printable(other.name))}.</p>",
-        *table("Two models", head, rows, words),
+        *table("Two models", head, rows, caption),
         *table(
             "Where they differ",
             ("images", "second is right", "second is wrong"),

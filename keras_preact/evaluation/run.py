@@ -21,6 +21,7 @@ from keras_preact.evaluation import (
 from keras_preact.evaluation import multi_label as several
 from keras_preact.evaluation.config import EvaluateConfig
 from keras_preact.evaluation.report import Evaluation
+from keras_preact.prediction.loading import Classifier
 from keras_preact.support.console import say
 from keras_preact.support.errors import RunError
 from keras_preact.support.files import check_replaceable, sealed
@@ -35,13 +36,13 @@ class UnreadableImagesError(RunError):
     exit_code = 3
 
 
-def evaluate(model: keras.Model | os.PathLike | str, **options: Any) -> Evaluation:
+def evaluate(model: keras.Model | Classifier | os.PathLike | str, **options: Any) -> Evaluation:
     """Evaluates a model on labelled images; the flags of `keras-preact evaluate` as a function.
 
     Args:
         model: a Keras model from normalized images to logits or probabilities, with its
             preprocessing; or the path of a run, of a .keras file, of the folder of a SavedModel's
-            version or of a .tflite file.
+            version or of a .tflite file; or what `prediction.load` has made of one of them.
         options: fields of `EvaluateConfig`. A report is written where output is given.
 
     Returns:
@@ -52,13 +53,12 @@ def evaluate(model: keras.Model | os.PathLike | str, **options: Any) -> Evaluati
         RunError: if a probability is not finite.
         OSError: if the report cannot be written.
     """
-    name = model.name if isinstance(model, keras.Model) else os.fspath(model)
-    config = EvaluateConfig(model=name, **options)
+    config = EvaluateConfig(model=models.name_of(model), **options)
     if config.output is not None:
         _check(config, config.output)
     found = _evaluate(config, model)
     if config.output is not None:
-        write(found, usable(config.output, "output"))
+        write(found, usable(config.output, "output", wildcards=True))
     return found
 
 
@@ -74,8 +74,8 @@ def run(config: EvaluateConfig) -> Evaluation:
     """
     if config.output is not None:
         _check(config, config.output)
-    found = _evaluate(config, config.model)
-    folder = usable(config.output or _default_output(found.model, found.split), "output")
+    found = _evaluate(config, config.model, lambda *place: _check(config, _default_output(*place)))
+    folder = usable(config.output or _default_output(found.model, found.split), "output", True)
     write(found, folder)
     say(f"{report.summary(found)}\nReport: {folder / PAGE}")
     if problems := found.problems:
@@ -89,12 +89,12 @@ def run(config: EvaluateConfig) -> Evaluation:
     return found
 
 
-def _evaluate(config, given) -> Evaluation:
+def _evaluate(config, given, check_default=lambda model, split: None) -> Evaluation:
     model = models.load(given, config)
     labelled, split = images.load(config, model)
     images.match(labelled, model)
-    if config.output is None and isinstance(given, str):
-        _check(config, _default_output(model, split))
+    if config.output is None:
+        check_default(model, split)
     other = models.load(config.compare, config) if config.compare else None
     if other:
         images.match(labelled, other)
@@ -121,7 +121,8 @@ def _default_output(model, split):
 
 
 def _check(config, folder):
-    check_replaceable(usable(folder, "output"), config.overwrite, "output", "a report")
+    folder = usable(folder, "output", wildcards=True)
+    check_replaceable(folder, config.overwrite, "output", "a report")
 
 
 def write(evaluation: Evaluation, folder: epath.Path) -> None:
