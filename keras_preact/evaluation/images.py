@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from keras_preact.data import datasets, splitting
+from keras_preact.data import datasets, folder, splitting
 from keras_preact.data.listing import list_files
 from keras_preact.data.reading import check_class_names, list_folder, one_line
 from keras_preact.data.sources import InMemory
@@ -19,12 +19,6 @@ from keras_preact.support import records
 from keras_preact.support.paths import usable
 from keras_preact.support.text import shown
 
-# Names that folders of splits go by.
-FOLDERS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 # Data sets of files that users divide.
 _OF_FILES = ("folder", "csv")
 _EVAL = {"train": "train", "val": "eval", "test": "test"}
@@ -75,8 +69,9 @@ def load(config: EvaluateConfig, model: Model) -> tuple[Images, str]:
     split = config.split or _default_split(config, model, name, data_dir)
     if name == "folder":
         root = usable(data_dir, "data_dir", wildcards=True)
-        if folders := _folders(root, split):
-            return _listed(root, folders, split), split
+        divided = _divisions(root)
+        if folders := _folders(divided, root, split):
+            return _listed(root, folders, split, nested="val" not in divided), split
     return _of_data_set(config, model, name, data_dir, split), split
 
 
@@ -134,58 +129,60 @@ def _data_set(config, model):
 
 
 def _default_split(config, model, name, data_dir):
-    if name == "folder":
-        divided = _divisions(usable(data_dir, "data_dir", wildcards=True))
-        if divided:
-            return next(split for split in ("val", "test", "train") if split in divided)
-    run = model.run
-    if name not in _OF_FILES or config.divide or (run and run.data_dir == data_dir):
+    own = model.run is not None and model.run.data_dir == data_dir
+    if name not in _OF_FILES or own or config.divide:
         return "val"
     if name == "csv":
         header = records.contents(data_dir, _MOST_CSV_BYTES).partition(b"\n")[0]
-        return "val" if b"split" in header.lower() else "all"
-    return "all"
+        columns = header.decode("utf-8-sig", errors="replace").lower().split(",")
+        return "val" if "split" in map(str.strip, columns) else "all"
+    divided = _divisions(usable(data_dir, "data_dir", wildcards=True))
+    return next((split for split in ("val", "test") if split in divided), "all")
 
 
 def _divisions(root):
-    """The folder of each split that lies below a folder, by the split."""
-    rule = f"{root} must be a folder of images."
-    names = {path.name: path for path in list_folder(root, rule) if path.is_dir()}
+    """The folder of each split that a folder holds, by the split."""
+    below = {path.name: path for path in list_folder(root, _rule(root)) if path.is_dir()}
     found = {}
-    for split, aliases in FOLDERS.items():
-        for name in aliases:
-            if name in names:
-                found.setdefault(split, names[name])
+    for number, names in folder.NAMES.items():
+        split = next((below[name] for name in names if name in below), None)
+        # Otherwise it is a class, as of trains.
+        if split and any(path.is_dir() for path in list_folder(split, _rule(root))):
+            found[splitting.SPLITS[number]] = split
     return found
 
 
-def _folders(root, split):
-    """The folders that hold the class folders of a split; none if percentages divide the images."""
-    divided = _divisions(root)
+def _rule(root):
+    return f"{root} must hold a folder for each class, or such folders in train/, val/ or test/."
+
+
+def _folders(divided, root, split):
+    """The folders that hold the class folders of a split; none if percentages decide."""
     if not divided:
         return [root] if split == "all" else []
     if split == "all":
         return list(divided.values())
+    # Without a folder for validation, percentages divide that for training.
+    if split != "test" and "val" not in divided and "train" in divided:
+        return []
     if split not in divided:
         raise ValueError(
-            f"split must be {', '.join(divided)} or all, the folders in {root}. "
+            f"split must be {', '.join(divided)} or all, as {root} has no other folders. "
             f"Received: split={split}"
         )
     return [divided[split]]
 
 
-def _listed(root, folders, split):
+def _listed(root, folders, split, nested):
     """Images of class folders, which are listed and not decoded."""
-    rule = f"{root} must hold a folder for each class, or such folders in train/, val/ and test/."
-    below = {
-        folder: [path for path in list_folder(folder, rule) if path.is_dir()] for folder in folders
-    }
+    rule = _rule(root)
+    below = {each: [path for path in list_folder(each, rule) if path.is_dir()] for each in folders}
     names = sorted({path.name for paths in below.values() for path in paths})
     check_class_names(names, str(root))
     if not names:
         raise ValueError(f"{rule} Received: none in {', '.join(map(str, folders))}")
     places = [(path, names.index(path.name)) for paths in below.values() for path in paths]
-    files = list_files([path for path, _ in places], rule)
+    files = list_files([path for path, _ in places], rule, nested)
     labels = np.array([label for _, label in places])[files.labels]
     if not len(files):
         raise ValueError(f"{rule} Received: no images in {', '.join(map(str, folders))}")

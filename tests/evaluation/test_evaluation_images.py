@@ -51,6 +51,49 @@ def test_a_split_that_is_not_there_is_refused(divided, tmp_path):
     write_colours(root / "train", COUNTS)
     with pytest.raises(ValueError, match=r"split must be train or all.*Received: split=test"):
         _evaluate(data_dir=str(root), split="test")
+    # Percentages divide the images for training where there are none for validation.
+    assert len(_evaluate(data_dir=str(root), split="all").answers) == 9
+    both = [_evaluate(data_dir=str(root), split=s, divide=(50, 50)) for s in ("train", "val")]
+    assert sum(len(each.answers) for each in both) == 9
+
+
+def test_a_csv_file_has_its_splits_or_is_divided_or_taken_whole(tmp_path):
+    folder = write_colours(tmp_path / "photos", COUNTS)
+    paths = sorted(folder.rglob("*.png"))
+    rows = [f"photos/{path.parent.name}/{path.name},{path.parent.name}" for path in paths]
+    whole, parted = tmp_path / "whole.csv", tmp_path / "parted.csv"
+    whole.write_text("\n".join(["path,label", *rows]))
+    splits = [("train", "val", "test")[number % 3] for number in range(len(rows))]
+    lines = [f"{row},{split}" for row, split in zip(rows, splits, strict=True)]
+    parted.write_text("\n".join(["path,label,split", *lines]))
+    found = _evaluate(data_dir=str(whole))
+    assert (found.split, len(found.answers), found.numbers["accuracy"]) == ("all", 9, 1)
+    for split in ("train", "val", "test"):
+        found = _evaluate(dataset="csv", data_dir=str(parted), split=split)
+        assert len(found.answers) == 3 and found.numbers["accuracy"] == 1
+    assert _evaluate(data_dir=str(parted)).split == "val"
+
+
+def test_images_of_several_classes_have_their_own_numbers(tmp_path):
+    folder = write_colours(tmp_path / "photos", COUNTS)
+    labels = {"red": "red|green", "green": "green", "blue": ""}
+    rows = [
+        f"photos/{p.parent.name}/{p.name},{labels[p.parent.name]}" for p in folder.rglob("*.png")
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    model = colour_model(preprocessing=SQUARE.replace(multi_label=True))
+    output = tmp_path / "report"
+    found = evaluate(model, data_dir=str(tmp_path / "labels.csv"), output=str(output), resamples=20)
+    # Its probabilities add up to 1, and so reach a half for one class at most.
+    assert found.numbers["mean_average_precision"] > 0.7
+    # The data do not name the class blue.
+    assert found.answers.class_names == ("red", "green")
+    assert found.answers.labels.sum(axis=0).tolist() == [2, 5]
+    written = {path.name for path in output.iterdir()}
+    assert {"average_precision.png", "per_class.csv", "predictions.csv"} < written
+    assert "confusion.csv" not in written
+    with pytest.raises(ValueError, match="a probability of its own"):
+        _evaluate(data_dir=str(tmp_path / "labels.csv"))
 
 
 def test_an_undivided_folder_is_divided_as_training_divides_it(tmp_path):
@@ -126,8 +169,6 @@ def test_images_in_memory_of_another_size_are_resized_as_files_are():
     )
     found = _evaluate(model, dataset="digits")
     assert len(found.answers) == 360 and computed[0].shape == (128, 12, 12, 1)
-    # The same numbers of images and names for another split.
-    assert len(_evaluate(model, dataset="digits", split="all").answers) == 1797
 
 
 @pytest.mark.parametrize(
