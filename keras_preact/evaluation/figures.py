@@ -81,10 +81,13 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]):
     else:
         rows, columns = np.nonzero(matrix)
         values = fractions[rows, columns]
-        order = np.argsort(values)
+        order = np.argsort(values, kind="stable")
+        rows, columns, values = rows[order], columns[order], values[order]
         axes.set_facecolor("0.97")
-        sizes = 1.5 + 18 * values[order]
-        image = axes.scatter(columns[order], rows[order], s=sizes, c=values[order], lw=0, **scale)
+        # The diagonal is long enough to be seen.
+        sizes = np.where(rows == columns, 4, 1.5 + 60 * values)
+        edge = {"edgecolors": "0.2", "linewidths": np.where(sizes > 6, 0.4, 0)}
+        image = axes.scatter(columns, rows, s=sizes, c=values, **edge, **scale)
         axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
         axes.grid(alpha=0.3, linewidth=0.4)
     if classes <= _MOST_NUMBERS:
