@@ -93,6 +93,20 @@ def test_the_temperature_of_an_overconfident_model_is_found_and_calibrates_it():
     assert calibration.temperature(answers, before=2).value == pytest.approx(2 * found.value)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_temperature_of_many_images_is_found_as_that_of_few(monkeypatch, several):
+    if several:
+        answers = random_multi_label_answers(count=900)
+        logits = 2 * calibration.inverse_sigmoid(answers.probabilities)
+    else:
+        answers = _drawn(900, temperature=3)
+        logits = np.log(answers.probabilities)
+    expected = calibration.fit_temperature(logits, answers.labels)
+    monkeypatch.setattr(calibration, "_ROWS", 100)
+    found = calibration.fit_temperature(logits, answers.labels)
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
 def test_the_effect_of_a_temperature_is_measured_crosswise():
     answers = _drawn(400, temperature=2)
     found, losses = calibration.temperature(answers, seed=3), np.empty(400)
