@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from keras_preact.benchmark.config import BenchmarkConfig  # noqa: E402
+from keras_preact.evaluation import EvaluateConfig  # noqa: E402
 from keras_preact.exporting import ExportConfig  # noqa: E402
 from keras_preact.prediction import PredictConfig  # noqa: E402
 from keras_preact.studies.config import AnalysisConfig  # noqa: E402
@@ -18,6 +19,7 @@ from keras_preact.training import TrainConfig  # noqa: E402
 
 PROGRAMS = {
     "train": TrainConfig,
+    "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "predict": PredictConfig,
     "analysis": AnalysisConfig,

@@ -12,7 +12,9 @@ from keras_preact.version import __version__
 # that they need may be missing.
 _FUNCTIONS = {
     "convert": "keras_preact.conversion",
+    "evaluate": "keras_preact.evaluation",
     "feature_extractor": "keras_preact.models",
+    "grad_cam": "keras_preact.analysis",
     "load_run": "keras_preact.training",
     "predict": "keras_preact.prediction",
 }
@@ -24,7 +26,9 @@ __all__ = [
     "__version__",
     "analysis",
     "convert",
+    "evaluate",
     "feature_extractor",
+    "grad_cam",
     "layers",
     "load_run",
     "models",

@@ -25,6 +25,9 @@ class Verb(NamedTuple):
 
 VERBS = {
     "train": Verb("keras_preact.programs.train:start", "train, resume or evaluate a network"),
+    "evaluate": Verb(
+        "keras_preact.programs.evaluate:start", "measure it on labelled images, with a page"
+    ),
     "export": Verb("keras_preact.programs.export:start", "export it for servers and phones"),
     "convert": Verb("keras_preact.conversion.run:start", "start from weights made elsewhere"),
     "predict": Verb("keras_preact.programs.predict:start", "predict the classes of image files"),

@@ -21,6 +21,10 @@ MAY_IMPORT = {
     "exporting": {"support", "layers", "models", "data", "training"},
     "conversion": {"support", "layers", "models", "data", "training"},
     "prediction": {"support", "layers", "models", "data", "training", "exporting"},
+    "evaluation": {
+        *("support", "layers", "models", "data", "analysis"),
+        *("training", "exporting", "prediction"),
+    },
     "studies": {"support", "layers", "models", "data", "analysis", "training"},
     "doctor": {"support", "layers", "models", "data", "training", "benchmark"},
     "benchmark": {"support", "layers", "models", "data", "training", "exporting"},
@@ -30,6 +34,7 @@ MAY_IMPORT = {
         "exporting",
         "conversion",
         "prediction",
+        "evaluation",
         "studies",
         "benchmark",
     },

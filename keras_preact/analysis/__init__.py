@@ -1,6 +1,7 @@
 """The paper's equations measured on any network: arrays in, arrays out."""
 
 from keras_preact.analysis.backward_pass import backward
+from keras_preact.analysis.class_activation import grad_cam
 from keras_preact.analysis.forward_pass import forward
 from keras_preact.analysis.initial_gradient import initialisation
 from keras_preact.analysis.lesions import lesion
@@ -23,6 +24,7 @@ __all__ = [
     "PathLengths",
     "backward",
     "forward",
+    "grad_cam",
     "initialisation",
     "lesion",
     "path_lengths",

@@ -191,7 +191,24 @@ def fit(
     Returns:
         uint8 (height, width, channels).
     """
-    height, width, channels = image_shape
+    height, width, _ = image_shape
+    image = cover(encoded, image_shape, resize_ratio, interpolation)
+    top, left = tf.unstack((tf.shape(image)[:2] - [height, width]) // 2)
+    return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
+
+
+def cover(
+    encoded: tf.Tensor,
+    image_shape: Sequence[int],
+    resize_ratio: float,
+    interpolation: str = "bilinear",
+) -> tf.Tensor:
+    """Decodes an image and resizes it as `fit` does, without the crop.
+
+    Returns:
+        uint8 (height, width, channels), at least as high and wide as image_shape.
+    """
+    channels = image_shape[-1]
     image, turn = decode(encoded, channels), orientation(encoded)
     before = tf.shape(image)[:2]
     sides = tf.cast(before, tf.float64)
@@ -204,9 +221,7 @@ def fit(
         lambda: resize(image, sides[0], sides[1], interpolation),
     )
     # Turned last, when it is small.
-    image = orient(image, turn)
-    top, left = tf.unstack((tf.shape(image)[:2] - [height, width]) // 2)
-    return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
+    return orient(image, turn)
 
 
 def decode(encoded: tf.Tensor, channels: int = 3) -> tf.Tensor:

@@ -14,7 +14,7 @@ from keras_preact.layers import Preprocessing
 from keras_preact.prediction import loading, sources
 from keras_preact.prediction.config import BATCH_SIZE, TOP_K
 from keras_preact.prediction.loading import Classifier
-from keras_preact.prediction.pipeline import batches
+from keras_preact.prediction.pipeline import batches, center_crop, contents_of
 from keras_preact.prediction.sources import Files
 from keras_preact.support.errors import RunError
 from keras_preact.support.text import printable
@@ -126,7 +126,8 @@ def answer(
         RunError: if a probability is not finite.
     """
     names, count = classifier.class_names, min(choice.top_k, len(classifier.class_names))
-    for batch in batches(files, part, min(batch_size, len(files)), classifier.preprocessing):
+    reader, size = center_crop(classifier.preprocessing), min(batch_size, len(files))
+    for batch in batches(len(files), part, size, reader, contents_of(files)):
         probabilities = np.asarray(classifier.probabilities(tf.constant(batch.images)))
         finite = np.isfinite(probabilities).all(axis=1)
         scores, labels = (each.numpy().tolist() for each in tf.math.top_k(probabilities, count))

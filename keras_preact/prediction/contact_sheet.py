@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_preact.layers import Preprocessing
 from keras_preact.prediction.answers import Prediction
-from keras_preact.prediction.pipeline import batches
+from keras_preact.prediction.pipeline import batches, center_crop, contents_of
 from keras_preact.prediction.sources import Files
 from keras_preact.support import plotting
 from keras_preact.support.files import write_whole
@@ -60,7 +60,8 @@ def write(path: str, files: Files, chosen: Sequence[tuple[int, Prediction]]) -> 
     few = Files([files.path(index) for index, _ in chosen])
     square = Preprocessing((_SIDE, _SIDE, 3), (0, 0, 0), (1, 1, 1))
     images: list[np.ndarray | None] = []
-    for batch in batches(few, range(len(few)), len(few), square):
+    every = range(len(few))
+    for batch in batches(len(few), every, len(few), center_crop(square), contents_of(few)):
         images += [None if n in batch.problems else batch.images[n] for n in batch.own]
     write_whole(path, _draw(images, [prediction for _, prediction in chosen]))
 

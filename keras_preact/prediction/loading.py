@@ -39,12 +39,14 @@ class Classifier:
         class_names: by label.
         digest: tells the model from others, by its weights and preprocessing; computed when it
             is asked for, as it takes time.
+        network: the Keras model; None of an export.
     """
 
     probabilities: Callable[[tf.Tensor], tf.Tensor | np.ndarray]
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     digest: Callable[[], str]
+    network: keras.Model | None = None
 
 
 def load(
@@ -139,7 +141,8 @@ def _of_keras(model, preprocessing) -> Classifier:
             found.update(np.ascontiguousarray(value).tobytes())
         return found.hexdigest()
 
-    return Classifier(probabilities, preprocessing, _names(preprocessing, classes), digest)
+    names = _names(preprocessing, classes)
+    return Classifier(probabilities, preprocessing, names, digest, model)
 
 
 def _architecture(model):

@@ -104,11 +104,8 @@ def test_models_of_every_kind_divide_logits_by_the_temperature(
     changed = model.preprocessing.replace(multi_label=multi_label, temperature=0.25)
     if multi_label:
         # Softmax takes away a number that is the same for all classes, and a sigmoid shows it.
-        images = prediction.pipeline.batches(
-            sources.named(paths), range(len(paths)), len(paths), changed
-        )
-        [batch] = images
-        logits = model.predict(changed.normalize(batch.images[: len(paths)]), verbose=0)
+        [(images, _, _)] = restore_data(RunFolder(run_dir)).eval(len(paths)).as_numpy_iterator()
+        logits = model.predict(changed.normalize(images), verbose=0)
         wanted = 1 / (1 + np.exp(-4 * logits))
         assert np.abs(wanted.sum(axis=1) - 1).max() > 0.01
     else:
