@@ -113,6 +113,7 @@ def _restore(training):
     """Restores the newest checkpoint, or moves the run that was here before aside."""
     config, folder = training.config, training.folder
     if config.resume and folder.holds_a_run():
+        folder.check_same_division(training.data.division)
         check_same_data(training.data.info, folder.read()[1], trained_on=True)
         metrics_file.read(folder.metrics)
         propagation_file.read(folder.propagation)
@@ -128,6 +129,7 @@ def _announce(training, notes):
     plan, network = training.devices.plan, training.state.network
     if training.devices.writes:
         folder.begin(config, data.info, plan, training.done)
+        folder.keep_division(data.division)
     training.writer.line(
         f"{network.name} with {config.unit} units, {network.count_params():,} parameters, on "
         f"{data.info.train_count:,} images of {data.info.name} for {training.train_steps:,} "

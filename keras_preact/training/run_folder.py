@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
-from keras_preact.data import DatasetInfo
+from keras_preact.data import DatasetInfo, splitting
+from keras_preact.data.splitting import Division
 from keras_preact.support.errors import SaveError
 from keras_preact.support.files import lies_there, remove, write_whole
 from keras_preact.support.lock import locked
@@ -53,6 +54,7 @@ class RunFolder:
         self.path = usable(path, "run_dir")
         self.config = self.path / "config.json"
         self.labels = self.path / "labels.txt"
+        self.split = self.path / "split.csv"
         self.metrics = self.path / "metrics.csv"
         self.propagation = self.path / "propagation.csv"
         self.curves = self.path / "curves.png"
@@ -172,7 +174,7 @@ class RunFolder:
         never_evaluated = (self.aside / self.config.name).exists()
         self.aside.mkdir(parents=True, exist_ok=True)
         figures = (self.metrics, self.propagation, self.curves)
-        own = (self.checkpoints, self.tensorboard, *figures, self.labels, self.config)
+        own = (self.checkpoints, self.tensorboard, *figures, self.labels, self.split, self.config)
         for path in filter(lies_there, own):
             remove(path) if never_evaluated else path.rename(self.aside / path.name)
 
@@ -212,6 +214,29 @@ class RunFolder:
         record = run_record.RunRecord(config, info, [*history, call], self.run_id)
         run_record.write(self.config, record, plan)
         write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
+
+    def keep_division(self, division: Division | None) -> None:
+        """Writes the split of each image, unless the data bring it or the run has it already."""
+        if division is not None and not self.split.exists():
+            write_whole(self.split, division.to_csv())
+
+    def check_same_division(self, division: Division | None) -> None:
+        """Raises ValueError if images are not in the splits that they had when the run began.
+
+        Args:
+            division: of the images as they are now; None for a data set that brings its splits.
+        """
+        if not self.split.exists():
+            return
+        differences = splitting.differences(
+            self.split.read_bytes(), division.to_csv() if division else b""
+        )
+        if differences:
+            raise ValueError(
+                f"A run that goes on needs the images that it began with, in the splits of "
+                f"{self.split}. Put them back, or begin another run. These differ:\n"
+                + aligned(("path", "in the run", "now"), differences)
+            )
 
     def read(self) -> tuple[TrainConfig, DatasetInfo]:
         """Reads the configuration of the run and the description of its data.
@@ -280,9 +305,11 @@ def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool =
         recorded: description in the record of the run.
         trained_on: whether training will continue: the data order depends on the counts.
     """
-    names = ["class_names", "image_shape"]
+    names = ["class_names", "image_shape", "multi_label"]
     if trained_on:
         names += ["train_count", "eval_count"]
+        # Earlier versions recorded no test images.
+        names += ["test_count"] if recorded.test_count else []
     differing = [
         (name, getattr(recorded, name), getattr(info, name))
         for name in names

@@ -107,6 +107,10 @@ def _check(info):
             f"dataset.image_shape and the counts of images must be 1 to {LARGEST}. "
             f"Received: {records.short([*shape, *counts])}"
         )
+    if not 0 <= info.test_count <= LARGEST:
+        raise ValueError(
+            f"dataset.test_count must be 0 to {LARGEST}. Received: {records.short(info.test_count)}"
+        )
     for name in ("mean", "std"):
         values = getattr(info, name)
         if len(values) != shape[-1] or min(values) < 0:

@@ -183,12 +183,12 @@ def test_synthetic_images_are_not_augmented_by_default():
 )
 def test_augmentations_that_do_not_fit_the_images_are_refused(request, name, refused):
     dataset = request.getfixturevalue(name)
-    for augmentation in BASES:
-        if augmentation not in refused:
-            assert dataset.check_augmentation(augmentation) == augmentation
+    for base in BASES:
+        if base not in refused:
+            assert dataset.check_augmentation(base) == base
             continue
-        with pytest.raises(ValueError, match=f"Received: augmentation='{augmentation}'") as error:
-            dataset.train(4, augmentation=augmentation)
+        with pytest.raises(ValueError, match=f"Received: augmentation='{base}'") as error:
+            dataset.train(4, augmentation=base)
         fitting = ", ".join(name for name in BASES if name not in refused)
         assert f"must be one of {fitting}." in str(error.value)
 

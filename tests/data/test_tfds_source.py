@@ -100,7 +100,8 @@ def test_images_of_any_size_are_tfds_own_images_cropped(data_dir):
 
 def test_images_of_one_size_too_many_for_memory_are_read_as_files(data_dir, monkeypatch):
     monkeypatch.setattr(tfds_source, "MEMORY_BYTES", 0)
-    train, evaluation, _ = tfds_source.load("small", str(data_dir), 24)
+    loaded = tfds_source.load("small", str(data_dir), 24)
+    train, evaluation = loaded.train, loaded.evaluation
     assert_crops_of_what_tfds_reads(train, data_dir, "small", "train")
     assert_crops_of_what_tfds_reads(evaluation, data_dir, "small", "test")
 
@@ -120,7 +121,8 @@ def test_every_tenth_training_image_is_held_out_where_there_is_no_other_split(
 ):
     if not in_memory:
         monkeypatch.setattr(tfds_source, "MEMORY_BYTES", 0)
-    train, evaluation, _ = tfds_source.load("sharded", str(data_dir), 24)
+    loaded = tfds_source.load("sharded", str(data_dir), 24)
+    train, evaluation = loaded.train, loaded.evaluation
     originals, labels = read_by_tfds(data_dir, "sharded", "train")
     held_out = [0, 10, 20, 30, 40]
     for source, numbers in ((evaluation, held_out), (train, set(range(45)) - set(held_out))):
@@ -140,7 +142,8 @@ def test_validation_is_preferred_to_test_for_evaluation(tmp_path, splits, chosen
     # Splits of 4, 5 and 6 images.
     examples = {split: small_examples(4 + n, n) for n, split in enumerate(splits)}
     prepare_tfds(tmp_path, "some", examples, image_features((6, 8, 3)))
-    train, evaluation, _ = tfds_source.load("some", str(tmp_path), 24)
+    loaded = tfds_source.load("some", str(tmp_path), 24)
+    train, evaluation = loaded.train, loaded.evaluation
     assert len(train) == 4
     np.testing.assert_array_equal(evaluation.images, read_by_tfds(tmp_path, "some", chosen)[0])
 
@@ -150,7 +153,7 @@ def test_the_newest_prepared_version_is_read(tmp_path):
     for version, count in (("1.9.0", 3), ("1.10.0", 5)):
         examples = {"train": small_examples(count), "test": small_examples(2)}
         prepare_tfds(tmp_path, "some", examples, image_features((6, 8, 3)), version=version)
-    assert len(tfds_source.load("some", str(tmp_path), 24)[0]) == 5
+    assert len(tfds_source.load("some", str(tmp_path), 24).train) == 5
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,14 @@ from keras_preact.training import TrainConfig
         ({"resume": True, "overwrite": True}, ["resume and overwrite contradict"]),
         ({"train_steps": 5, "train_epochs": 1.0}, ["train_steps and train_epochs contradict"]),
         ({"scale_schedule": True}, ["scale_schedule needs", "train_steps or train_epochs"]),
-        ({"dataset": "digits", "skip_bad_images": True}, ["for dataset='folder' alone"]),
+        (
+            {"dataset": "digits", "skip_bad_images": True},
+            ["for dataset='folder' and dataset='csv' alone"],
+        ),
+        ({"dataset": "digits", "split": (80, 20)}, ["dataset='csv' alone", "split=80,20"]),
+        ({"dataset": "folder", "split": (80, 30)}, ["100 together", "split=80,30"]),
+        ({"dataset": "csv", "split": (100,)}, ["80,10,10 or 80,20", "split=100"]),
+        ({"sampling": "even"}, ["sampling must be one of natural, balanced, sqrt"]),
         ({"shortcut": "none", "projection": "convolution"}, ["has no projection"]),
         ({"shortcut_arguments": "rate=0.2"}, ["Identity takes no arguments", "rate"]),
         (
