@@ -10,11 +10,9 @@ import numpy as np
 from etils import epath
 
 from keras_preact.studies import page
-from keras_preact.support.files import MANIFEST, read_manifest, sealed
+from keras_preact.support.files import check_replaceable, sealed
 
 PAGE = "index.html"
-# Finder leaves it in folders it has shown.
-_OF_THE_SYSTEM = {".DS_Store"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,36 +37,8 @@ class Report:
 
 
 def check_folder(folder: epath.Path, overwrite: bool) -> None:
-    """Refuses a folder that holds files of others, before anything is measured.
-
-    Raises:
-        ValueError: if the folder is a file, holds an earlier analysis and overwrite is not
-            set, or holds something else.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"output_dir must be a folder. Received: {folder}, which is a file")
-    # Hidden files count as well: everything in the folder is replaced.
-    names = {path.name for path in folder.iterdir()} - _OF_THE_SYSTEM
-    if others := names - _written(folder):
-        raise ValueError(
-            "output_dir must be a new or empty folder, or that of an earlier analysis. "
-            f"Received: {folder}, which holds something else: {', '.join(sorted(others)[:3])}"
-        )
-    if names and not overwrite:
-        raise ValueError(
-            f"{folder} holds an analysis already. Give --overwrite to replace it, or another "
-            "--output_dir."
-        )
-
-
-def _written(folder):
-    """The names of the files of an earlier analysis, by its manifest; none without one."""
-    try:
-        return {MANIFEST, *read_manifest(folder / MANIFEST).files}
-    except (OSError, ValueError):
-        return set()
+    """Refuses a folder that holds files of others; see `files.check_replaceable`."""
+    check_replaceable(folder, overwrite, "output_dir", "an analysis")
 
 
 def write(report: Report, folder: epath.Path, csv_name: str) -> None:

@@ -14,6 +14,8 @@ from etils import epath
 from keras_preact.support import records
 
 MANIFEST = "manifest.json"
+# Finder leaves it in folders it has shown.
+_OF_THE_SYSTEM = {".DS_Store"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,44 @@ def sealed(path: epath.PathLike, run: str | None = None) -> Iterator[epath.Path]
     # The folder around it may be new too.
     for folder in (path.parent, path.parent.parent):
         _flush(folder)
+
+
+def check_replaceable(folder: epath.Path, overwrite: bool, flag: str, what: str) -> None:
+    """Refuses a folder that holds files of others, before any work begins.
+
+    Args:
+        folder: that a `sealed` folder shall replace; it need not exist.
+        overwrite: whether an earlier one may be replaced.
+        flag: that gave the folder.
+        what: the contents, as in "an analysis".
+
+    Raises:
+        ValueError: if the folder is a file, holds an earlier one and overwrite is not set, or
+            holds something else.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{flag} must be a folder. Received: {folder}, which is a file")
+    # Hidden files count as well: everything in the folder is replaced.
+    names = {path.name for path in folder.iterdir()} - _OF_THE_SYSTEM
+    if others := names - _written(folder):
+        raise ValueError(
+            f"{flag} must be a new or empty folder, or that of an earlier {what.split()[-1]}. "
+            f"Received: {folder}, which holds something else: {', '.join(sorted(others)[:3])}"
+        )
+    if names and not overwrite:
+        raise ValueError(
+            f"{folder} holds {what} already. Give --overwrite to replace it, or another --{flag}."
+        )
+
+
+def _written(folder):
+    """The names of the files of a sealed folder, by its manifest; none without one."""
+    try:
+        return {MANIFEST, *read_manifest(folder / MANIFEST).files}
+    except (OSError, ValueError):
+        return set()
 
 
 def damage(path: epath.PathLike) -> str | None:
