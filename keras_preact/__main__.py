@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "data": Verb("keras_preact.programs.data:start", "look at a data set before training"),
     "train": Verb("keras_preact.programs.train:start", "train, resume or evaluate a network"),
     "export": Verb("keras_preact.programs.export:start", "export it for servers and phones"),
     "convert": Verb("keras_preact.conversion.run:start", "start from weights made elsewhere"),
