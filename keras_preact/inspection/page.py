@@ -17,6 +17,8 @@ MOST_ROWS = 200
 _MOST_CONSOLE = 5
 _STYLE = """
 .sheets { display: flex; flex-wrap: wrap; gap: 0 2rem; }
+.sheets > div { min-width: 0; max-width: 100%; }
+.sheets .wide img { width: auto; }
 h3 { margin-bottom: 0; }
 """
 
@@ -39,7 +41,7 @@ def html(report: Report) -> bytes:
 
 
 def console(report: Report) -> str:
-    """Returns the lines that the program prints."""
+    """Returns the lines that the program prints; loading has listed unreadable files."""
     lines = [report.line]
     names, train = report.dataset.info.class_names, report.counts["train"]
     order = np.argsort(-train, kind="stable")
@@ -50,9 +52,6 @@ def console(report: Report) -> str:
             continue
         counts = ", ".join(f"{counts[label]:,}" for counts in report.counts.values())
         lines.append(f"  {printable(names[label])}: {counts}")
-    if report.unreadable:
-        lines.append(f"{len(report.unreadable):,} unreadable files:")
-        lines += [f"  {printable(file)}: {why}" for file, why in report.unreadable[:MOST_ROWS]]
     lines += [f"- {suggestion}" for suggestion in report.suggestions]
     return "\n".join(lines)
 
