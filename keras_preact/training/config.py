@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data import augmentation_text
 from keras_preact.data.sampling import SAMPLINGS
 from keras_preact.layers import BLOCKS, LAYOUTS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcuts
 from keras_preact.models import architectures
@@ -124,9 +124,7 @@ class TrainConfig:
     image_size: int | None = option(
         "data", "height and width in pixels, for data sets of various sizes; default: 224"
     )
-    augmentation: str | None = option(
-        "data", "augmentation of training images; default: the data set's", None, AUGMENTATIONS
-    )
+    augmentation: str | None = option("data", f"{augmentation_text.HELP}; default: the data set's")
     split: tuple[int, ...] | None = option(
         "data",
         "percentages of images for training, validation and test, as in 80,10,10 or 80,20, where "
@@ -260,6 +258,8 @@ class TrainConfig:
 
     def __post_init__(self):
         options.check_choices(self)
+        if self.augmentation is not None:
+            augmentation_text.parse(self.augmentation)
         config_rules.check_numbers(self)
         config_rules.check_contradictions(self)
         config_rules.check_loss(self)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_preact.data import Dataset, DatasetInfo, datasets
+from keras_preact.data.summary import one_line
 from keras_preact.layers import Preprocessing
 from keras_preact.support import console
 from keras_preact.support.commands import program
@@ -134,6 +135,8 @@ def _announce(training, notes):
     if training.devices.writes:
         folder.begin(config, data.info, plan, training.done, training.class_weights)
         folder.keep_division(data.division)
+    if training.devices.writes:
+        training.writer.line(one_line(data))
     training.writer.line(
         f"{network.name} with {config.unit} units, {network.count_params():,} parameters, on "
         f"{data.info.train_count:,} images of {data.info.name} for {training.train_steps:,} "

@@ -92,7 +92,7 @@ class Run:
         plan, strategy = devices.plan, devices.strategy
         images = None
         if device_images.fits(data, plan):
-            images = DeviceImages(data, config.augmentation, strategy)
+            images = DeviceImages(data, config.augmentation, strategy, plan.xla)
         recorded = folder.class_weights() if config.resume else None
         self.class_weights = class_weights.of_run(config.class_weights, data, recorded)
         objective = make_objective(config, data.info, self.class_weights)
