@@ -9,7 +9,7 @@ from absl import flags
 from keras_preact.support import flags as config_flags
 from keras_preact.support import recipes
 from keras_preact.training import TrainConfig
-from keras_preact.training.steps.optimizer import make_schedule
+from keras_preact.training.steps.schedules import make_schedule
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ("cifar.flags", "imagenet.flags")
@@ -107,7 +107,7 @@ def test_the_recipes_that_are_promised_exist():
 def test_the_cifar_recipes_are_the_papers(parse):
     config = parse("--recipe=cifar10_resnet164")
     assert (config.global_batch_size, config.momentum, config.weight_decay) == (128, 0.9, 1e-4)
-    assert config.decay_bn and config.unit == "full_preactivation"
+    assert config.resolved().decay_bn and config.unit == "full_preactivation"
     schedule = make_schedule(config, 50_000)
     rates = [round(float(schedule(step)), 6) for step in (0, 399, 400, 32_000, 48_000, 63_999)]
     assert rates == [0.01, 0.01, 0.1, 0.01, 0.001, 0.001]

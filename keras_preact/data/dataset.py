@@ -239,7 +239,7 @@ class Dataset:
             return self.default_augmentation
         one_of("augmentation", augmentation, AUGMENTATIONS)
         of_any_size = isinstance(self.train_source, Encoded)
-        fitting = ("none", "random_resized_crop") if of_any_size else AUGMENTATIONS[:-1]
+        fitting = AUGMENTATIONS if of_any_size else AUGMENTATIONS[:-1]
         if augmentation not in fitting:
             raise ValueError(
                 f"augmentation of {self.info.name}, whose images are "

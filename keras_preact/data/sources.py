@@ -159,15 +159,14 @@ class Encoded:
     def train_batches(
         self, indices_and_draws: tf.data.Dataset, augment: str, mean: Sequence[float] = (0,)
     ) -> tf.data.Dataset:
-        """Maps batches of (indices, draws) to batches of (images, labels); needs no mean."""
+        """Maps batches of (indices, draws) to batches of (images, labels)."""
 
         def fetch(index, draws):
             encoded, label = self._read_admitted(index)
-            if augment == "none":
-                image = self._center_crop(encoded)
-            else:
-                image = augmentation.random_resized_crop(encoded, draws, self.size)
-            return image, label
+            if augment == "random_resized_crop":
+                return augmentation.random_resized_crop(encoded, draws, self.size), label
+            image = self._center_crop(encoded)[None]
+            return augmentation.augmented(image, draws[None], augment, mean)[0], label
 
         batch_size = indices_and_draws.element_spec[0].shape[0]
         images = indices_and_draws.unbatch().map(
