@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data.augmentation_text import BASES, parse
 from keras_preact.data.order import DRAWS, DataOrder, Shard
+from keras_preact.data.sampling import SAMPLINGS, ClassSampler, groups_of
 from keras_preact.data.sources import Encoded, InMemory
 from keras_preact.layers import Preprocessing
 from keras_preact.support.choices import one_of
@@ -91,7 +92,7 @@ class Dataset:
         eval_source: evaluation images.
         default_augmentation: of training images.
         test_source: images that neither training nor evaluation sees; see `for_test`.
-        sampling: how often training takes an image of a class; see `DataOrder`.
+        sampling: how often training takes an image of a class; see `ClassSampler`.
         findings: about its files.
     """
 
@@ -102,6 +103,9 @@ class Dataset:
     test_source: InMemory | Encoded | None = None
     sampling: str = "natural"
     findings: Findings = Findings()
+
+    def __post_init__(self):
+        one_of("sampling", self.sampling, SAMPLINGS)
 
     def for_test(self) -> "Dataset | None":
         """Returns the data set with the test split in place of evaluation; None without one."""
@@ -130,12 +134,15 @@ class Dataset:
             batch_size: images in a batch.
             seed: a whole number, at least 0.
             start_step: the step that the first batch belongs to.
-            augmentation: one of `AUGMENTATIONS`; by default what suits the data set.
+            augmentation: see `check_augmentation`; by default what suits the data set.
             shard: the replicas whose pieces of each batch to return, one after the other.
             reshuffles: steps at which the order is drawn anew; see `DataOrder`.
 
         Returns:
-            Batches (images, labels): uint8 (batch, height, width, channels), int32 (batch,).
+            Batches (images, labels): uint8 (batch, height, width, channels), int32 (batch,), of
+            several labels float32 (batch, classes) of zeros and ones. Where
+            `train_source.weights` is not None, batches (images, labels, weights): float32
+            (batch,), of mean 1 over all images.
 
         Raises:
             ValueError: if the augmentation is unknown or does not fit the images, a
@@ -168,7 +175,8 @@ class Dataset:
 
         Returns:
             Batches (images, labels, weights): uint8 (batch, height, width, channels),
-            int32 (batch,), float32 (batch,) of ones, and zeros for the filling.
+            int32 (batch,), or float32 (batch, classes) as in `train`, float32 (batch,) of ones,
+            and zeros for the filling.
 
         Raises:
             ValueError: if a batch cannot be cut into equal pieces.
@@ -196,7 +204,11 @@ class Dataset:
         self, batch_size: int, seed: int = 0, reshuffles: Sequence[int] = ()
     ) -> DataOrder:
         """The order of the training images, and their random integers."""
-        return DataOrder(len(self.train_source), batch_size, seed, reshuffles)
+        sampler = None
+        if self.sampling != "natural":
+            groups = groups_of(self.train_source.all_labels())
+            sampler = ClassSampler(groups, self.sampling, seed)
+        return DataOrder(len(self.train_source), batch_size, seed, reshuffles, sampler)
 
     def eval_name(self, index: int) -> str:
         """Names an evaluation image: by its path, if it is a file of its own."""
@@ -214,13 +226,43 @@ class Dataset:
         Raises:
             ValueError: if a file cannot be read.
         """
-        return {"train": self.train_source.digest(), "eval": self.eval_source.digest()}
+        return {split: source.digest() for split, source in self._sources().items()}
+
+    def class_counts(self, split: str = "train") -> np.ndarray:
+        """Returns the number of images of each class, int64 (classes,).
+
+        An image of several labels counts for each of them. Where the source's `labels` are None,
+        as in large sets of tensorflow-datasets, all records are read, once.
+
+        Args:
+            split: "train", "eval" or "test".
+
+        Raises:
+            ValueError: if there is no such split, or a label cannot be read.
+        """
+        labels = self.source(split).all_labels()
+        if self.info.multi_label:
+            return labels.sum(axis=0, dtype=np.float64).astype(np.int64)
+        return np.bincount(labels, minlength=self.info.classes).astype(np.int64)
+
+    def source(self, split: str) -> InMemory | Encoded:
+        """Returns the images of a split: "train", "eval" or "test".
+
+        Raises:
+            ValueError: if there is no such split.
+        """
+        sources = self._sources()
+        return sources[one_of("split", split, sources)]
+
+    def _sources(self):
+        sources = {"train": self.train_source, "eval": self.eval_source, "test": self.test_source}
+        return {split: source for split, source in sources.items() if source is not None}
 
     def unreadable(self, split: str, indices: Iterable[int]) -> list[str]:
         """Reads images one by one and describes those that cannot be read or decoded.
 
         Args:
-            split: "train" or "eval".
+            split: "train", "eval" or "test".
             indices: which images, 0 to the split's count - 1; each is read once.
 
         Returns:
@@ -230,23 +272,31 @@ class Dataset:
         Raises:
             ValueError: if there is no such split.
         """
-        one_of("split", split, ("train", "eval"))
-        return (self.train_source if split == "train" else self.eval_source).unreadable(indices)
+        return self.source(split).unreadable(indices)
 
     def check_augmentation(self, augmentation: str | None) -> str:
-        """Returns the augmentation to use; raises ValueError where it does not fit the images."""
+        """Returns the augmentation to use, with its base.
+
+        Args:
+            augmentation: as in `augmentation_text`; operations alone follow the data set's
+                default. None: that default.
+
+        Raises:
+            ValueError: if it is not as `augmentation_text` says, or does not fit the images.
+        """
         if augmentation is None:
             return self.default_augmentation
-        one_of("augmentation", augmentation, AUGMENTATIONS)
+        read = parse(augmentation)
+        read = dataclasses.replace(read, base=read.base or self.default_augmentation)
         of_any_size = isinstance(self.train_source, Encoded)
-        fitting = AUGMENTATIONS if of_any_size else AUGMENTATIONS[:-1]
-        if augmentation not in fitting:
+        fitting = BASES if of_any_size else BASES[:-1]
+        if read.base not in fitting:
             raise ValueError(
                 f"augmentation of {self.info.name}, whose images are "
                 f"{'of any size' if of_any_size else 'of one size'}, must be one of "
                 f"{', '.join(fitting)}. Received: augmentation={augmentation!r}"
             )
-        return augmentation
+        return str(read)
 
 
 def order_pieces(order: DataOrder, start_step: int, shard: Shard) -> tf.data.Dataset:

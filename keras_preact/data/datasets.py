@@ -22,6 +22,8 @@ def load(
     image_size: int | None = None,
     skip_bad_images: bool = False,
     like: Preprocessing | None = None,
+    split: tuple[int, ...] | None = None,
+    sampling: str = "natural",
 ) -> Dataset:
     """Loads a data set.
 
@@ -44,6 +46,11 @@ def load(
         like: gives the mean and standard deviation to normalize with, and how evaluation
             resizes images of various sizes; by default the training images' own, and the
             papers' resizing.
+        split: percentages of images for training, validation and test, as (80, 10, 10) or
+            (80, 20), where a folder or a CSV file leaves the split open; default: (80, 10, 10).
+        sampling: how often training takes an image of each class: "natural", each image once an
+            epoch; "balanced", all classes equally often; "sqrt", in proportion to the square
+            root of their numbers of images. See `ClassSampler`.
 
     Raises:
         ValueError: if the name is unknown, data_dir is missing or not as expected,
@@ -65,7 +72,8 @@ def load(
         train, evaluation, class_names = tfds_source.load(
             name, data_dir, image_size or default_size
         )
-    return _dataset(name, train, evaluation, class_names, image_size, like)
+    data = _dataset(name, train, evaluation, class_names, image_size, like)
+    return dataclasses.replace(data, sampling=sampling)
 
 
 def check(name: str, data_dir: str | None) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from keras_preact.data.sampling import ClassSampler
+
 # Random 31-bit integers that each image gets in each epoch, for augmentation.
 DRAWS = 4
 
@@ -65,18 +67,29 @@ class DataOrder:
     by then come in another order, with other random integers. Every epoch remains a
     permutation; of the epoch under way only the rest is permuted.
 
+    With a sampler, an epoch holds the images that it chooses, some of them several times, each
+    time with other random integers.
+
     Args:
         count: number of training images.
         batch_size: images in a step.
         seed: a whole number, at least 0; another seed is another stream.
         reshuffles: steps in ascending order, at each of which the rest is drawn anew; a step
             given twice is drawn anew twice.
+        sampler: chooses the images of each epoch; by default each is taken once.
 
     Raises:
         ValueError: if one of them is below its least value, or reshuffles do not ascend.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, reshuffles: Sequence[int] = ()):
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        reshuffles: Sequence[int] = (),
+        sampler: ClassSampler | None = None,
+    ):
         for name, value, least in (
             ("count", count, 1),
             ("batch_size", batch_size, 1),
@@ -88,6 +101,7 @@ class DataOrder:
         self.batch_size = batch_size
         self.seed = seed
         self.reshuffles = _check_reshuffles(reshuffles)
+        self._sampler = sampler
         # Two epochs: a batch may lie across their border.
         self._epoch = functools.lru_cache(maxsize=2)(self._compute_epoch)
 
@@ -97,16 +111,16 @@ class DataOrder:
         Returns:
             Indices into the data set, int64 (steps * batch_size,), and the random integers
             of each image, int32 (steps * batch_size, DRAWS), a function of (seed, epoch, index)
-            and the earlier reshuffles.
+            and the earlier reshuffles; with a sampler, of (seed, epoch, place in the epoch).
         """
         positions = np.arange(step * self.batch_size, (step + steps) * self.batch_size)
         epochs = positions // self.count
         indices, draws = [], []
         for epoch in np.unique(epochs):
             order, epoch_draws = self._epoch(int(epoch))
-            part = order[positions[epochs == epoch] % self.count]
-            indices.append(part)
-            draws.append(epoch_draws[part])
+            places = positions[epochs == epoch] % self.count
+            indices.append(order[places])
+            draws.append(epoch_draws[places])
         return np.concatenate(indices), np.concatenate(draws)
 
     def batches(self, start_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -120,18 +134,19 @@ class DataOrder:
         offsets = [step * self.batch_size - epoch * self.count for step in self.reshuffles]
         # The last reshuffle before an epoch replaces all earlier ones.
         before = sum(offset <= 0 for offset in offsets)
-        order, draws = self._draw(np.arange(self.count), epoch, before)
+        images = self._sampler.images(epoch) if self._sampler else np.arange(self.count)
+        order, draws = self._draw(images, epoch, before)
         for reshuffle, offset in enumerate(offsets[before:], before + 1):
-            unseen = order[offset:].copy()
-            order[offset:], draws[unseen] = self._draw(unseen, epoch, reshuffle)
+            order[offset:], draws[offset:] = self._draw(order[offset:], epoch, reshuffle)
         return order, draws
 
     def _draw(self, images, epoch, reshuffle):
-        """Permutes the images; draws random integers for each, in the given order."""
+        """Permutes the images; draws random integers, which each takes to its new place."""
         key = [self.seed, epoch, reshuffle] if reshuffle else [self.seed, epoch]
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-        order = generator.permutation(images)
-        return order, generator.integers(0, 2**31 - 1, size=(len(images), DRAWS), dtype=np.int32)
+        places = generator.permutation(len(images))
+        draws = generator.integers(0, 2**31 - 1, size=(len(images), DRAWS), dtype=np.int32)
+        return images[places], draws[places]
 
 
 def _check_reshuffles(reshuffles):

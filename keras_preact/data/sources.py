@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.data import augmentation, limits
+from keras_preact.data import augmentation, augmentation_text, limits
 from keras_preact.support import console
 
 # Images whose pixels are summed at a time.
 _PART_IMAGES = 64
+# Images that operations change at a time: enough to share their overhead, few enough for caches.
+_CHANGED_IMAGES = 16
+# Labels that are read at a time.
+_PART_LABELS = 1024
 
 
 Moments = tuple[list[float], list[float]]
@@ -36,37 +40,44 @@ class InMemory:
 
     Args:
         images: uint8 (count, height, width, channels).
-        labels: int32 (count,).
+        labels: int32 (count,); of several labels, float32 (count, classes) of zeros and ones.
         moments: mean and standard deviation of each channel, where they are known.
+        weights: of the images in the loss, float32 (count,) of mean 1; None where all are alike.
     """
 
     images: np.ndarray
     labels: np.ndarray
     moments: Moments | None = None
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def select(self, mask: np.ndarray) -> "InMemory":
         """Returns the images for which mask, boolean (count,), is true."""
-        return InMemory(self.images[mask], self.labels[mask])
+        weights = None if self.weights is None else of_mean_one(self.weights[mask])
+        return InMemory(self.images[mask], self.labels[mask], weights=weights)
+
+    def all_labels(self) -> np.ndarray:
+        """Returns `labels`."""
+        return self.labels
 
     def train_batches(
         self, indices_and_draws: tf.data.Dataset, augment: str, mean: Sequence[float] = (0,)
     ) -> tf.data.Dataset:
-        """Maps batches of (indices, draws) to batches of (images, labels).
+        """Maps batches of (indices, draws) to batches of (images, labels), or with weights.
 
         Args:
             indices_and_draws: from a `DataOrder`.
-            augment: "none"; "pad_crop", with black padding, as around written characters;
-                or "pad_crop_flip", with padding of the mean.
+            augment: as for `augmentation.augmented`.
             mean: of each channel, in 0 to 255.
         """
         images, labels = self._tensors()
 
         def fetch(indices, draws):
-            batch = augmentation.augmented(tf.gather(images, indices), draws, augment, mean)
-            return batch, tf.gather(labels, indices)
+            batch = tf.gather(images, indices)
+            batch = augmentation.augmented(batch, draws, augment, mean, dense=False)
+            return batch, tf.gather(labels, indices), *_weights_at(self.weights, indices)
 
         return indices_and_draws.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
@@ -98,7 +109,7 @@ class InMemory:
 
     def digest(self) -> str:
         """Returns 12 letters that tell the images from others, by their labels in order."""
-        return hashlib.sha256(self.labels.astype("<i4").tobytes()).hexdigest()[:12]
+        return hashlib.sha256(_stable_bytes(self.labels)).hexdigest()[:12]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +118,7 @@ class Encoded:
 
     Args:
         read: maps a scalar int64 index to the file's bytes, a scalar string, and its
-            label, a scalar int32.
+            label, a scalar int32; of several labels, float32 (classes,) of zeros and ones.
         count: number of images.
         size: height and width of the images that come out, in pixels.
         problem: names an image and says why it cannot be read or decoded, None if it can;
@@ -117,6 +128,9 @@ class Encoded:
             default nothing.
         memory: the statistics, where they are known already.
         resize_ratio, interpolation: of evaluation crops, as in `DatasetInfo`.
+        labels: of all images, as for `InMemory`; None where only reading the files tells them.
+        find_labels: reads them; needed where labels is None.
+        weights: as for `InMemory`.
     """
 
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -128,6 +142,9 @@ class Encoded:
     memory: Memory = Memory()
     resize_ratio: float = augmentation.EVAL_RESIZE_RATIO
     interpolation: str = "bilinear"
+    labels: np.ndarray | None = None
+    find_labels: Callable[[], np.ndarray] | None = None
+    weights: np.ndarray | None = None
 
     # The error of the mean is then about 1 % of the standard deviation.
     STATISTICS_IMAGES = 4096
@@ -140,6 +157,8 @@ class Encoded:
         """Returns the images for which mask, boolean (count,), is true."""
         numbers = np.flatnonzero(mask)
         chosen = tf.constant(numbers)
+        labels = None if self.labels is None else self.labels[numbers]
+        weights = None if self.weights is None else of_mean_one(self.weights[numbers])
         return Encoded(
             lambda index: self.read(chosen[index]),
             len(numbers),
@@ -149,7 +168,37 @@ class Encoded:
             lambda: self.listing() + numbers.astype("<i8").tobytes(),
             resize_ratio=self.resize_ratio,
             interpolation=self.interpolation,
+            labels=labels,
+            find_labels=lambda: self.all_labels()[numbers],
+            weights=weights,
         )
+
+    def all_labels(self) -> np.ndarray:
+        """Returns the labels of all images; reads every file where only that tells them.
+
+        Raises:
+            ValueError: if a file cannot be read.
+        """
+        if self.labels is not None:
+            return self.labels
+        if self.find_labels is not None:
+            return self.find_labels()
+        read = tf.data.Dataset.range(len(self)).map(
+            lambda index: self.read(index)[1],
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        found = []
+        try:
+            with console.counting("Reading labels", len(self)) as advance:
+                for labels in read.batch(_PART_LABELS).as_numpy_iterator():
+                    found.append(labels)
+                    advance(len(labels))
+        except tf.errors.OpError:
+            done = _PART_LABELS * len(found)
+            self.check_readable(np.arange(done, min(done + _PART_LABELS, len(self))))
+            raise
+        return np.concatenate(found)
 
     def file(self, index: int) -> bytes:
         """The bytes of an image's file."""
@@ -159,19 +208,28 @@ class Encoded:
     def train_batches(
         self, indices_and_draws: tf.data.Dataset, augment: str, mean: Sequence[float] = (0,)
     ) -> tf.data.Dataset:
-        """Maps batches of (indices, draws) to batches of (images, labels)."""
+        """Maps batches of (indices, draws) to batches as `InMemory` does."""
+        read = augmentation_text.parse(augment)
 
         def fetch(index, draws):
             encoded, label = self._read_admitted(index)
-            if augment == "random_resized_crop":
-                return augmentation.random_resized_crop(encoded, draws, self.size), label
-            image = self._center_crop(encoded)[None]
-            return augmentation.augmented(image, draws[None], augment, mean)[0], label
+            if read.base == "random_resized_crop":
+                image = augmentation.random_resized_crop(encoded, draws, self.size)
+            else:
+                image = self._center_crop(encoded)[None]
+                [image] = tf.unstack(augmentation.augmented(image, draws[None], read.base, mean))
+            return draws, image, label, *_weights_at(self.weights, index)
+
+        def change(draws, images, *rest):
+            return augmentation.changed(images, draws, read, mean, dense=False), *rest
 
         batch_size = indices_and_draws.element_spec[0].shape[0]
-        images = indices_and_draws.unbatch().map(
-            fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
+        parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        images = indices_and_draws.unbatch().map(fetch, **parallel)
+        if read.operations:
+            images = images.batch(_CHANGED_IMAGES).map(change, **parallel).unbatch()
+        else:
+            images = images.map(lambda draws, *rest: rest)
         return images.batch(batch_size, drop_remainder=True)
 
     def eval_images(self, indices: tf.data.Dataset) -> tf.data.Dataset:
@@ -226,7 +284,9 @@ class Encoded:
         try:
             for index in indices:
                 encoded, label = self.read(tf.constant(index, tf.int64))
-                digest.update(hashlib.sha256(encoded.numpy()).digest() + b"%d" % label)
+                label = label.numpy()
+                text = _stable_bytes(label) if label.ndim else b"%d" % label
+                digest.update(hashlib.sha256(encoded.numpy()).digest() + text)
         except tf.errors.OpError:
             self.check_readable(indices)
             raise
@@ -247,9 +307,25 @@ class Encoded:
             )
 
 
+def of_mean_one(weights: np.ndarray) -> np.ndarray:
+    """Scales weights to a mean of 1, float32; weights that are all 0 stay as they are."""
+    mean = weights.mean(dtype=np.float64) if len(weights) else 0
+    return (weights / (mean or 1)).astype(np.float32)
+
+
 def spread(count: int, most: int) -> np.ndarray:
     """At most `most` of `count` indices, evenly spaced, int64, ascending."""
     return np.linspace(0, count - 1, min(count, most), dtype=np.int64)
+
+
+def _weights_at(weights, indices):
+    """A tuple of the weights at indices, empty where images have none."""
+    return () if weights is None else (tf.gather(tf.constant(weights), indices),)
+
+
+def _stable_bytes(labels):
+    """Labels as bytes that are the same on every machine."""
+    return labels.astype("<f4" if labels.dtype == np.float32 else "<i4").tobytes()
 
 
 def _moments(parts: Iterable[np.ndarray], advance: Callable[[int], None] = lambda count: None):

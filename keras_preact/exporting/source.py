@@ -60,7 +60,7 @@ class Source:
         """
         data, count = self.data, min(most, self.data.info.train_count)
         with naming_unreadable(data, "train", lambda: data.train_indices(0, count)):
-            [(images, _)] = data.train(count, augmentation="none").take(1).as_numpy_iterator()
+            [(images, *_)] = data.train(count, augmentation="none").take(1).as_numpy_iterator()
         return images
 
     def example(self) -> tuple[np.ndarray, bytes]:

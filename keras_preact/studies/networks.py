@@ -55,7 +55,7 @@ class Network:
         count = min(count or (64 if max(info.image_shape[:2]) <= 64 else 16), info.train_count)
         architecture = architectures.resolve(self.config.depth, self.config.stem, self.config.block)
         check_images(architecture, info.image_shape, count, "images")
-        images, labels = next(iter(self.data.train(count, seed=seed, augmentation="none")))
+        images, labels, *_ = next(iter(self.data.train(count, seed=seed, augmentation="none")))
         return self.normalize(images).numpy(), labels.numpy()
 
     def describe_images(self, count: int) -> str:

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data import augmentation_text
+from keras_preact.data.sampling import SAMPLINGS
 from keras_preact.layers import BLOCKS, LAYOUTS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcuts
 from keras_preact.models import architectures
 from keras_preact.support import options, records
@@ -100,18 +101,31 @@ class TrainConfig:
     )
 
     dataset: str | None = option(
-        "data", "digits, synthetic, folder, or a name in tensorflow-datasets, such as cifar10"
+        "data",
+        "digits, synthetic, folder, csv, or a name in tensorflow-datasets, such as cifar10",
     )
     data_dir: str | None = option(
-        "data", "folder of images, or of tensorflow-datasets (default: ~/tensorflow_datasets)"
+        "data",
+        "folder of images, CSV file of their paths and labels, or folder of tensorflow-datasets "
+        "(default: ~/tensorflow_datasets)",
     )
     image_size: int | None = option(
         "data", "height and width in pixels, for data sets of various sizes; default: 224"
     )
-    augmentation: str | None = option(
-        "data", "augmentation of training images; default: the data set's", None, AUGMENTATIONS
+    augmentation: str | None = option("data", f"{augmentation_text.HELP}; default: the data set's")
+    split: tuple[int, ...] | None = option(
+        "data",
+        "percentages of images for training, validation and test, as in 80,10,10 or 80,20, where "
+        "a folder or a CSV file leaves the split open; default: 80,10,10",
     )
-    skip_bad_images: bool = option("data", "leave damaged files of a folder out", False)
+    sampling: str = option(
+        "data",
+        "how often training takes an image of each class: as often as there are images, equally "
+        "often, or in proportion to the square root of their number",
+        "natural",
+        SAMPLINGS,
+    )
+    skip_bad_images: bool = option("data", "leave damaged files of a folder or a CSV out", False)
     global_batch_size: int = option("data", "images in a step, on all devices together", 128)
 
     depth: int | None = option(
@@ -258,6 +272,8 @@ class TrainConfig:
 
     def __post_init__(self):
         options.check_choices(self)
+        if self.augmentation is not None:
+            augmentation_text.parse(self.augmentation)
         config_rules.check_numbers(self)
         config_rules.check_contradictions(self)
         config_rules.check_optimization(self)

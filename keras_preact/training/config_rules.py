@@ -5,6 +5,7 @@ import math
 import reprlib
 from typing import TYPE_CHECKING, Any
 
+from keras_preact.data import splitting
 from keras_preact.support.options import LARGEST
 from keras_preact.training.steps.freezing import ALL_BUT_HEAD
 
@@ -119,11 +120,20 @@ def check_contradictions(config: "TrainConfig") -> None:
             "mode='evaluate' leaves the run as it is. "
             f"Received: resume={config.resume}, overwrite={config.overwrite}"
         )
-    if config.skip_bad_images and config.dataset not in (None, "folder"):
+    of_files = (None, "folder", "csv")
+    if config.skip_bad_images and config.dataset not in of_files:
         raise ValueError(
-            "skip_bad_images is for dataset='folder' alone. "
+            "skip_bad_images is for dataset='folder' and dataset='csv' alone. "
             f"Received: skip_bad_images=True, dataset={config.dataset!r}"
         )
+    if config.split is not None:
+        splitting.check(config.split)
+        if config.dataset not in of_files:
+            raise ValueError(
+                "split is for dataset='folder' and dataset='csv' alone: other data sets bring "
+                f"their own. Received: split={splitting.shown(config.split)}, "
+                f"dataset={config.dataset!r}"
+            )
     if config.shortcut == "none" and config.projection is not None:
         raise ValueError(
             "shortcut='none' has no projection. Received: "

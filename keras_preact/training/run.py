@@ -233,6 +233,8 @@ def load_data(
         image_size=config.image_size,
         skip_bad_images=config.skip_bad_images,
         like=recorded.preprocessing if recorded else like,
+        split=config.split,
+        sampling=config.sampling,
     )
     data.check_augmentation(config.augmentation)
     return data

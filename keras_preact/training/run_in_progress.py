@@ -87,7 +87,7 @@ class Run:
         plan, strategy = devices.plan, devices.strategy
         images = None
         if device_images.fits(data, plan):
-            images = DeviceImages(data, config.augmentation, strategy)
+            images = DeviceImages(data, config.augmentation, strategy, plan.xla)
         self._train_step = TrainStep(state, config, data.info, plan, strategy, images)
         self._evaluator = Evaluator(
             state.model, data, plan, strategy, state.evaluated_values, images

@@ -8,7 +8,7 @@ from image_encoding import encode, smooth_image
 from sklearn.datasets import load_digits
 
 from keras_preact.data import Dataset, datasets, load
-from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data.augmentation_text import BASES
 from keras_preact.data.order import DataOrder
 from keras_preact.data.sources import InMemory
 from keras_preact.layers import Preprocessing
@@ -180,13 +180,13 @@ def test_synthetic_images_are_not_augmented_by_default():
 )
 def test_augmentations_that_do_not_fit_the_images_are_refused(request, name, refused):
     dataset = request.getfixturevalue(name)
-    for augmentation in AUGMENTATIONS:
+    for augmentation in BASES:
         if augmentation not in refused:
             assert dataset.check_augmentation(augmentation) == augmentation
             continue
         with pytest.raises(ValueError, match=f"Received: augmentation='{augmentation}'") as error:
             dataset.train(4, augmentation=augmentation)
-        fitting = ", ".join(name for name in AUGMENTATIONS if name not in refused)
+        fitting = ", ".join(name for name in BASES if name not in refused)
         assert f"must be one of {fitting}." in str(error.value)
 
 

@@ -15,7 +15,7 @@ from keras_preact.training import TrainConfig
         ({"block": "bottle"}, ["block must be one of", "single, basic, bottleneck"]),
         ({"projection": "pad"}, ["projection must be one of convolution, zero_pad"]),
         ({"mode": "test"}, ["mode must be one of train, evaluate"]),
-        ({"augmentation": "flip"}, ["augmentation must be one of none, pad_crop"]),
+        ({"augmentation": "flip"}, ["augmentation must be BASE", "BASE of none, pad_crop"]),
         ({"global_batch_size": 0}, ["global_batch_size must be above 0", "global_batch_size=0"]),
         ({"checkpoint_steps": None}, ["checkpoint_steps must be a number", "None"]),
         ({"train_steps": -1}, ["train_steps must be above 0", "train_steps=-1"]),

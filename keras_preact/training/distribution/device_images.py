@@ -30,15 +30,24 @@ class DeviceImages:
         data: in memory; see `fits`.
         augmentation: of training images, as for `Dataset.train`.
         strategy: gives the devices.
+        xla: whether XLA compiles what calls `train_batch`.
     """
 
-    def __init__(self, data: Dataset, augmentation: str | None, strategy: tf.distribute.Strategy):
+    def __init__(
+        self,
+        data: Dataset,
+        augmentation: str | None,
+        strategy: tf.distribute.Strategy,
+        xla: bool = True,
+    ):
         self._augmentation = data.check_augmentation(augmentation)
         self._mean, devices = data.info.mean, _devices(strategy)
         self._train = {device: _Copy.on(device, data.train_source) for device in devices}
         self._eval = {device: _Copy.on(device, data.eval_source) for device in devices}
         # Numbers up to 255 are exact in both. GPUs have no kernel that crops uint8.
         self._dtype = tf.float16 if any("GPU" in device for device in devices) else tf.uint8
+        # XLA knows no shapes that depend on draws, and GPUs would wait for them.
+        self._dense = xla or self._dtype == tf.float16
 
     def train_batch(self, indices: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images and labels of a batch of `Dataset.train`.
@@ -49,7 +58,7 @@ class DeviceImages:
         """
         images, labels = _own(self._train).gather(indices)
         images = tf.cast(images, self._dtype)
-        return augmented(images, draws, self._augmentation, self._mean), labels
+        return augmented(images, draws, self._augmentation, self._mean, self._dense), labels
 
     def eval_batch(
         self, indices: tf.Tensor, weights: tf.Tensor

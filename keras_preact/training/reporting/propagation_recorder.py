@@ -44,7 +44,7 @@ class PropagationRecorder:
             return data.train_indices(0, count, seed=config.seed)
 
         with naming_unreadable(data, "train", indices):
-            images, self._labels = next(batches.as_numpy_iterator())
+            images, self._labels, *_ = next(batches.as_numpy_iterator())
         with tf.device(self._device):
             self._images = data.info.normalize(images)
 

@@ -100,7 +100,7 @@ class Writer:
             return
         options = {"seed": self._config.seed, "augmentation": self._config.augmentation}
         batches = data.train(figures.MOST_IMAGES, **options)
-        images, labels = next(iter(batches))
+        images, labels, *_ = next(iter(batches))
         png = figures.batch(images.numpy(), labels.numpy(), self._info.class_names)
         self._log.picture("train", start, "augmented_images", png)
 
