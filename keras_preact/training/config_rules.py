@@ -35,11 +35,11 @@ _OF_OPTIMIZER = {
 }
 # The paper's; a linear warm-up depends on the length of the schedule and the rate.
 _CONSTANT_WARMUP = {"warmup_steps": 400, "warmup_learning_rate": 0.01}
-# Fields that need another field to have one of some values.
+# Fields that need another field to have one of some values. Not so momentum_form and drops, which
+# a recipe may have, and the command line cannot take back.
 _NEEDS = {
-    **dict.fromkeys(("nesterov", "momentum_form"), ("optimizer", ("sgd",))),
+    "nesterov": ("optimizer", ("sgd",)),
     **dict.fromkeys(("beta1", "beta2", "epsilon"), ("optimizer", ("adamw", "lamb"))),
-    **dict.fromkeys(("drop_steps", "drop_epochs"), ("schedule", ("steps",))),
     "final_learning_rate": ("schedule", ("cosine", "linear")),
 }
 # Every evaluation waits for these batches.

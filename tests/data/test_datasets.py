@@ -4,10 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from image_encoding import encode, smooth_image
 from sklearn.datasets import load_digits
 
 from keras_preact.data import Dataset, datasets, load
+from keras_preact.data.augmentation import augmented
 from keras_preact.data.augmentation_text import BASES
 from keras_preact.data.order import DataOrder
 from keras_preact.data.sources import InMemory
@@ -33,6 +35,7 @@ STREAMS = [
     ("digits", "pad_crop_flip"),
     ("photos", "none"),
     ("photos", "random_resized_crop"),
+    ("photos", "pad_crop_flip"),
 ]
 streams = pytest.mark.parametrize(("name", "augmentation"), STREAMS)
 
@@ -176,7 +179,7 @@ def test_synthetic_images_are_not_augmented_by_default():
 
 @pytest.mark.parametrize(
     ("name", "refused"),
-    [("digits", ["random_resized_crop"]), ("photos", ["pad_crop", "pad_crop_flip"])],
+    [("digits", ["random_resized_crop"]), ("photos", [])],
 )
 def test_augmentations_that_do_not_fit_the_images_are_refused(request, name, refused):
     dataset = request.getfixturevalue(name)
@@ -188,6 +191,16 @@ def test_augmentations_that_do_not_fit_the_images_are_refused(request, name, ref
             dataset.train(4, augmentation=augmentation)
         fitting = ", ".join(name for name in BASES if name not in refused)
         assert f"must be one of {fitting}." in str(error.value)
+
+
+def test_photos_are_cropped_to_the_centre_before_they_are_padded_cropped_and_mirrored(photos):
+    indices, draws = next(photos.train_order(9, 1).batches(0))
+    crops = photos.train_source.eval_images(tf.data.Dataset.from_tensor_slices(indices))
+    crops = np.stack([image for image, *_ in crops.as_numpy_iterator()])
+    for name in ("none", "pad_crop", "pad_crop_flip"):
+        images, *_ = next(iter(photos.train(9, seed=1, augmentation=name)))
+        expected = augmented(tf.constant(crops), tf.constant(draws), name, photos.info.mean)
+        np.testing.assert_array_equal(images, expected)
 
 
 def test_an_unknown_augmentation_is_refused_with_the_nearest_known(digits):

@@ -102,12 +102,11 @@ from keras_preact.training import TrainConfig
         ({"warmup_steps": 5, "warmup_epochs": 1.0}, ["warmup_steps and warmup_epochs contradict"]),
         ({"warmup_epochs": -1.0}, ["warmup_epochs must be at least 0"]),
         ({"optimizer": "lamb", "nesterov": True}, ["nesterov is for optimizer=sgd", "'lamb'"]),
-        ({"optimizer": "adamw", "momentum_form": "torch"}, ["momentum_form is for optimizer=sgd"]),
+        ({"momentum_form": "keras"}, ["momentum_form must be one of caffe, torch"]),
         ({"beta1": 0.9}, ["beta1 is for optimizer=adamw or lamb", "optimizer='sgd'"]),
         ({"optimizer": "adamw", "beta2": 1.0}, ["beta2 must be below 1", "beta2=1.0"]),
         ({"optimizer": "adamw", "epsilon": 0.0}, ["epsilon must be above 0"]),
         ({"clip_norm": 0.0}, ["clip_norm must be above 0", "clip_norm=0.0"]),
-        ({"schedule": "cosine", "drop_steps": (5,)}, ["drop_steps is for schedule=steps"]),
         ({"final_learning_rate": 0.0}, ["final_learning_rate is for schedule=cosine or linear"]),
         (
             {"schedule": "linear", "optimizer": "adamw", "final_learning_rate": 0.1},
