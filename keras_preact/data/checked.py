@@ -1,10 +1,11 @@
-"""Which files of a folder cannot be used as images, and why: decoded once, then remembered."""
+"""Which image files cannot be used, and which are copies: read once, then remembered."""
 
 import dataclasses
 import hashlib
 import os
 import stat
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,8 +15,8 @@ from etils import epath
 from keras_preact.data import cache, limits
 from keras_preact.data.augmentation import center_crop_covers
 from keras_preact.data.cache import Cache, Contents
-from keras_preact.data.listing import Listing, is_local
-from keras_preact.data.reading import decodable, image_problem, reason
+from keras_preact.data.listing import UNKNOWN, Listing, is_local
+from keras_preact.data.reading import decodable, fingerprint, image_problem, reason
 from keras_preact.data.sources import Moments
 from keras_preact.support import console
 from keras_preact.support.text import is_printable
@@ -42,6 +43,7 @@ class _Record:
         names: of the files, below their folder.
         sizes: as in `Listing`.
         modified: as in `Listing`; `cache.UNTRUSTED` for a file that must be looked at again.
+        fingerprints: as `CheckedFiles.fingerprints` returns them.
         problems: of bad files, by their index.
         moments: of the training images: their fingerprint, mean and deviation.
     """
@@ -49,27 +51,29 @@ class _Record:
     names: list[str]
     sizes: np.ndarray
     modified: np.ndarray
+    fingerprints: np.ndarray
     problems: dict[int, str]
     moments: tuple[str, list[float], list[float]] | None
 
 
-class CheckedFolder:
-    """A folder of images whose files are decoded once, and then only where they have changed.
+class CheckedFiles:
+    """Image files that are decoded once, and then only where they have changed.
 
     Args:
-        root: of the folder.
-        files: in it.
+        root: the folder that takes the cache; the names of files below it are kept relative to it.
+        files: to check.
         image_size: height and width to which images are brought, in pixels.
+        name: of the data set, as in "folder"; tells the caches of a folder apart.
     """
 
-    def __init__(self, root: epath.Path, files: Listing, image_size: int):
+    def __init__(self, root: epath.Path, files: Listing, image_size: int, name: str = "folder"):
         self._files, self._covered = files, center_crop_covers(image_size)
         rules = [MAX_FILE_BYTES, limits.MAX_IMAGE_PIXELS, limits.MAX_SCANS]
-        self._cache = Cache(root, f"folder-{image_size}", {"rules": rules})
-        self._beginning = len(os.path.join(root, ""))
-        names = [path[self._beginning :] for path in files.paths]
-        state = np.full(len(files), cache.UNTRUSTED)
-        self._record = _Record(names, files.sizes, state, {}, None)
+        self._cache = Cache(root, f"{name}-{image_size}", {"rules": rules})
+        self._root = root
+        state, unknown = (np.full(len(files), number) for number in (cache.UNTRUSTED, UNKNOWN))
+        names = relative_names(root, files.paths)
+        self._record = _Record(names, files.sizes, state, unknown, {}, None)
 
     def problems(self) -> dict[int, str]:
         """Returns why a file cannot be used, by its index. Decodes new and changed files."""
@@ -84,6 +88,13 @@ class CheckedFolder:
         if place and time.monotonic() - begun > _LONG_SECONDS:
             console.say(f"Kept in {place}: later starts decode new and changed files alone.")
         return dict(sorted(problems.items()))
+
+    def fingerprints(self) -> np.ndarray:
+        """Returns the fingerprint of each file's contents, int64 (count,), after `problems`.
+
+        `UNKNOWN` for files that cannot be read. See `reading.fingerprint`.
+        """
+        return self._record.fingerprints
 
     def moments(self, files: Listing) -> Moments | None:
         """Returns mean and deviation of these training files, if they are known."""
@@ -109,6 +120,7 @@ class CheckedFolder:
             known.modified[places[same]] == files.modified[same]
         )
         record.modified[same] = files.modified[same]
+        record.fingerprints[same] = known.fingerprints[places[same]]
         for index in np.flatnonzero(same) if known.problems else ():
             if why := known.problems.get(int(places[index])):
                 problems[int(index)] = record.problems[int(index)] = why
@@ -119,20 +131,23 @@ class CheckedFolder:
         with console.counting("Checking image files", len(unknown)) as advance:
             openable = np.array([i for i in unknown if self._may_be_opened(i)], np.int64)
             rest = set(unknown.tolist())
-            for positions in decodable([files.paths[i] for i in openable], self._covered):
+            for found in decodable([files.paths[i] for i in openable], self._covered):
+                positions, fingerprints = found
                 good = openable[positions]
                 record.modified[good] = files.modified[good]
+                record.fingerprints[good] = fingerprints
                 rest.difference_update(good.tolist())
                 advance(len(good))
             rest = sorted(rest)
             with ThreadPoolExecutor() as pool:
                 found = pool.map(lambda i: examine(files.paths[i], self._covered), rest)
-                for index, (why, by_contents) in zip(rest, found, strict=True):
+                for index, (why, contents) in zip(rest, found, strict=True):
                     advance(1)
                     if why:
                         problems[index] = why
-                    if by_contents:
+                    if contents != UNKNOWN:
                         record.modified[index] = files.modified[index]
+                        record.fingerprints[index] = contents
                         record.problems.update({index: why} if why else {})
 
     def _may_be_opened(self, index):
@@ -144,7 +159,7 @@ class CheckedFolder:
         """Tells the states of files apart; None where one of them is not to be trusted."""
         if cache.UNTRUSTED in files.modified:
             return None
-        names = cache.join([path[self._beginning :] for path in files.paths])
+        names = cache.join(relative_names(self._root, files.paths))
         parts = (names, files.sizes, files.modified)
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
@@ -156,8 +171,16 @@ class CheckedFolder:
         return None
 
 
-def examine(path: str, covered: tuple[int, int]) -> tuple[str | None, bool]:
-    """Returns why a file cannot be used as an image, or None, and whether its contents say so.
+def relative_names(root: epath.Path, paths: Sequence[str]) -> list[str]:
+    """Returns paths relative to a folder, where they lie below it."""
+    beginning = os.path.join(root, "")
+    return [path.removeprefix(beginning) for path in paths]
+
+
+def examine(path: str, covered: tuple[int, int]) -> tuple[str | None, int]:
+    """Returns why a file cannot be used as an image, or None, and its fingerprint.
+
+    The fingerprint is `UNKNOWN` where the file was not read, so that its contents say nothing.
 
     Args:
         path: of the file.
@@ -165,10 +188,11 @@ def examine(path: str, covered: tuple[int, int]) -> tuple[str | None, bool]:
     """
     try:
         if why := _why_unread(path):
-            return why, False
-        return image_problem(tf.io.read_file(path), covered), True
+            return why, UNKNOWN
+        encoded = tf.io.read_file(path)
+        return image_problem(encoded, covered), int(fingerprint(encoded))
     except (OSError, tf.errors.OpError) as error:
-        return reason(error), False
+        return reason(error), UNKNOWN
 
 
 def _why_unread(path):
@@ -200,6 +224,7 @@ def _contents(record):
         "names": cache.join(record.names),
         "sizes": record.sizes,
         "modified": record.modified,
+        "fingerprints": record.fingerprints,
         "bad": numbers,
         "problems": cache.join([record.problems[number] for number in numbers]),
     }
@@ -222,11 +247,12 @@ def _recall(kept):
 
 def _parse(contents):
     arrays, moments = contents.arrays, contents.facts["moments"]
-    sizes, modified, bad = (arrays[name] for name in ("sizes", "modified", "bad"))
+    numbers = [arrays[name] for name in ("sizes", "modified", "fingerprints", "bad")]
+    sizes, modified, fingerprints, bad = numbers
     count = len(sizes)
-    if not all(part.dtype == np.int64 and part.ndim == 1 for part in (sizes, modified, bad)):
+    if not all(part.dtype == np.int64 and part.ndim == 1 for part in numbers):
         raise ValueError("numbers must be rows of int64")
-    if len(modified) != count or not all(0 <= number < count for number in bad):
+    if not len(modified) == len(fingerprints) == count or not all(0 <= n < count for n in bad):
         raise ValueError("all rows must be of the same files")
     whys = cache.split(arrays["problems"], len(bad))
     if not all(map(is_printable, whys)):
@@ -235,4 +261,5 @@ def _parse(contents):
         mark, mean, std = moments
         moments = str(mark), *cache.check_moments(mean, std, channels=3)
     names = cache.split(arrays["names"], count)
-    return _Record(names, sizes, modified, dict(zip(bad.tolist(), whys, strict=True)), moments)
+    problems = dict(zip(bad.tolist(), whys, strict=True))
+    return _Record(names, sizes, modified, fingerprints, problems, moments)

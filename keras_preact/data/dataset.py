@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras_preact.data.augmentation_text import BASES, parse
 from keras_preact.data.order import DRAWS, DataOrder, Shard
 from keras_preact.data.sampling import SAMPLINGS, ClassSampler, groups_of
-from keras_preact.data.sources import Encoded, InMemory
+from keras_preact.data.sources import Encoded, Findings, InMemory
+from keras_preact.data.splitting import Division
 from keras_preact.layers import Preprocessing
 from keras_preact.support.choices import one_of
 from keras_preact.support.machine import cores
@@ -70,19 +71,6 @@ class DatasetInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class Findings:
-    """Facts about the files of a data set that its reader should know.
-
-    Args:
-        problems: (path, why) of each file that was left out.
-        duplicates: groups of paths whose files have the same contents.
-    """
-
-    problems: tuple[tuple[str, str], ...] = ()
-    duplicates: tuple[tuple[str, ...], ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
 class Dataset:
     """The splits of a data set. `load` makes it.
 
@@ -94,6 +82,8 @@ class Dataset:
         test_source: images that neither training nor evaluation sees; see `for_test`.
         sampling: how often training takes an image of a class; see `ClassSampler`.
         findings: about its files.
+        division: the split of each image, where percentages divide the set; None for a set that
+            brings its splits.
     """
 
     info: DatasetInfo
@@ -102,7 +92,8 @@ class Dataset:
     default_augmentation: str
     test_source: InMemory | Encoded | None = None
     sampling: str = "natural"
-    findings: Findings = Findings()
+    findings: Findings = dataclasses.field(default_factory=Findings)
+    division: Division | None = None
 
     def __post_init__(self):
         one_of("sampling", self.sampling, SAMPLINGS)

@@ -2,11 +2,16 @@
 
 import dataclasses
 
-from keras_preact.data import embedded, folder, tfds_source
+from keras_preact.data import embedded, folder, splitting, table, tfds_source
 from keras_preact.data.augmentation import EVAL_RESIZE_RATIO
 from keras_preact.data.dataset import Dataset, DatasetInfo
-from keras_preact.data.sources import InMemory
+from keras_preact.data.sampling import SAMPLINGS
+from keras_preact.data.sources import InMemory, Loaded
 from keras_preact.layers import Preprocessing
+from keras_preact.support.choices import one_of
+
+# Data sets of files that a user has, which may bring no split.
+_OF_FILES = {"folder": folder, "csv": table}
 
 # Written digits and letters are no longer themselves in a mirror.
 _DEFAULT_AUGMENTATION = {
@@ -31,18 +36,21 @@ def load(
     |---|---|---|
     | digits | scikit-learn's 1,797 handwritten digits, 8x8x1 | every fifth for eval |
     | synthetic | noise around ten patterns | 1,024 and 256 |
-    | folder | data_dir/train/CLASS/IMAGE and data_dir/val/CLASS/IMAGE | train, val |
+    | folder | data_dir/train/CLASS/IMAGE and data_dir/val/CLASS/IMAGE, or CLASS/IMAGE | train \
+    and val, perhaps test, or as `split` divides |
+    | csv | those that the CSV file data_dir names, with their labels | its column split, or as \
+    `split` divides |
     | any other | an image classification set of tensorflow-datasets | train, and the first \
-    of validation, test and every tenth of train |
+    of validation, test and every tenth of train; test beside validation, where it has labels |
 
     Args:
         name: see above.
-        data_dir: the folder of images, or that of tensorflow-datasets.
+        data_dir: the folder of images, the CSV file, or the folder of tensorflow-datasets.
         image_size: height and width in pixels, where images have various sizes or
-            none: folder and sets such as imagenet2012 (by default the height of `like`, else
+            none: folder, csv and sets such as imagenet2012 (by default the height of `like`, else
             224), synthetic (32).
-        skip_bad_images: leave out files of a folder that cannot be decoded, or must not be;
-            see `folder.load`.
+        skip_bad_images: leave out files of a folder or a CSV file that cannot be decoded, or must
+            not be; see `folder.load`.
         like: gives the mean and standard deviation to normalize with, and how evaluation
             resizes images of various sizes; by default the training images' own, and the
             papers' resizing.
@@ -53,27 +61,29 @@ def load(
             root of their numbers of images. See `ClassSampler`.
 
     Raises:
-        ValueError: if the name is unknown, data_dir is missing or not as expected,
-            or image_size is given for images of one size.
+        ValueError: if the name or the sampling is unknown, data_dir is missing or not as expected,
+            image_size is given for images of one size, or split for a set that brings its own.
     """
+    one_of("sampling", sampling, SAMPLINGS)
+    if split is not None and name not in _OF_FILES:
+        raise ValueError(
+            f"split is for {' and '.join(_OF_FILES)} alone. "
+            f"Received: split={splitting.shown(split)}, name={name!r}"
+        )
     check(name, data_dir)
     default_size = like.image_shape[0] if like else 224
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be above 0. Received: image_size={image_size}")
     if name == "digits":
-        train, evaluation, class_names = embedded.digits()
+        loaded = Loaded(*embedded.digits())
     elif name == "synthetic":
-        train, evaluation, class_names = embedded.synthetic(image_size or 32)
-    elif name == "folder":
-        train, evaluation, class_names = folder.load(
-            data_dir, image_size or default_size, skip_bad_images
-        )
+        loaded = Loaded(*embedded.synthetic(image_size or 32))
+    elif name in _OF_FILES:
+        source = _OF_FILES[name]
+        loaded = source.load(data_dir, image_size or default_size, skip_bad_images, split)
     else:
-        train, evaluation, class_names = tfds_source.load(
-            name, data_dir, image_size or default_size
-        )
-    data = _dataset(name, train, evaluation, class_names, image_size, like)
-    return dataclasses.replace(data, sampling=sampling)
+        loaded = tfds_source.load(name, data_dir, image_size or default_size)
+    return dataclasses.replace(_dataset(name, loaded, image_size, like), sampling=sampling)
 
 
 def check(name: str, data_dir: str | None) -> None:
@@ -82,14 +92,33 @@ def check(name: str, data_dir: str | None) -> None:
         if not data_dir:
             raise ValueError(
                 "dataset='folder' needs data_dir: a folder with train/CLASS/IMAGE and "
-                "val/CLASS/IMAGE. Received: data_dir=None"
+                "val/CLASS/IMAGE, or CLASS/IMAGE. Received: data_dir=None"
             )
         folder.check(data_dir)
+    elif name == "csv":
+        if not data_dir:
+            raise ValueError(
+                "dataset='csv' needs data_dir: a CSV file with the columns path and label. "
+                "Received: data_dir=None"
+            )
+        table.check(data_dir)
     elif name not in tfds_source.OWN_NAMES:
         tfds_source.check(name, data_dir)
 
 
-def _dataset(name, train, evaluation, class_names, image_size, like):
+def median_pixels(name: str, data_dir: str | None) -> float | None:
+    """Returns the median of height times width over some training images of a folder or a CSV.
+
+    None for other data sets, without data_dir, and where no file is an image.
+
+    Raises:
+        ValueError: if a folder or the file is missing or not as expected.
+    """
+    return _OF_FILES[name].median_pixels(data_dir) if name in _OF_FILES and data_dir else None
+
+
+def _dataset(name, loaded, image_size, like):
+    train, evaluation, test = loaded.train, loaded.evaluation, loaded.test
     if isinstance(train, InMemory):
         shape = train.images.shape[1:]
         if image_size is not None and shape[:2] != (image_size, image_size):
@@ -104,7 +133,10 @@ def _dataset(name, train, evaluation, class_names, image_size, like):
         resizing = {"resize_ratio": EVAL_RESIZE_RATIO}
         if like:
             resizing = {"resize_ratio": like.resize_ratio, "interpolation": like.interpolation}
-            train, evaluation = (dataclasses.replace(s, **resizing) for s in (train, evaluation))
+            train, evaluation, test = (
+                source and dataclasses.replace(source, **resizing)
+                for source in (train, evaluation, test)
+            )
     for split, source in (("training", train), ("evaluation", evaluation)):
         if not len(source):
             raise ValueError(
@@ -116,12 +148,22 @@ def _dataset(name, train, evaluation, class_names, image_size, like):
     mean, std = (like.mean, like.std) if like else train.statistics()
     info = DatasetInfo(
         name=name,
-        class_names=tuple(class_names),
+        class_names=tuple(loaded.class_names),
         image_shape=tuple(shape),
         train_count=len(train),
         eval_count=len(evaluation),
         mean=tuple(mean),
         std=tuple(std),
+        multi_label=train.labels is not None and train.labels.ndim == 2,
+        test_count=len(test) if test else 0,
         **resizing,
     )
-    return Dataset(info, train, evaluation, default)
+    return Dataset(
+        info,
+        train,
+        evaluation,
+        default,
+        test,
+        findings=loaded.findings,
+        division=loaded.division,
+    )

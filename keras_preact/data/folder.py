@@ -1,65 +1,104 @@
-"""A folder of images: train/ and val/, and in each one folder a class."""
+"""A folder of images with a folder for each class, below the folders of splits or without them."""
 
 import contextlib
+import dataclasses
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from keras_preact.data.augmentation import center_crop_covers
-from keras_preact.data.checked import CheckedFolder, examine
+from keras_preact.data import image_files
+from keras_preact.data.image_files import ImageFiles
 from keras_preact.data.limits import sides
-from keras_preact.data.listing import UNKNOWN, is_local, list_files
+from keras_preact.data.listing import is_local, list_files
 from keras_preact.data.reading import check_class_names, list_folder, reason
-from keras_preact.data.sources import Encoded, Memory, spread
+from keras_preact.data.sources import Loaded, spread
+from keras_preact.data.splitting import TEST, TRAIN, VAL
 from keras_preact.support.paths import usable
 from keras_preact.support.text import printable
 
-SPLITS = ("train", "val")
+# The names that the folder of a split may have; the first that is there counts.
+NAMES = {TRAIN: ("train",), VAL: ("val", "valid", "validation"), TEST: ("test",)}
 
 # Images whose size is looked at, at most.
 MEASURED_IMAGES = 256
 
-# Files whose size goes into the digest, at most.
-LISTED_SIZES = 10_000
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """Where the images of a folder lie.
+
+    Args:
+        root: the folder.
+        class_names: by label.
+        folders: a folder for each pair of a split and a class.
+        splits: of these folders.
+        labels: of these folders.
+        nested: whether images in folders of these folders count.
+        notes: lines for people.
+    """
+
+    root: epath.Path
+    class_names: list[str]
+    folders: list[epath.Path]
+    splits: np.ndarray
+    labels: np.ndarray
+    nested: bool
+    notes: list[str]
 
 
 def load(
-    data_dir: str, image_size: int, skip_bad_images: bool = False
-) -> tuple[Encoded, Encoded, list[str]]:
-    """Reads the two splits of a folder: (train, eval, class names).
+    data_dir: str,
+    image_size: int,
+    skip_bad_images: bool = False,
+    split: Sequence[int] | None = None,
+) -> Loaded:
+    """Reads a folder of images.
 
-    Every file is decoded once, so that a damaged one is found before training, and again when
-    it has changed; see `checked`. It must be a JPEG, a PNG, a GIF that is no animation, or a
-    BMP, within the bounds of `limits.problem`, and a regular file or a link to one. Classes are
-    the folders' names in sorted order. Files whose names begin with a dot are ignored.
-    TensorFlow ignores the palette of a BMP: its colours become shades of grey.
+    | folder | splits |
+    |---|---|
+    | train/CLASS/IMAGE, val/CLASS/IMAGE | as they are; also `valid` or `validation` |
+    | and test/CLASS/IMAGE | test, where it has classes of train/ |
+    | train/CLASS/IMAGE, test/CLASS/IMAGE | train/ is divided for training and validation |
+    | train/CLASS/IMAGE, or CLASS/IMAGE | divided for training, validation and test |
+
+    Beside a folder for validation, images lie in the class folders themselves; in the other
+    layouts they may also lie in folders below. Every file is decoded once, so that a damaged one
+    is found before training, and again when it has changed; see `checked`. It must be a JPEG, a
+    PNG, a GIF that is no animation, or a BMP, within the bounds of `limits.problem`, and a
+    regular file or a link to one. Classes are the folders' names in sorted order. Files whose
+    names begin with a dot are ignored. TensorFlow ignores the palette of a BMP: its colours
+    become shades of grey.
 
     Args:
-        data_dir: the folder that holds train/ and val/.
+        data_dir: the folder.
         image_size: height and width to which images are brought, in pixels.
         skip_bad_images: whether to leave out files that cannot be decoded, and list them.
+        split: percentages of the splits, where the folder leaves them open; see
+            `image_files.percentages`.
 
     Raises:
         ValueError: if a folder is missing, empty or cannot be listed, its name is no line
-            of UTF-8, the classes of the splits differ, or files cannot be decoded; it lists
-            all of these files.
+            of UTF-8, the classes of the splits differ, the split contradicts them, or files
+            cannot be decoded; it lists all of these files.
     """
-    root, names = check(data_dir)
-    folders = [root / split / name for split in SPLITS for name in names]
-    files = list_files(folders, _rule(root))
-    _check_all_classes_present(folders, files)
-    checked = CheckedFolder(root, files, image_size)
-    files = _without_bad(checked, files, skip_bad_images)
-    _check_all_classes_present(folders, files)
-    is_train = files.labels < len(names)
-    train, evaluation = files.select(is_train), files.select(~is_train)
-    evaluation.labels[:] -= len(names)
-    memory = Memory(checked.moments(train), lambda found: checked.keep_moments(train, found))
-    return _source(train, image_size, memory), _source(evaluation, image_size), names
+    layout = _layout(data_dir)
+    image_files.percentages(set(layout.splits.tolist()), split, str(layout.root))
+    files = list_files(layout.folders, _rule(layout.root), layout.nested)
+    # Until here, the label of a file is the number of its folder.
+    numbers = files.labels
+    files = dataclasses.replace(files, labels=layout.labels[numbers])
+    images = ImageFiles(
+        layout.root, files, layout.splits[numbers], layout.class_names, str(layout.root)
+    )
+    for note in layout.notes:
+        print(note)
+    return image_files.load(
+        images, image_size, skip_bad_images, split, lambda left: _check_present(layout, left)
+    )
 
 
 def check(data_dir: str) -> tuple[epath.Path, list[str]]:
@@ -69,45 +108,106 @@ def check(data_dir: str) -> tuple[epath.Path, list[str]]:
         ValueError: if a folder is missing or cannot be listed, its name is no line of
             UTF-8, or the splits differ in their classes.
     """
-    root = usable(data_dir, "data_dir", wildcards=True)
-    list_folder(root, _rule(root))
-    classes = {split: _class_names(root, split) for split in SPLITS}
-    every = set().union(*classes.values())
-    missing = {split: sorted(every - set(names)) for split, names in classes.items()}
-    if any(missing.values()):
-        lines = [f"Missing in {s}/: {', '.join(some)}." for s, some in missing.items() if some]
-        raise ValueError(
-            f"train/ and val/ of {root} must hold the same class folders. {' '.join(lines)}"
-        )
-    return root, classes["train"]
+    layout = _layout(data_dir)
+    return layout.root, layout.class_names
 
 
 def median_pixels(data_dir: str) -> float | None:
     """Returns the median of height times width over some training images; None if none is one.
 
     Reads the headers of at most `MEASURED_IMAGES` files, evenly spaced. Damaged ones do not
-    count.
+    count. Where the folder leaves the split open, images of all splits count.
 
     Raises:
         ValueError: if a folder is missing or cannot be listed.
     """
-    root, names = check(data_dir)
-    files = list_files([root / SPLITS[0] / name for name in names], _rule(root))
+    layout = _layout(data_dir)
+    folders = [layout.folders[number] for number in np.flatnonzero(layout.splits == TRAIN)]
+    return median_of(list_files(folders, _rule(layout.root), layout.nested).paths)
+
+
+def median_of(paths: Sequence[str]) -> float | None:
+    """Returns the median of height times width over some image files; see `median_pixels`."""
     found = []
-    for index in spread(len(files), MEASURED_IMAGES) if len(files) else ():
+    for index in spread(len(paths), MEASURED_IMAGES) if len(paths) else ():
         with contextlib.suppress(tf.errors.OpError):
-            height, width = sides(tf.io.read_file(files.paths[index])).numpy()
+            height, width = sides(tf.io.read_file(paths[index])).numpy()
             found.append(int(height) * int(width))
     found = [pixels for pixels in found if pixels > 0]
     return float(np.median(found)) if found else None
 
 
 def _rule(root):
-    return f"{root} must be a folder that holds train/CLASS/IMAGE and val/CLASS/IMAGE."
+    return (
+        f"{root} must be a folder that holds train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE "
+        "alone."
+    )
 
 
-def _class_names(root, split):
-    folder = root / split
+def _layout(data_dir):
+    root = usable(data_dir, "data_dir", wildcards=True)
+    present = {path.name for path in list_folder(root, _rule(root))}
+    folders = {number: _folder_of_split(root, names, present) for number, names in NAMES.items()}
+    if folders[VAL]:
+        return _with_validation(root, folders)
+    has_train = folders[TRAIN] and _holds_folders(folders[TRAIN], root)
+    if not has_train and folders[TEST] is None:
+        return _make(root, {TRAIN: root}, _class_names(root, root), nested=True)
+    # Without train/, listing it says that it is missing.
+    train = root / NAMES[TRAIN][0]
+    names = _class_names(train, root)
+    tests, notes = _test_classes(root, folders[TEST], names)
+    return _make(root, {TRAIN: train, TEST: folders[TEST]}, names, True, tests, notes)
+
+
+def _folder_of_split(root, names, present):
+    found = [name for name in names if name in present]
+    return root / found[0] if found else None
+
+
+def _with_validation(root, folders):
+    train, val = root / NAMES[TRAIN][0], folders[VAL]
+    classes = {part: _class_names(part, root) for part in (train, val)}
+    every = set().union(*classes.values())
+    missing = {part.name: sorted(every - set(names)) for part, names in classes.items()}
+    if any(missing.values()):
+        lines = [f"Missing in {s}/: {', '.join(some)}." for s, some in missing.items() if some]
+        raise ValueError(
+            f"train/ and {val.name}/ of {root} must hold the same class folders. {' '.join(lines)}"
+        )
+    tests, notes = _test_classes(root, folders[TEST], classes[train])
+    places = {TRAIN: train, VAL: val, TEST: folders[TEST]}
+    return _make(root, places, classes[train], False, tests, notes)
+
+
+def _test_classes(root, test, names):
+    """The classes that test/ has, and a note where it is left out: its images have no labels."""
+    if test is None or not _is_folder(test, root):
+        return [], []
+    found = [path.name for path in list_folder(test, _rule(root)) if _is_folder(path, root)]
+    if unknown := sorted(set(found) - set(names)):
+        if len(unknown) < len(found):
+            raise ValueError(
+                f"{test} must hold no other classes than train/. Received: {', '.join(unknown)}"
+            )
+        found = []
+    if found:
+        return [name for name in names if name in found], []
+    return [], [f"{test} is left out: it has no folder of a class."]
+
+
+def _make(root, places, names, nested, tests=(), notes=()):
+    folders, splits, labels = [], [], []
+    for number, place in places.items():
+        for name in tests if number == TEST else names:
+            folders.append(place / name)
+            splits.append(number)
+            labels.append(names.index(name))
+    numbers = np.array(splits, np.int8), np.array(labels, np.int32)
+    return _Layout(root, names, folders, *numbers, nested, list(notes))
+
+
+def _class_names(folder, root):
     names = [path.name for path in list_folder(folder, _rule(root)) if _is_folder(path, root)]
     check_class_names(names, str(folder))
     if len(names) < 2:
@@ -115,6 +215,11 @@ def _class_names(root, split):
             f"{folder} must hold one folder for each of two or more classes. Received: {names}"
         )
     return names
+
+
+def _holds_folders(folder, root):
+    """Whether a folder named train is that of a split, and not of a class of trains."""
+    return any(_is_folder(path, root) for path in list_folder(folder, _rule(root)))
 
 
 def _is_folder(path, root):
@@ -129,64 +234,20 @@ def _is_folder(path, root):
         raise ValueError(f"{_rule(root)} Received: {received}") from error
 
 
-def _without_bad(checked, files, skip):
-    problems = checked.problems()
-    if not problems:
-        return files
-    listing = "\n".join(f"  {printable(files.paths[i])}: {why}" for i, why in problems.items())
-    if not skip:
-        raise ValueError(
-            f"{len(problems)} of {len(files)} files cannot be decoded as JPEG, PNG, GIF or BMP. "
-            f"Remove them, or leave them out with --skip_bad_images:\n{listing}"
-        )
-    print(f"Left out {len(problems)} of {len(files)} files that cannot be decoded:\n{listing}")
-    good = np.ones(len(files), bool)
-    good[list(problems)] = False
-    return files.select(good)
+def _check_present(layout, images):
+    """Raises ValueError if a class folder holds no image; those of test/ may be empty."""
 
+    def folders(splits, labels):
+        return splits.astype(np.int64) * len(layout.class_names) + labels
 
-def _check_all_classes_present(folders, files):
-    present = np.isin(np.arange(len(folders)), files.labels)
-    if not present.all():
-        empty = [str(folder) for folder, has in zip(folders, present, strict=True) if not has]
+    present = np.isin(folders(layout.splits, layout.labels), folders(images.splits, images.labels))
+    empty = [
+        str(folder)
+        for folder, split, has in zip(layout.folders, layout.splits, present, strict=True)
+        if split != TEST and not has
+    ]
+    if empty:
         raise ValueError(
             "Every class folder must hold an image, and files whose names begin with a dot do "
             f"not count. Received without one: {', '.join(empty)}"
         )
-
-
-def _source(files, image_size, memory=None):
-    covered = center_crop_covers(image_size)
-    paths, labels = tf.constant(files.paths), tf.constant(files.labels)
-
-    def read(index):
-        return tf.io.read_file(paths[index]), labels[index]
-
-    def problem(index):
-        path = files.paths[index]
-        why, _ = examine(path, covered)
-        return f"{printable(path)}: {why}" if why else None
-
-    def listing():
-        rows = zip(files.labels.tolist(), files.paths, strict=True)
-        names = "".join(f"{label} {os.path.basename(path)}\n" for label, path in rows)
-        with ThreadPoolExecutor() as pool:
-            some = spread(len(files), LISTED_SIZES)
-            sizes = list(pool.map(lambda index: _size(files, index), some))
-        return f"{names}{sizes}".encode(errors="surrogateescape")
-
-    return Encoded(
-        read, len(files), image_size, problem, files.paths.__getitem__, listing, memory or Memory()
-    )
-
-
-def _size(files, index):
-    if files.sizes[index] != UNKNOWN:
-        return int(files.sizes[index])
-    path = files.paths[index]
-    try:
-        return tf.io.gfile.stat(path).length
-    except tf.errors.OpError as error:
-        raise ValueError(
-            f"Every image must be readable. Received: {path}: {reason(error)}"
-        ) from error

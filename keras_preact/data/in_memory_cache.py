@@ -1,7 +1,8 @@
 """Caches of what takes a prepared data set long to find: decoded images, mean and deviation."""
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from keras_preact.data import cache
 from keras_preact.data.cache import Cache, Contents
 from keras_preact.data.reading import check_class_names
-from keras_preact.data.sources import InMemory, Memory
+from keras_preact.data.sources import Encoded, InMemory, Loaded, Memory
+from keras_preact.data.tfds_records import Records
 
-_SPLITS = ("train", "eval")
+_SPLITS = ("train", "eval", "test")
 
 
 class InMemoryCache:
@@ -26,20 +28,22 @@ class InMemoryCache:
     def __init__(self, folder: os.PathLike | str, name: str, state: Any):
         self._cache = Cache(folder, "images", {"dataset": name, "state": state})
 
-    def read(self) -> tuple[InMemory, InMemory, list[str]] | None:
-        """Returns training images, evaluation images and class names; None without a cache."""
+    def read(self) -> Loaded | None:
+        """Returns the images of all splits and the class names; None without a cache."""
         contents = self._cache.read()
         try:
             return contents and _parse(contents)
         except (KeyError, TypeError, ValueError):
             return None  # made by hand
 
-    def write(self, train: InMemory, evaluation: InMemory, class_names: Sequence[str]) -> None:
+    def write(self, loaded: Loaded) -> None:
         """Replaces the cache, if it can be written. The training images' moments are known."""
-        mean, std = train.moments
-        facts = {"class_names": list(class_names), "mean": mean, "std": std}
-        arrays = {}
-        for split, source in zip(_SPLITS, (train, evaluation), strict=True):
+        mean, std = loaded.train.moments
+        sources = dict(zip(_SPLITS, (loaded.train, loaded.evaluation, loaded.test), strict=True))
+        sources = {split: source for split, source in sources.items() if source is not None}
+        facts = {"class_names": list(loaded.class_names), "mean": mean, "std": std}
+        facts["splits"], arrays = list(sources), {}
+        for split, source in sources.items():
             arrays[f"{split}_images"], arrays[f"{split}_labels"] = source.images, source.labels
         self._cache.write(Contents(facts, arrays))
 
@@ -68,11 +72,46 @@ def memory_of(folder: os.PathLike | str, name: str, paths: Sequence[str]) -> Mem
     return Memory(facts, keep)
 
 
+def remembered_labels(
+    folder: os.PathLike | str, split: str, paths: Sequence[str], records: Records
+) -> Callable[[], np.ndarray]:
+    """Returns a function that reads all labels of a split once, and keeps them in a cache.
+
+    Args:
+        folder: that takes the cache.
+        split: of the data set.
+        paths: of its files.
+        records: in these files.
+    """
+
+    @functools.cache
+    def find():
+        state = cache.stamps(paths)
+        kept = state and Cache(folder, f"labels-{split}", {"state": state})
+        contents = kept and kept.read()
+        labels = contents.arrays.get("labels") if contents else None
+        if labels is not None and _are_labels(labels, len(records), records.classes):
+            return labels
+        labels = Encoded(records.read, len(records), 1, records.problem).all_labels()
+        if kept:
+            kept.write(Contents({}, {"labels": labels}))
+        return labels
+
+    return find
+
+
+def _are_labels(labels, count, classes):
+    is_typed = (labels.shape, labels.dtype) == ((count,), np.int32)
+    return is_typed and bool(((labels >= 0) & (labels < classes)).all())
+
+
 def _parse(contents):
     names, sources = contents.facts["class_names"], []
     check_class_names(names, "its class_names")
-    moments = None
-    for split in _SPLITS:
+    moments, splits = None, contents.facts["splits"]
+    if splits not in (list(_SPLITS), list(_SPLITS[:2])):
+        raise ValueError(f"splits must be {', '.join(_SPLITS)} or the first two")
+    for split in splits:
         images, labels = (contents.arrays[f"{split}_{part}"] for part in ("images", "labels"))
         if (images.ndim, images.dtype) != (4, np.uint8) or not images.size:
             raise ValueError("images must be uint8 (count, height, width, channels)")
@@ -86,4 +125,5 @@ def _parse(contents):
         elif images.shape[1:] != sources[0].images.shape[1:]:
             raise ValueError("all images must have one shape")
         sources.append(InMemory(images, labels, moments if split == "train" else None))
-    return *sources, names
+    train, evaluation, *test = sources
+    return Loaded(train, evaluation, names, *test)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import augmentation, augmentation_text, limits
+from keras_preact.data.splitting import Division
 from keras_preact.support import console
 
 # Images whose pixels are summed at a time.
@@ -305,6 +306,40 @@ class Encoded:
                 f"Every image must be readable. Received: {len(problems)} unreadable of "
                 f"{len(indices)} that were checked:\n{listing}"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """Facts about the files of a data set that its reader should know.
+
+    Args:
+        problems: (path, why) of each file that was left out.
+        duplicates: groups of paths whose files have the same contents.
+    """
+
+    problems: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """The sources of a data set, as its loader returns them.
+
+    Args:
+        train: training images.
+        evaluation: evaluation images.
+        class_names: by label.
+        test: images for a last test; None without them.
+        findings: about the files.
+        division: the split of each image, where percentages divide the set.
+    """
+
+    train: InMemory | Encoded
+    evaluation: InMemory | Encoded
+    class_names: Sequence[str]
+    test: InMemory | Encoded | None = None
+    findings: Findings = Findings()
+    division: Division | None = None
 
 
 def of_mean_one(weights: np.ndarray) -> np.ndarray:

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_preact.support.text import printable
+
 # The names of the splits, by their numbers.
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
 DEFAULT = (80, 10, 10)
+DEFAULT_BESIDE_TEST = (90, 10)
 
 _RULE = (
     "split must be whole percentages of images for training, validation and, if wanted, test, as "
@@ -51,8 +54,40 @@ def divide(fingerprints: np.ndarray, split: Sequence[int]) -> np.ndarray:
     """
     check(split)
     # Exact in whole numbers: fractions in floating point could round across a border.
-    borders = [(sum(split[: place + 1]) << 63) // 100 for place in range(len(split) - 1)]
-    return np.searchsorted(np.array(borders, np.int64), fingerprints, side="right").astype(np.int8)
+    borders = [-(-(sum(split[: place + 1]) << 63) // 100) for place in range(len(split) - 1)]
+    places = np.searchsorted(
+        np.array(borders, np.uint64), fingerprints.astype(np.uint64), side="right"
+    )
+    return places.astype(np.int8)
+
+
+def differences(before: bytes, after: bytes, most: int = 10) -> list[tuple[str, str, str]]:
+    """Compares two files as `Division.to_csv` returns them.
+
+    Args:
+        before: of earlier.
+        after: of now; empty where the data set brings its splits.
+        most: rows to return, at most; a last one tells how many there are beyond them.
+
+    Returns:
+        (path, split before, split now) of images that are not in both, or in another split.
+    """
+    if before == after:
+        return []
+    old, new = (_splits_of(data) for data in (before, after))
+    found = [
+        (printable(path), old.get(path, "absent"), new.get(path, "absent"))
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]
+    more = len(found) - most
+    return found[:most] + [(f"and {more:,} more", "", "")] * (more > 0)
+
+
+def _splits_of(data):
+    rows = csv.reader(io.StringIO(data.decode(errors="surrogateescape"), newline=""))
+    next(rows, None)
+    return {row[0]: row[1] for row in rows if len(row) > 1}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,14 @@ class Records:
         with tf.control_dependencies([tf.debugging.Assert(in_range, ["no class", label])]):
             return encoded, tf.identity(label)
 
+    def label(self, index: int) -> int:
+        """The label of one record; -1 for none.
+
+        Raises:
+            tf.errors.OpError: if it cannot be read.
+        """
+        return int(self._parse(tf.constant(index, tf.int64))[1])
+
     def problem(self, index: int) -> str | None:
         """Names a record and says why it cannot be used; None if it can."""
         why = self.index.problem(index) or self._problem_of_content(index)

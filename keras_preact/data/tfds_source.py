@@ -1,6 +1,7 @@
 """Image classification data sets of tensorflow-datasets, prepared on disk or downloaded."""
 
 import dataclasses
+import functools
 import os
 import re
 
@@ -9,16 +10,16 @@ import tensorflow as tf
 
 from keras_preact.data import cache, tfrecord
 from keras_preact.data.augmentation import center_crop_covers
-from keras_preact.data.in_memory_cache import InMemoryCache, memory_of
+from keras_preact.data.in_memory_cache import InMemoryCache, memory_of, remembered_labels
 from keras_preact.data.listing import is_local
 from keras_preact.data.reading import check_class_names, list_folder, one_line
-from keras_preact.data.sources import Encoded, InMemory, spread
+from keras_preact.data.sources import Encoded, InMemory, Loaded, spread
 from keras_preact.data.tfds_records import check_count, label_rule, open_records
 from keras_preact.support.choices import one_of
 from keras_preact.support.paths import usable
 
 # The data sets that need no tensorflow-datasets; here for the error that lists all names.
-OWN_NAMES = ("digits", "folder", "synthetic")
+OWN_NAMES = ("csv", "digits", "folder", "synthetic")
 
 # Images of one size stay in memory up to this many bytes; CIFAR-10 has 0.15e9.
 MEMORY_BYTES = 2e9
@@ -46,10 +47,11 @@ def tfds_names() -> list[str]:
     return tfds.list_builders(with_community_datasets=False)
 
 
-def load(
-    name: str, data_dir: str | None, image_size: int
-) -> tuple[InMemory | Encoded, InMemory | Encoded, list[str]]:
-    """Reads a data set: (train, eval, class names).
+def load(name: str, data_dir: str | None, image_size: int) -> Loaded:
+    """Reads a data set.
+
+    Where it has both validation and test, validation is for evaluation, and test is the source
+    `test`, unless its labels are -1 or it cannot be read.
 
     A data set that is prepared under data_dir is read without touching the network.
     Otherwise tensorflow-datasets downloads and prepares it there.
@@ -79,13 +81,11 @@ def load(
     chosen = ["train", *[split for split in EVAL_SPLITS if split in splits][:1]]
     # Decided for all splits at once: their images must come out alike.
     in_memory = _fits_in_memory(builder, chosen, keys[0])
+    read = functools.partial(_in_memory, builder, keys=keys)
+    if not in_memory:
+        read = functools.partial(_encoded, builder, keys=keys, image_size=image_size)
     try:
-        sources = [
-            _in_memory(builder, split, keys)
-            if in_memory
-            else _encoded(builder, split, keys, image_size)
-            for split in chosen
-        ]
+        sources = [read(split) for split in chosen]
     except (OSError, tf.errors.OpError) as error:
         raise ValueError(
             f"{builder.data_dir} is damaged or incomplete: {one_line(error)}"
@@ -98,11 +98,39 @@ def load(
     if len(sources) == 1:
         is_eval = np.arange(len(sources[0])) % HELD_OUT_EVERY == 0
         sources = [sources[0].select(~is_eval), sources[0].select(is_eval)]
+    test = _test(builder, chosen, keys, in_memory, read)
+    loaded = Loaded(*sources, names, test)
     # Asked for again: a download may just have brought the files.
     if in_memory and all(map(len, sources)) and (kept := _kept_in_memory(name, data_dir)):
-        sources[0] = dataclasses.replace(sources[0], moments=sources[0].statistics())
-        kept.write(*sources, names)
-    return *sources, names
+        train = dataclasses.replace(loaded.train, moments=loaded.train.statistics())
+        loaded = dataclasses.replace(loaded, train=train)
+        kept.write(loaded)
+    return loaded
+
+
+def _test(builder, chosen, keys, in_memory, read):
+    """The images of test beside those of validation; None where they have no labels."""
+    split = EVAL_SPLITS[1]
+    if EVAL_SPLITS[0] not in chosen or split not in builder.info.splits:
+        return None
+    # Its own limit: whether other images are in memory must not depend on it.
+    if in_memory and not _fits_in_memory(builder, [split], keys[0]):
+        return None
+    try:
+        if not in_memory and not _has_labels(builder, split, keys):
+            return None
+        source = read(split)
+    except (ImportError, NotImplementedError, OSError, ValueError, tf.errors.OpError) as error:
+        # The set serves without them.
+        print(f"Split test of {builder.name} is left out: {one_line(error)}")
+        return None
+    return source if len(source) else None
+
+
+def _has_labels(builder, split, keys):
+    """Whether one of some records, evenly spaced, has a label."""
+    records = open_records(builder, split, keys)
+    return any(records.label(index) >= 0 for index in spread(len(records), CHECKED_IMAGES))
 
 
 def check(name: str, data_dir: str | None) -> None:
@@ -238,6 +266,8 @@ def _in_memory(builder, split, keys):
     check_count(builder, split, len(labels))
     classes = builder.info.features[keys[1]].num_classes
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if split == EVAL_SPLITS[1] and (labels < 0).all() and EVAL_SPLITS[0] in builder.info.splits:
+        return InMemory(images[:0], labels[:0].astype(np.int32))
     if len(bad):
         first = open_records(builder, split, keys).index.where(bad[0]) if can_locate else bad[0]
         raise ValueError(
@@ -257,6 +287,9 @@ def _encoded(builder, split, keys, image_size):
         records.problem,
         listing=records.index.listing,
         memory=memory_of(os.path.dirname(paths[0]), f"{split}-{image_size}", paths),
+    )
+    source = dataclasses.replace(
+        source, find_labels=remembered_labels(os.path.dirname(paths[0]), split, paths, records)
     )
     source.check_readable(spread(len(source), CHECKED_IMAGES))
     return source

@@ -144,7 +144,7 @@ def _read_file(config):
 
 def _labelled_data(config, like):
     size = config.image_size
-    if size is None and like and config.dataset == "folder":
+    if size is None and like and config.dataset in ("folder", "csv"):
         size = max(like.image_shape[:2])
     return datasets.load(config.dataset, data_dir=config.data_dir, image_size=size, like=like)
 

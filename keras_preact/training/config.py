@@ -14,6 +14,8 @@ from keras_preact.support.text import shown
 from keras_preact.training import config_rules
 from keras_preact.training.config_rules import EXCLUSIVE
 from keras_preact.training.steps import freezing
+from keras_preact.training.steps.loss import LOSSES
+from keras_preact.training.steps.scores import MONITORS
 
 MODES = ("train", "evaluate")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
@@ -27,6 +29,7 @@ OPTIMIZERS = ("sgd", "adamw", "lamb")
 MOMENTUM_FORMS = ("caffe", "torch")
 SCHEDULES = ("steps", "cosine", "linear", "constant")
 WARMUPS = ("constant", "linear")
+TRACKERS = ("wandb", "mlflow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,19 @@ class TrainConfig:
         "run", "number of newest checkpoints to keep, beside the best one", 3
     )
     checkpoint: str = option("run", "checkpoint to evaluate", "newest", CHECKPOINTS)
+    monitor: str | None = option(
+        "run",
+        "figure of the evaluation that the best checkpoint has; default: accuracy, "
+        "mean_average_precision for images with several labels",
+        None,
+        MONITORS,
+    )
+    early_stopping_epochs: int | None = option(
+        "run", "epochs without a better evaluation after which to stop; default: train to the end"
+    )
+    log_to: str | None = option(
+        "run", "package that gets configuration and metrics, too", None, TRACKERS
+    )
     max_runtime_minutes: float | None = option(
         "run", "time limit: save and stop before it, with exit code 75"
     )
@@ -181,6 +197,24 @@ class TrainConfig:
         SCHEDULE_RULES,
     )
 
+    loss: str | None = option(
+        "loss",
+        "loss to train with; default: cross_entropy, binary_cross_entropy for images with several "
+        "labels",
+        None,
+        LOSSES,
+    )
+    bce_target_threshold: float | None = option(
+        "loss",
+        "of binary_cross_entropy: smoothed or mixed targets above it become 1, others 0; default: "
+        "as they are",
+    )
+    class_weights: str | None = option(
+        "loss",
+        "weights of the classes: auto, by their numbers of training images, or a JSON or CSV "
+        "file of names and weights; default: all alike",
+    )
+
     stochastic_depth_rate: float = option(
         "regularization", "probability of dropping the last residual; linear in depth, from 0", 0.0
     )
@@ -189,6 +223,11 @@ class TrainConfig:
     )
     mixup_alpha: float = option(
         "regularization", "parameter of mixup's Beta distribution; 0: no mixup", 0.0
+    )
+    cutmix_alpha: float = option(
+        "regularization",
+        "parameter of CutMix's Beta distribution; 0: no CutMix; with mixup, half the batches each",
+        0.0,
     )
     ema_decay: float | None = option(
         "regularization",
@@ -277,6 +316,7 @@ class TrainConfig:
         config_rules.check_numbers(self)
         config_rules.check_contradictions(self)
         config_rules.check_optimization(self)
+        config_rules.check_loss(self)
         config_rules.check_freezing(self)
         if self.depth is not None:
             architectures.resolve(

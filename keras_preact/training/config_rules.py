@@ -53,13 +53,13 @@ def check_numbers(config: "TrainConfig") -> None:
         *("global_batch_size", "width_multiplier", "learning_rate", "warmup_learning_rate"),
         *("drop_factor", "schedule_steps", "schedule_epochs", "train_steps", "train_epochs"),
         *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
-        *("max_runtime_minutes", "max_rollbacks"),
+        *("max_runtime_minutes", "max_rollbacks", "early_stopping_epochs"),
         *("thaw_epoch", "head_lr_multiplier", "layer_decay", "clip_norm", "epsilon"),
     )
     at_least_zero = (
         *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
-        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha", "log_propagation_steps"),
-        *("warmup_epochs", "final_learning_rate", "beta1", "beta2"),
+        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha", "cutmix_alpha"),
+        *("warmup_epochs", "final_learning_rate", "beta1", "beta2", "log_propagation_steps"),
     )
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     below_one = ("momentum", "stochastic_depth_rate", "label_smoothing", "beta1", "beta2")
@@ -177,6 +177,30 @@ def missing_of_optimization(config: "TrainConfig") -> dict[str, Any]:
     if config.warmup_epochs is not None:
         defaults.pop("warmup_steps", None)
     return {name: value for name, value in defaults.items() if getattr(config, name) is None}
+
+
+def check_loss(config: "TrainConfig") -> None:
+    """Raises ValueError if the fields of the loss contradict each other."""
+    threshold = config.bce_target_threshold
+    if threshold is not None and not 0 < threshold < 1:
+        raise ValueError(
+            "bce_target_threshold must be above 0 and below 1. "
+            f"Received: bce_target_threshold={threshold}"
+        )
+    if threshold is not None and config.loss == "cross_entropy":
+        raise ValueError(
+            "bce_target_threshold is for loss='binary_cross_entropy' alone. Received: "
+            f"bce_target_threshold={threshold}, loss='cross_entropy'"
+        )
+    if config.class_weights == "":
+        raise ValueError("class_weights must be auto or a file. Received: class_weights=''")
+    sampling = config.sampling
+    if config.class_weights == "auto" and sampling != "natural":
+        raise ValueError(
+            "class_weights='auto' and another sampling than 'natural' would both make up for rare "
+            "classes: give one of them, or class_weights as a file. Received: "
+            f"class_weights='auto', sampling={sampling!r}"
+        )
 
 
 def check_freezing(config: "TrainConfig") -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
-from keras_preact.data import DatasetInfo
+from keras_preact.data import DatasetInfo, splitting
+from keras_preact.data.splitting import Division
 from keras_preact.support.errors import SaveError
 from keras_preact.support.files import lies_there, remove, write_whole
 from keras_preact.support.lock import locked
@@ -33,6 +34,7 @@ _FREE_TO_RESUME = {
     *("strategy", "devices", "precision", "xla", "steps_per_loop", "profile_steps"),
     *("cluster_timeout_seconds", "deterministic"),
     *("max_runtime_minutes", "on_nan", "max_rollbacks"),
+    *("early_stopping_epochs", "log_to"),
 }
 # Fields of a single call: no part of the run.
 _OF_A_CALL = {"run_dir", "mode", "resume", "overwrite", "checkpoint"}
@@ -53,7 +55,10 @@ class RunFolder:
         self.path = usable(path, "run_dir")
         self.config = self.path / "config.json"
         self.labels = self.path / "labels.txt"
+        self.split = self.path / "split.csv"
         self.metrics = self.path / "metrics.csv"
+        self.test = self.path / "test.json"
+        self.tracker = self.path / "tracker.json"
         self.propagation = self.path / "propagation.csv"
         self.curves = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
@@ -171,8 +176,8 @@ class RunFolder:
         # The record is moved last: without it, the move was not completed.
         never_evaluated = (self.aside / self.config.name).exists()
         self.aside.mkdir(parents=True, exist_ok=True)
-        figures = (self.metrics, self.propagation, self.curves)
-        own = (self.checkpoints, self.tensorboard, *figures, self.labels, self.config)
+        figures = (self.metrics, self.propagation, self.curves, self.test, self.tracker)
+        own = (self.checkpoints, self.tensorboard, *figures, self.labels, self.split, self.config)
         for path in filter(lies_there, own):
             remove(path) if never_evaluated else path.rename(self.aside / path.name)
 
@@ -188,8 +193,21 @@ class RunFolder:
         """Deletes the run that was set aside."""
         remove(self.aside)
 
+    def class_weights(self) -> dict[str, float] | None:
+        """Returns the class weights in the record of the run; None without a run or weights.
+
+        Raises:
+            ValueError: if the record is damaged.
+        """
+        return run_record.read(self.config).class_weights if self.holds_a_run() else None
+
     def begin(
-        self, config: TrainConfig, info: DatasetInfo, plan: ComputePlan, step: int = 0
+        self,
+        config: TrainConfig,
+        info: DatasetInfo,
+        plan: ComputePlan,
+        step: int = 0,
+        class_weights: dict[str, float] | None = None,
     ) -> None:
         """Writes the record of the run and its labels; the record keeps the history of calls.
 
@@ -198,6 +216,7 @@ class RunFolder:
             info: description of its data.
             plan: compute plan.
             step: number of steps taken before this call.
+            class_weights: weight of each class by name; None where classes are not weighted.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         history, changes = [], []
@@ -209,9 +228,33 @@ class RunFolder:
             "command": sys.argv,
             "changes": {name: [was, now] for name, was, now in changes},
         }
-        record = run_record.RunRecord(config.resolved(), info, [*history, call], self.run_id)
+        history, config = [*history, call], config.resolved()
+        record = run_record.RunRecord(config, info, history, self.run_id, class_weights)
         run_record.write(self.config, record, plan)
         write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
+
+    def keep_division(self, division: Division | None) -> None:
+        """Writes the split of each image, unless the data bring it or the run has it already."""
+        if division is not None and not self.split.exists():
+            write_whole(self.split, division.to_csv())
+
+    def check_same_division(self, division: Division | None) -> None:
+        """Raises ValueError if images are not in the splits that they had when the run began.
+
+        Args:
+            division: of the images as they are now; None for a data set that brings its splits.
+        """
+        if not self.split.exists():
+            return
+        differences = splitting.differences(
+            self.split.read_bytes(), division.to_csv() if division else b""
+        )
+        if differences:
+            raise ValueError(
+                f"A run that goes on needs the images that it began with, in the splits of "
+                f"{self.split}. Put them back, or begin another run. These differ:\n"
+                + aligned(("path", "in the run", "now"), differences)
+            )
 
     def read(self) -> tuple[TrainConfig, DatasetInfo]:
         """Reads the configuration of the run and the description of its data.
@@ -281,9 +324,11 @@ def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool =
         recorded: description in the record of the run.
         trained_on: whether training will continue: the data order depends on the counts.
     """
-    names = ["class_names", "image_shape"]
+    names = ["class_names", "image_shape", "multi_label"]
     if trained_on:
         names += ["train_count", "eval_count"]
+        # Earlier versions recorded no test images.
+        names += ["test_count"] if recorded.test_count else []
     differing = [
         (name, getattr(recorded, name), getattr(info, name))
         for name in names

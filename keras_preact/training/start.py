@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection
 
-from keras_preact.data import Dataset, folder
+from keras_preact.data import Dataset, datasets
 from keras_preact.data.sources import Encoded
 from keras_preact.layers import Preprocessing
 from keras_preact.models import Network
@@ -81,9 +81,10 @@ class Start:
             self._origin = init_from.load(config.init_from, config, given)
             self.config = config = self._origin.complete(config, given)
             self.like = self.like or self._origin.preprocessing
-        if config.schedule_rule and config.image_size is None and config.dataset == "folder":
+        of_any_size = config.dataset in ("folder", "csv")
+        if config.schedule_rule and config.image_size is None and of_any_size:
             size = fine_tuning_rule.choose_size(
-                folder.median_pixels(config.data_dir) if config.data_dir else None,
+                datasets.median_pixels(config.dataset, config.data_dir),
                 self.like and self.like.image_shape[0],
             )
             self.config = dataclasses.replace(config, image_size=size)

@@ -8,6 +8,8 @@ import tensorflow_datasets as tfds
 from image_encoding import encode, smooth_image
 from PIL import Image
 
+from keras_preact.data import folder
+
 
 def decode(encoded):
     """Decodes a file by Pillow: uint8 (height, width, 3)."""
@@ -34,6 +36,12 @@ def difference(left, right):
     """Absolute difference of two uint8 images, without wrapping around."""
     assert left.shape == right.shape
     return np.abs(left.astype(int) - right.astype(int))
+
+
+def load_folder(data_dir, image_size, **options):
+    """Training images, evaluation images and class names of a folder."""
+    loaded = folder.load(data_dir, image_size, **options)
+    return loaded.train, loaded.evaluation, loaded.class_names
 
 
 def write_files(root, files):

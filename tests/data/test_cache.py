@@ -324,6 +324,7 @@ def rows(**changes):
         "names": cache.join(names),
         "sizes": np.array([5, 5]),
         "modified": np.array([5, 5]),
+        "fingerprints": np.array([1, 2]),
         "bad": np.array([1]),
         "problems": cache.join(["damaged"]),
     }
@@ -334,6 +335,7 @@ SENSELESS = {
     "an index of no file": rows(bad=np.array([7])),
     "fewer names": rows(names=cache.join(["one"])),
     "an escape": rows(problems=cache.join(["\x1b[2J"])),
+    "fewer fingerprints": rows(fingerprints=np.array([1])),
     "other numbers": rows(sizes=np.array([5, 5], np.int32)),
     "a table": rows(modified=np.ones((2, 2), np.int64)),
     "nothing": Contents({}, {}),
@@ -345,7 +347,7 @@ SENSELESS = {
 @pytest.mark.parametrize("name", SENSELESS)
 def test_a_senseless_record_of_a_folder_is_replaced(photos, decoded, name):
     listing = folder.list_files([photos / "train" / "ant"], "")
-    some = checked.CheckedFolder(photos, listing, 16)._cache
+    some = checked.CheckedFiles(photos, listing, 16)._cache
     some.write(SENSELESS[name])
     first = load(photos)
     assert len(decoded) == 12

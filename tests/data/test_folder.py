@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from sample_data import difference, encode, pillow_center_crop, smooth_image, write_files
+from sample_data import (
+    difference,
+    encode,
+    load_folder,
+    pillow_center_crop,
+    smooth_image,
+    write_files,
+)
 
 from keras_preact.data import datasets, folder
 
@@ -53,7 +60,7 @@ def test_classes_are_sorted_and_labels_are_their_numbers(tmp_path):
         image = encode(np.full((20, 20, 3), 50 * number, np.uint8))
         files = {f"train/{name}/b.png": image, f"train/{name}/a.png": image}
         write_files(tmp_path, {**files, f"val/{name}/only.png": image})
-    train, val, classes = folder.load(str(tmp_path), 16)
+    train, val, classes = load_folder(str(tmp_path), 16)
     assert classes == ["10", "9", "Mouse", "ant", "zebra"]
     shades = [50 * names.index(name) for name in classes]
     for source, repeats in ((train, 2), (val, 1)):
@@ -63,7 +70,7 @@ def test_classes_are_sorted_and_labels_are_their_numbers(tmp_path):
 
 
 def test_images_are_those_of_the_files_in_the_order_of_their_names(good):
-    train, val, _ = folder.load(str(good), 32)
+    train, val, _ = load_folder(str(good), 32)
     for source, numbers, labels in ((train, (3, 1, 2), (0, 1, 1)), (val, (4, 5), (0, 1))):
         assert len(source) == len(numbers)
         for (image, label), number, expected in zip(
@@ -93,7 +100,7 @@ def test_channel_statistics_are_near_numpys(good):
 
 def test_a_folder_below_home_is_found(good, monkeypatch):
     monkeypatch.setenv("HOME", str(good.parent))
-    train, _, _ = folder.load(f"~/{good.name}", 16)
+    train, _, _ = load_folder(f"~/{good.name}", 16)
     assert len(train) == 3
 
 
@@ -105,14 +112,14 @@ def test_hidden_files_and_folders_are_ignored(good):
         ".git/train/ant/1.jpg": photo(1),
     }
     write_files(good, hidden)
-    train, val, classes = folder.load(str(good), 16)
+    train, val, classes = load_folder(str(good), 16)
     assert (len(train), len(val), classes) == (3, 2, ["ant", "bee"])
 
 
 def test_all_files_that_cannot_be_decoded_are_listed_in_one_error(good):
     write_files(good, BAD)
     with pytest.raises(ValueError) as error:
-        folder.load(str(good), 16)
+        load_folder(str(good), 16)
     message = str(error.value)
     assert message.startswith(f"{len(BAD)} of {len(GOOD) + len(BAD)} files cannot be decoded")
     assert "--skip_bad_images" in message
@@ -122,10 +129,10 @@ def test_all_files_that_cannot_be_decoded_are_listed_in_one_error(good):
 
 
 def test_files_that_cannot_be_decoded_are_left_out_and_counted_when_asked(good, capsys):
-    clean = [images_of(source) for source in folder.load(str(good), 16)[:2]]
+    clean = [images_of(source) for source in load_folder(str(good), 16)[:2]]
     assert capsys.readouterr().out == ""
     write_files(good, BAD)
-    train, val, _ = folder.load(str(good), 16, skip_bad_images=True)
+    train, val, _ = load_folder(str(good), 16, skip_bad_images=True)
     printed = capsys.readouterr().out
     assert printed.startswith(f"Left out {len(BAD)} of {len(GOOD) + len(BAD)} files")
     assert all(str(good / path) in printed for path in BAD)
@@ -140,7 +147,7 @@ def test_a_class_of_bad_images_only_is_named_even_when_they_are_left_out(good):
     with pytest.raises(
         ValueError, match=r"Every class folder must hold an image.*: \S+/train/wasp$"
     ):
-        folder.load(str(good), 16, skip_bad_images=True)
+        load_folder(str(good), 16, skip_bad_images=True)
 
 
 def test_checking_a_folder_reads_no_image(good):

@@ -8,12 +8,15 @@ import pytest
 import tensorflow as tf
 from image_encoding import encode
 from jpeg_files import with_scans
-from sample_data import folder_of_images, smooth_image, write_files
+from sample_data import folder_of_images, load_folder, smooth_image, write_files
 
 from keras_preact.data import datasets, folder
 
 IMAGE = encode(smooth_image(20, 30))
-RULE = "must be a folder that holds train/CLASS/IMAGE and val/CLASS/IMAGE. Received: "
+RULE = (
+    "must be a folder that holds train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE alone. "
+    "Received: "
+)
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def good(tmp_path):
 def refusal(root, **options):
     """The error of loading a folder."""
     with pytest.raises(ValueError) as error:
-        folder.load(str(root), 16, **options)
+        load_folder(str(root), 16, **options)
     return str(error.value)
 
 
@@ -56,10 +59,11 @@ def test_a_folder_must_be_given():
         datasets.load("folder")
 
 
-@pytest.mark.parametrize("missing", ["train", "val"])
-def test_a_missing_split_is_named(good, missing):
-    (good / missing).rename(good / "elsewhere")
-    assert f"{good} {RULE}{good / missing}: no such file or folder" in refusal(good)
+@pytest.mark.parametrize("other", ["val", "valid", "validation", "test"])
+def test_missing_training_images_are_named(good, other):
+    (good / "train").rename(good.parent / f"moved_{good.name}")
+    (good / "val").rename(good / other)
+    assert f"{good} {RULE}{good / 'train'}: no such file or folder" in refusal(good)
 
 
 @pytest.mark.parametrize("path", ["", "train", "val"])
@@ -106,7 +110,7 @@ def test_a_link_to_no_file_is_listed_with_the_damaged_files(good, capsys, target
     message = refusal(good)
     assert message.startswith("1 of 5 files cannot be decoded")
     assert f"  {good}/train/ant/link.png: " in message
-    train, _, _ = folder.load(str(good), 16, skip_bad_images=True)
+    train, _, _ = load_folder(str(good), 16, skip_bad_images=True)
     assert len(train) == 2
     assert "train/ant/link.png" in capsys.readouterr().out
 
@@ -146,7 +150,7 @@ def test_endless_files_are_listed_and_not_opened(good, capsys, monkeypatch, make
     message = refusal(good)
     assert message.startswith("1 of 5 files cannot be decoded")
     assert message.endswith(f"\n  {good}/train/ant/endless.jpg: {why}")
-    train, _, _ = folder.load(str(good), 16, skip_bad_images=True)
+    train, _, _ = load_folder(str(good), 16, skip_bad_images=True)
     assert len(train) == 2
     assert f"{good}/train/ant/endless.jpg: {why}" in capsys.readouterr().out
 
@@ -214,7 +218,7 @@ def test_an_image_whose_name_is_not_utf8_is_listed_escaped(good, capsys):
     listed = rf"{good}/train/ant/\udcff.png: its name is not UTF-8"
     assert message.startswith("1 of 5 files cannot be decoded")
     assert listed in message
-    train, _, _ = folder.load(str(good), 16, skip_bad_images=True)
+    train, _, _ = load_folder(str(good), 16, skip_bad_images=True)
     assert len(train) == 2
     assert listed in capsys.readouterr().out
 
@@ -223,7 +227,7 @@ def test_an_image_whose_name_has_a_line_break_is_listed_in_one_line(good):
     write_files(good, {"val/bee/a\n\x1b[2Jb.png": b"no image"})
     assert rf"  {good}/val/bee/a\n\x1b[2Jb.png: Images must be" in refusal(good).splitlines()[1]
     write_files(good, {"val/bee/a\n\x1b[2Jb.png": IMAGE})
-    assert len(folder.load(str(good), 16)[1]) == 3
+    assert len(load_folder(str(good), 16)[1]) == 3
 
 
 @pytest.mark.parametrize(
@@ -259,7 +263,7 @@ def test_files_of_an_owner_without_a_name_are_read(good, monkeypatch):
         raise KeyError(f"getpwuid(): uid not found: {number}")
 
     monkeypatch.setattr("pwd.getpwuid", unknown)
-    assert len(folder.load(str(good), 16)[0]) == 2
+    assert len(load_folder(str(good), 16)[0]) == 2
 
 
 def test_links_to_folders_and_files_are_followed(good, tmp_path_factory):
@@ -268,7 +272,7 @@ def test_links_to_folders_and_files_are_followed(good, tmp_path_factory):
     for split in ("train", "val"):
         (good / split / "wasp").symlink_to(elsewhere / "wasps")
     (good / "train" / "ant" / "2.png").symlink_to(elsewhere / "2.png")
-    train, val, names = folder.load(str(good), 16)
+    train, val, names = load_folder(str(good), 16)
     assert (len(train), len(val), names) == (4, 3, ["ant", "bee", "wasp"])
 
 
@@ -309,4 +313,4 @@ def test_fewer_than_two_classes_are_refused(tmp_path, classes):
 
 def test_files_beside_the_class_folders_are_ignored(good):
     write_files(good, {"train/README.txt": b"Ants and bees.", "val/1.png": IMAGE})
-    assert folder.load(str(good), 16)[2] == ["ant", "bee"]
+    assert load_folder(str(good), 16)[2] == ["ant", "bee"]

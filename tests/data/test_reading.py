@@ -12,12 +12,12 @@ from sample_data import (
     difference,
     encode,
     folder_of_images,
+    load_folder,
     pillow_center_crop,
     smooth_image,
     write_files,
 )
 
-from keras_preact.data import folder
 from keras_preact.data.reading import image_problem, list_folder, reason
 
 IMAGE = smooth_image(60, 80)
@@ -72,7 +72,7 @@ def test_a_folder_of_images_of_every_kind_is_brought_to_three_channels(tmp_path)
     folder_of_images(tmp_path, ("a", "b"))
     (tmp_path / "train" / "a" / "0.png").unlink()
     write_files(tmp_path, {f"train/a/{name}": data for name, (data, _) in KINDS.items()})
-    train, _, _ = folder.load(str(tmp_path), 32)
+    train, _, _ = load_folder(str(tmp_path), 32)
     images = train.eval_images(tf.data.Dataset.range(len(KINDS)))
     for (image, label), name in zip(images.as_numpy_iterator(), sorted(KINDS), strict=True):
         assert (image.shape, label) == ((32, 32, 3), 0)
@@ -89,7 +89,7 @@ def test_images_whose_channels_tensorflow_cannot_decode_are_listed_with_the_reas
     folder_of_images(tmp_path, ("a", "b"))
     write_files(tmp_path, {f"val/b/{name}": data for name, (data, _) in REFUSED.items()})
     with pytest.raises(ValueError, match=rf"^{len(REFUSED)} of") as error:
-        folder.load(str(tmp_path), 32)
+        load_folder(str(tmp_path), 32)
     lines = str(error.value).splitlines()[1:]
     for line, (name, (_, words)) in zip(lines, sorted(REFUSED.items()), strict=True):
         assert line.startswith(f"  {tmp_path}/val/b/{name}: ")

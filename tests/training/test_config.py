@@ -29,6 +29,21 @@ from keras_preact.training import TrainConfig
         ({"recompute_bn_batches": -1}, ["recompute_bn_batches must be at least 0"]),
         ({"mixup_alpha": -0.1}, ["mixup_alpha must be at least 0", "mixup_alpha=-0.1"]),
         ({"mixup_alpha": float("inf")}, ["mixup_alpha must be", "finite"]),
+        ({"cutmix_alpha": -1.0}, ["cutmix_alpha must be at least 0", "cutmix_alpha=-1.0"]),
+        ({"loss": "bce"}, ["loss must be one of cross_entropy, binary_cross_entropy", "'bce'"]),
+        ({"bce_target_threshold": 1.0}, ["above 0 and below 1", "bce_target_threshold=1.0"]),
+        (
+            {"bce_target_threshold": 0.2, "loss": "cross_entropy"},
+            ["for loss='binary_cross_entropy' alone"],
+        ),
+        ({"class_weights": ""}, ["class_weights must be auto or a file"]),
+        (
+            {"class_weights": "auto", "sampling": "sqrt"},
+            ["would both make up for rare classes", "sampling='sqrt'"],
+        ),
+        ({"monitor": "f1"}, ["monitor must be one of accuracy, loss, macro_f1, mean_average"]),
+        ({"early_stopping_epochs": 0}, ["early_stopping_epochs must be above 0"]),
+        ({"log_to": "tensorboard"}, ["log_to must be one of wandb, mlflow"]),
         ({"label_smoothing": -0.1}, ["label_smoothing must be at least 0"]),
         ({"label_smoothing": 1.0}, ["label_smoothing must be below 1", "label_smoothing=1.0"]),
         ({"stochastic_depth_rate": 1.0}, ["stochastic_depth_rate must be below 1"]),
@@ -58,7 +73,14 @@ from keras_preact.training import TrainConfig
         ({"resume": True, "overwrite": True}, ["resume and overwrite contradict"]),
         ({"train_steps": 5, "train_epochs": 1.0}, ["train_steps and train_epochs contradict"]),
         ({"scale_schedule": True}, ["scale_schedule needs", "train_steps or train_epochs"]),
-        ({"dataset": "digits", "skip_bad_images": True}, ["for dataset='folder' alone"]),
+        (
+            {"dataset": "digits", "skip_bad_images": True},
+            ["for dataset='folder' and dataset='csv' alone"],
+        ),
+        ({"dataset": "digits", "split": (80, 20)}, ["dataset='csv' alone", "split=80,20"]),
+        ({"dataset": "folder", "split": (80, 30)}, ["100 together", "split=80,30"]),
+        ({"dataset": "csv", "split": (100,)}, ["80,10,10 or 80,20", "split=100"]),
+        ({"sampling": "even"}, ["sampling must be one of natural, balanced, sqrt"]),
         ({"shortcut": "none", "projection": "convolution"}, ["has no projection"]),
         ({"shortcut_arguments": "rate=0.2"}, ["Identity takes no arguments", "rate"]),
         (
@@ -169,7 +191,8 @@ def test_a_new_value_unsets_the_one_it_excludes():
 
 
 def test_every_field_has_a_group_and_a_help_text():
-    groups = ("run", "machine", "data", "model", "fine-tuning", "regularization", "optimization")
+    groups = ("run", "machine", "data", "model", "fine-tuning", "loss", "regularization")
+    groups += ("optimization",)
     for field in dataclasses.fields(TrainConfig):
         assert field.metadata["group"] in groups
         assert len(field.metadata["help"]) > 5

@@ -2,10 +2,12 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
+from keras_preact.data.splitting import Division
 from keras_preact.training import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.run_folder import RunFolder, check_same_data, configure
@@ -99,6 +101,36 @@ def test_setting_aside_moves_the_files_of_a_run_alone_and_forgetting_deletes_the
     assert not run.config.exists()
     run.forget_aside()
     assert [path.name for path in run.path.iterdir()] == ["notes.txt"]
+
+
+def test_a_divided_data_set_is_recorded_once_and_compared_when_a_run_goes_on(run):
+    division = Division(["a.jpg", "b.jpg", "c.jpg"], np.array([0, 1, 2]), ["x", "x", "y"])
+    run.check_same_division(division)
+    run.keep_division(None)
+    assert not run.split.exists()
+    run.keep_division(division)
+    assert run.split.read_text() == ("path,split,label\na.jpg,train,x\nb.jpg,val,x\nc.jpg,test,y\n")
+    run.check_same_division(division)
+    other = Division(["a.jpg", "b.jpg", "d.jpg"], np.array([0, 0, 0]), ["x", "x", "y"])
+    run.keep_division(other)
+    with pytest.raises(ValueError, match=r"in the splits of .*split\.csv") as error:
+        run.check_same_division(other)
+    assert str(error.value).splitlines()[1:] == [
+        "  path   in the run  now   ".rstrip(),
+        "  b.jpg  val         train",
+        "  c.jpg  test        absent",
+        "  d.jpg  absent      train",
+    ]
+    with pytest.raises(ValueError, match="Put them back, or begin another run"):
+        run.check_same_division(None)
+    run.set_aside()
+    assert not run.split.exists()
+
+
+def test_records_of_earlier_versions_count_as_the_same_data_whatever_is_for_test():
+    check_same_data(dataclasses.replace(INFO, test_count=7), INFO, trained_on=True)
+    with pytest.raises(ValueError, match="test_count  7           0"):
+        check_same_data(INFO, dataclasses.replace(INFO, test_count=7), trained_on=True)
 
 
 def test_leftovers_of_a_killed_process_do_not_lock_a_folder(tmp_path):
