@@ -280,7 +280,7 @@ class Dataset:
         read = parse(augmentation)
         read = dataclasses.replace(read, base=read.base or self.default_augmentation)
         of_any_size = isinstance(self.train_source, Encoded)
-        fitting = ("none", "random_resized_crop") if of_any_size else BASES[:-1]
+        fitting = BASES if of_any_size else BASES[:-1]
         if read.base not in fitting:
             raise ValueError(
                 f"augmentation of {self.info.name}, whose images are "

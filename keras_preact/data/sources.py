@@ -214,10 +214,11 @@ class Encoded:
 
         def fetch(index, draws):
             encoded, label = self._read_admitted(index)
-            if read.base == "none":
-                image = self._center_crop(encoded)
-            else:
+            if read.base == "random_resized_crop":
                 image = augmentation.random_resized_crop(encoded, draws, self.size)
+            else:
+                image = self._center_crop(encoded)[None]
+                [image] = tf.unstack(augmentation.augmented(image, draws[None], read.base, mean))
             return draws, image, label, *_weights_at(self.weights, index)
 
         def change(draws, images, *rest):

@@ -32,7 +32,7 @@ from keras_preact.training.reporting import metrics_file, propagation_file, trac
 from keras_preact.training.run_folder import RunFolder, check_same_data
 from keras_preact.training.run_in_progress import Run
 from keras_preact.training.start import Start, changed_fields
-from keras_preact.training.steps import optimizer
+from keras_preact.training.steps import optimizer, schedules
 from keras_preact.training.steps.evaluation import Evaluator
 from keras_preact.training.steps.freezing import make_freezing
 from keras_preact.training.steps.objective import make_objective
@@ -108,7 +108,7 @@ def _make_state(start, info, devices):
     with devices.strategy.scope():
         network = build_model(config, info, sync_bn=config.sync_bn)
         start.begin(network)
-        schedule = optimizer.make_schedule(config, info.train_count)
+        schedule = schedules.make_schedule(config, info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, network)
         freezing = make_freezing(config, info.train_count, network)
         return make_state(config, network, sgd, devices.plan.xla, freezing)

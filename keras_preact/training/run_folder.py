@@ -228,7 +228,7 @@ class RunFolder:
             "command": sys.argv,
             "changes": {name: [was, now] for name, was, now in changes},
         }
-        history = [*history, call]
+        history, config = [*history, call], config.resolved()
         record = run_record.RunRecord(config, info, history, self.run_id, class_weights)
         run_record.write(self.config, record, plan)
         write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
@@ -272,7 +272,7 @@ class RunFolder:
         self._check_same(config, _FREE_TO_EVALUATE)
 
     def _check_same(self, config, free):
-        if self.read()[0].scale_schedule:
+        if self.read()[0].scales_with_training:
             # The schedule depends on the length of the run.
             free = free - {"train_steps", "train_epochs"}
         differing = self._differences(config, free)
@@ -286,7 +286,8 @@ class RunFolder:
 
     def _differences(self, config, free):
         """Lists (name, value in the run, value now) for fields that differ, except `free` ones."""
-        old, _ = self.read()
+        # An earlier version recorded the values that stand for None today.
+        old, config = self.read()[0].resolved(), config.resolved()
         values = {
             field.name: (getattr(old, field.name), getattr(config, field.name))
             for field in dataclasses.fields(config)

@@ -28,9 +28,9 @@ from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.bn_statistics import Recomputation, ReplicaStatistics
 from keras_preact.training.steps.evaluation import Evaluator
 from keras_preact.training.steps.objective import make_objective
-from keras_preact.training.steps.optimizer import make_schedule
 from keras_preact.training.steps.pace import Pace
 from keras_preact.training.steps.rows import are_finite
+from keras_preact.training.steps.schedules import make_schedule
 from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation, chosen_monitor
 from keras_preact.training.steps.step_metrics import DivergenceError, Means, StepMetrics
 from keras_preact.training.steps.train_state import TrainState
@@ -379,7 +379,7 @@ class Run:
             self._diverged(self.step_metrics.bad)
         # The loss of a step says nothing of the variables after its update.
         rows = self.state.rows
-        if not are_finite([rows.weights, rows.velocity, rows.statistics]):
+        if not are_finite([rows.weights, *rows.moments, rows.statistics]):
             self._diverged(f"A variable was no longer finite after step {self.done:,}")
 
     def roll_back(self, error: DivergenceError) -> None:

@@ -12,7 +12,7 @@ from keras_preact.training.distribution import compute_plan, device_images, stra
 from keras_preact.training.distribution.device_images import DeviceImages
 from keras_preact.training.distribution.distributed_input import feed_training
 from keras_preact.training.run import build_model
-from keras_preact.training.steps import optimizer
+from keras_preact.training.steps import optimizer, schedules
 from keras_preact.training.steps.freezing import make_freezing
 from keras_preact.training.steps.objective import make_objective
 from keras_preact.training.steps.train_state import TrainState, make_state
@@ -74,7 +74,7 @@ def make(
     data = data or datasets.load("digits")
     with strategy.scope():
         model = build_model(config, data.info, config.sync_bn)
-        schedule = optimizer.make_schedule(config, data.info.train_count)
+        schedule = schedules.make_schedule(config, data.info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, model)
         freezing = make_freezing(config, data.info.train_count, model)
         state = make_state(config, model, sgd, plan.xla, freezing)

@@ -118,6 +118,22 @@ from keras_preact.training import TrainConfig
         ({"layer_decay": 0.0}, ["layer_decay must be above 0"]),
         ({"layer_decay": 1.5}, ["layer_decay must be at most 1", "layer_decay=1.5"]),
         ({"schedule_rule": "bits"}, ["schedule_rule must be one of bit"]),
+        ({"optimizer": "adam"}, ["optimizer must be one of sgd, adamw, lamb", "'adamw'?"]),
+        ({"schedule": "cos"}, ["schedule must be one of steps, cosine, linear, constant"]),
+        ({"warmup": "none"}, ["warmup must be one of constant, linear"]),
+        ({"warmup_steps": 5, "warmup_epochs": 1.0}, ["warmup_steps and warmup_epochs contradict"]),
+        ({"warmup_epochs": -1.0}, ["warmup_epochs must be at least 0"]),
+        ({"optimizer": "lamb", "nesterov": True}, ["nesterov is for optimizer=sgd", "'lamb'"]),
+        ({"momentum_form": "keras"}, ["momentum_form must be one of caffe, torch"]),
+        ({"beta1": 0.9}, ["beta1 is for optimizer=adamw or lamb", "optimizer='sgd'"]),
+        ({"optimizer": "adamw", "beta2": 1.0}, ["beta2 must be below 1", "beta2=1.0"]),
+        ({"optimizer": "adamw", "epsilon": 0.0}, ["epsilon must be above 0"]),
+        ({"clip_norm": 0.0}, ["clip_norm must be above 0", "clip_norm=0.0"]),
+        ({"final_learning_rate": 0.0}, ["final_learning_rate is for schedule=cosine or linear"]),
+        (
+            {"schedule": "linear", "optimizer": "adamw", "final_learning_rate": 0.1},
+            ["final_learning_rate must be at most learning_rate", "learning_rate=0.001"],
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_rule_and_what_was_received(values, words):
@@ -185,3 +201,17 @@ def test_every_field_has_a_group_and_a_help_text():
 def test_a_missing_field_is_asked_for_with_an_example():
     with pytest.raises(ValueError, match=r"dataset must be given.*--recipe=digits_resnet20"):
         TrainConfig(depth=20).require("dataset", "depth")
+
+
+def test_what_is_not_given_follows_from_optimizer_and_schedule():
+    paper = TrainConfig().resolved()
+    assert (paper.learning_rate, paper.weight_decay, paper.decay_bn) == (0.1, 1e-4, True)
+    assert (paper.warmup, paper.warmup_steps, paper.warmup_learning_rate) == ("constant", 400, 0.01)
+    assert (paper.momentum_form, paper.beta1) == ("caffe", None)
+    cosine = TrainConfig(schedule="cosine").resolved()
+    assert (cosine.momentum_form, cosine.warmup, cosine.warmup_steps) == ("torch", "linear", None)
+    adamw = TrainConfig(optimizer="adamw", weight_decay=0.0).resolved()
+    assert (adamw.learning_rate, adamw.weight_decay, adamw.decay_bn) == (1e-3, 0.0, False)
+    assert (adamw.beta1, adamw.beta2, adamw.epsilon, adamw.warmup) == (0.9, 0.999, 1e-8, "linear")
+    assert TrainConfig(optimizer="lamb").resolved().epsilon == 1e-6
+    assert paper.resolved() is paper and adamw.updated(optimizer="adamw") == adamw

@@ -44,6 +44,8 @@ FINE_TUNING = {
     "recompute_bn_batches": 2,
     "steps_per_loop": 4,
 }
+# As long as training: the rate of every step depends on its number alone.
+MODERN = {"schedule": "cosine", "warmup_steps": 3, "learning_rate": 0.01}
 
 LOSS = {
     "loss": "binary_cross_entropy",
@@ -109,6 +111,26 @@ ON_GPUS = (pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="TensorFlow sees
             {"devices": "CPU:0,CPU:1", **FINE_TUNING}, marks=SLOW, id="fine_tuning_replicas"
         ),
         pytest.param({"precision": "mixed_float16"}, marks=SLOW, id="float16"),
+        pytest.param(
+            {"optimizer": "adamw", "clip_norm": 1.0, "ema_decay": 0.9, **MODERN, **FINE_TUNING},
+            marks=SLOW,
+            id="adamw_fine_tuning",
+        ),
+        pytest.param(
+            {"optimizer": "lamb", "devices": "CPU:0,CPU:1", **MODERN},
+            marks=SLOW,
+            id="lamb_replicas",
+        ),
+        pytest.param(
+            {"nesterov": True, "clip_norm": 0.5, "precision": "mixed_float16", **MODERN},
+            marks=SLOW,
+            id="nesterov_clipped_float16",
+        ),
+        pytest.param(
+            {"schedule": "linear", "warmup_steps": None, "warmup_epochs": 0.3},
+            marks=SLOW,
+            id="linear",
+        ),
         pytest.param({"devices": str(GPUS), "deterministic": True}, marks=ON_GPUS, id="gpus"),
     ],
 )

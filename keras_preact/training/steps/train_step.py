@@ -16,6 +16,7 @@ from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceI
 from keras_preact.training.steps import loss_scale
 from keras_preact.training.steps.mixing import draw, mix
 from keras_preact.training.steps.objective import Objective, make_objective
+from keras_preact.training.steps.optimizer import clipped
 from keras_preact.training.steps.rows import WIDTH, norm
 from keras_preact.training.steps.train_state import Rows, TrainState
 
@@ -112,9 +113,9 @@ class TrainStep:
         Returns:
             float32 (steps, len(REPORT)), the same in each process: the mean loss of the
             global batch before the update, without weight decay; its accuracy; the
-            norm of the gradient; whether the update was applied; the loss scale; the number
-            of replicas whose process asks to stop; seconds spent waiting for input, NaN in
-            deterministic runs that read it from the host.
+            norm of the gradient before it is clipped; whether the update was applied; the loss
+            scale; the number of replicas whose process asks to stop; seconds spent waiting for
+            input, NaN in deterministic runs that read it from the host.
         """
         begin = time.perf_counter()
         self.state.enter_phase_of(start)
@@ -282,19 +283,21 @@ class TrainStep:
         gradient_norm = norm(gradient)
         finite = tf.math.is_finite(gradient_norm)
         trained = state.trained
-        weights, velocity = state.optimizer.update(
+        if self.config.clip_norm is not None:
+            gradient = clipped(gradient, gradient_norm, self.config.clip_norm)
+        weights, moments = state.optimizer.update(
             trained.of(rows.weights),
-            trained.of(rows.velocity),
+            tuple(map(trained.of, rows.moments)),
             gradient,
             step,
-            state.decayed_lines,
-            state.factors,
+            state.lines,
         )
         averages = rows.average_weights, rows.average_statistics
         if state.averages_weights:
             averages = self._averages(rows, weights, statistics, step)
-        weights, velocity = trained.put(rows.weights, weights), trained.put(rows.velocity, velocity)
-        values = Rows(weights, velocity, statistics, *averages, scale, rows.good_steps, others)
+        weights = trained.put(rows.weights, weights)
+        moments = tuple(map(trained.put, rows.moments, moments))
+        values = Rows(weights, moments, statistics, *averages, scale, rows.good_steps, others)
         applied, reported_scale = tf.constant(1.0), tf.constant(1.0)
         if self._scales:
             # A choice of values: a choice of branches would make the host wait for the device.

@@ -14,7 +14,7 @@ from keras_preact.support import files
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
 from keras_preact.training.checkpoints.run_state import RunState
-from keras_preact.training.steps.optimizer import StepSchedule
+from keras_preact.training.steps.schedules import StepSchedule
 from keras_preact.training.steps.train_state import by_path
 
 
