@@ -217,9 +217,9 @@ def _images(data_dir):
     errors.check()
     if splits.size and TRAIN not in splits:
         raise ValueError(f"{path} must have images for training. Received: none of split train")
-    # By label, as in a folder; by path alone where an image has several.
-    keys = [labels if labels.ndim == 1 else np.zeros(len(rows)), paths]
-    order = np.array(sorted(range(len(rows)), key=lambda row: (keys[0][row], paths[row])))
+    # By label and path, as in a folder; by path alone where an image has several labels.
+    numbers = labels.tolist() if labels.ndim == 1 else [0] * len(rows)
+    order = np.array(sorted(range(len(rows)), key=lambda row: (numbers[row], paths[row])))
     return ImageFiles(
         root,
         look_at_files([paths[row] for row in order], labels[order]),
