@@ -178,7 +178,7 @@ def _evaluate_again(training):
         with training.in_session():
             held_out.report(training)
     elif result := held_out.read(training):
-        training.writer.line(f"The {result}")
+        training.writer.line(str(result))
     return evaluation
 
 
