@@ -13,11 +13,13 @@ sys.path.insert(0, str(ROOT))
 from keras_preact.benchmark.config import BenchmarkConfig  # noqa: E402
 from keras_preact.evaluation import EvaluateConfig  # noqa: E402
 from keras_preact.exporting import ExportConfig  # noqa: E402
+from keras_preact.inspection import InspectionConfig  # noqa: E402
 from keras_preact.prediction import PredictConfig  # noqa: E402
 from keras_preact.studies.config import AnalysisConfig  # noqa: E402
 from keras_preact.training import TrainConfig  # noqa: E402
 
 PROGRAMS = {
+    "data": InspectionConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,

@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "data": Verb("keras_preact.programs.data:start", "look at a data set before training"),
     "train": Verb("keras_preact.programs.train:start", "train, resume or evaluate a network"),
     "evaluate": Verb(
         "keras_preact.programs.evaluate:start", "measure it on labelled images, with a page"

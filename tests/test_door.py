@@ -58,7 +58,7 @@ def test_an_unknown_verb_is_refused_with_the_nearest():
     done = call("-m", "keras_preact", "trian", "--depth=20")
     assert (done.returncode, done.stdout) == (2, "")
     first, second = done.stderr.splitlines()
-    assert first.startswith("Error: verb must be one of train, export, ")
+    assert first.startswith("Error: verb must be one of data, train, ")
     assert first.endswith("Received: verb='trian'. Did you mean 'train'?")
     assert second.endswith("-m keras_preact")
 

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "data": {"support", "layers"},
     "analysis": {"support", "layers", "models"},
     "training": {"support", "layers", "models", "data", "analysis"},
+    "inspection": {"support", "layers", "models", "data", "training"},
     "exporting": {"support", "layers", "models", "data", "training"},
     "conversion": {"support", "layers", "models", "data", "training"},
     "prediction": {"support", "layers", "models", "data", "training", "exporting"},
@@ -31,6 +32,7 @@ MAY_IMPORT = {
     "programs": {
         "support",
         "training",
+        "inspection",
         "exporting",
         "conversion",
         "prediction",

@@ -3,13 +3,14 @@
 import pathlib
 import re
 
+import numpy as np
 import pytest
 from absl import flags
 
 from keras_preact.support import flags as config_flags
 from keras_preact.support import recipes
 from keras_preact.training import TrainConfig
-from keras_preact.training.steps.optimizer import make_schedule
+from keras_preact.training.steps.schedules import make_schedule
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ("cifar.flags", "imagenet.flags")
@@ -27,6 +28,8 @@ PAPER = {
     "digits_resnet20": "none",
     "finetune_folder": "none",
     "folder_resnet18": "none",
+    "cifar10_resnet20_modern": "none",
+    "imagenet_resnet50_a1": "top-1 19.6 % (original units, crop of 0.95, repeated augmentation)",
     "imagenet_resnet50": "top-1 22.85 %, top-5 6.71 % (original units, ten crops)",
     "imagenet_resnet152": "top-1 21.1 %, top-5 5.5 % (one 320x320 crop, scale augmentation alone)",
     "imagenet_resnet200": "top-1 20.1 %, top-5 4.8 % (one 320x320 crop)",
@@ -101,13 +104,14 @@ def test_the_recipes_that_are_promised_exist():
         *(f"cifar10_resnet{depth}" for depth in (20, 56, 110, 164, 1001)),
         *(f"imagenet_resnet{depth}" for depth in (50, 152, 200)),
         *("cifar100_resnet164", "digits_resnet20", "folder_resnet18", "finetune_folder"),
+        *("cifar10_resnet20_modern", "imagenet_resnet50_a1"),
     }
 
 
 def test_the_cifar_recipes_are_the_papers(parse):
     config = parse("--recipe=cifar10_resnet164")
     assert (config.global_batch_size, config.momentum, config.weight_decay) == (128, 0.9, 1e-4)
-    assert config.decay_bn and config.unit == "full_preactivation"
+    assert config.resolved().decay_bn and config.unit == "full_preactivation"
     schedule = make_schedule(config, 50_000)
     rates = [round(float(schedule(step)), 6) for step in (0, 399, 400, 32_000, 48_000, 63_999)]
     assert rates == [0.01, 0.01, 0.1, 0.01, 0.001, 0.001]
@@ -119,6 +123,33 @@ def test_the_imagenet_recipes_are_the_papers(parse):
     per_epoch = 1_281_167 / 256
     rates = [round(float(schedule(e * per_epoch)), 6) for e in (0, 29.9, 30.1, 59.9, 60.1)]
     assert rates == [0.1, 0.1, 0.01, 0.01, 0.001]
+
+
+def test_the_imagenet_recipe_a1_is_that_of_its_paper(parse):
+    """Table 2 of "ResNet strikes back"; batches of 2,048 are 625.57 steps an epoch."""
+    config = parse("--recipe=imagenet_resnet50_a1").resolved()
+    assert (config.optimizer, config.weight_decay, config.decay_bn) == ("lamb", 0.01, False)
+    schedule = make_schedule(config, 1_281_167)
+    assert (schedule.schedule_steps, schedule.warmup_steps) == (375_342, 3_128)
+    np.testing.assert_allclose(schedule(3_128), 0.005, rtol=1e-6)
+    np.testing.assert_allclose(schedule((3_128 + 375_342) // 2), 0.0025, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "length"),
+    [
+        ("folder_resnet18", 600, "--train_epochs=2"),
+        ("folder_resnet18", 600, "--train_steps=38"),
+        ("folder_resnet18", 600, "--schedule_epochs=2"),
+        ("cifar10_resnet20_modern", 2400, "--train_epochs=2"),
+        ("imagenet_resnet50_a1", 38_900, "--train_steps=38"),
+    ],
+)
+def test_modern_recipes_end_at_a_rate_of_zero_whatever_their_length(parse, name, images, length):
+    schedule = make_schedule(parse(f"--recipe={name}", length), images)
+    assert schedule.train_steps == schedule.schedule_steps == 38
+    assert 0 < float(schedule(37)) < 0.01 * schedule.learning_rate and float(schedule(38)) == 0
+    assert schedule.warmup_steps <= 2
 
 
 def test_the_command_line_wins_over_the_recipe(parse):

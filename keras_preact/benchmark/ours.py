@@ -20,7 +20,7 @@ from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceI
 from keras_preact.training.distribution.distributed_input import feed
 from keras_preact.training.distribution.strategies import make_strategy
 from keras_preact.training.run import build_model
-from keras_preact.training.steps import optimizer
+from keras_preact.training.steps import optimizer, schedules
 from keras_preact.training.steps.pace import Pace
 from keras_preact.training.steps.train_state import TrainState, make_state
 from keras_preact.training.steps.train_step import TrainStep
@@ -80,7 +80,7 @@ class Training(NamedTuple):
         strategy = make_strategy(plan)
         with strategy.scope():
             model = build_model(config, data.info)
-            schedule = optimizer.make_schedule(config, data.info.train_count)
+            schedule = schedules.make_schedule(config, data.info.train_count)
             sgd = optimizer.make_optimizer(config, schedule, model)
             state = make_state(config, model, sgd, plan.xla)
         images = None
@@ -121,7 +121,7 @@ def export(job: "Job", folder: str) -> None:
     graph = network.trace(ResNetV2(job.net.depth, input_shape=shape), shape)
     graph = rewriting.rewrite(graph)[-1].graph
     graph = saved_model.rewrite(graph, job.precision.removeprefix("mixed_"))[-1].graph
-    saved_model.write(graph, _info(job, shape), folder)
+    saved_model.write(graph, _info(job, shape).preprocessing, folder)
 
 
 def _training(config, training):

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_preact.data.augmentation_text import Augmentation, parse
 from keras_preact.data.limits import covered_sides
 from keras_preact.data.orientation import orient, orientation, stored_window, swapped
-
-AUGMENTATIONS = ("none", "pad_crop", "pad_crop_flip", "random_resized_crop")
+from keras_preact.data.random_operations import RANDOM_OPERATIONS, Context
 
 # Fractions of its size that a JPEG can be decoded to, other than 1.
 _RATIOS = np.array([2, 4, 8])
@@ -23,24 +23,46 @@ EVAL_RESIZE_RATIO = 256 / 224
 
 
 def augmented(
-    images: tf.Tensor, draws: tf.Tensor, name: str, mean: Sequence[float] = (0,)
+    images: tf.Tensor,
+    draws: tf.Tensor,
+    name: str,
+    mean: Sequence[float] = (0,),
+    dense: bool = True,
 ) -> tf.Tensor:
     """Augments a batch of images of one size.
 
     Args:
-        images: numbers in 0 to 255 (batch, height, width, channels), of any dtype.
-        draws: int32 (batch, 3 or more), at least 0.
-        name: "none"; "pad_crop", with black padding, as around written characters; or
-            "pad_crop_flip", with padding of the mean.
+        images: whole numbers in 0 to 255 (batch, height, width, channels), uint8 or float16.
+        draws: int32 (batch, DRAWS), at least 0.
+        name: a base, and operations as in `augmentation_text`. The base is "none"; "pad_crop",
+            with black padding, as around written characters; or "pad_crop_flip", with padding
+            of the mean.
         mean: of each channel, in 0 to 255.
+        dense: as in `random_operations.Context`; results do not depend on it.
 
     Returns:
         images of the same shape and dtype.
     """
-    if name == "none":
-        return images
-    flip = name == "pad_crop_flip"
-    return pad_crop(images, draws, flip=flip, fill=np.round(mean) if flip else (0,))
+    augmentation = parse(name)
+    if augmentation.base in ("pad_crop", "pad_crop_flip"):
+        flip = augmentation.base == "pad_crop_flip"
+        images = pad_crop(images, draws, flip=flip, fill=np.round(mean) if flip else (0,))
+    return changed(images, draws, augmentation, mean, dense)
+
+
+def changed(
+    images: tf.Tensor,
+    draws: tf.Tensor,
+    augmentation: Augmentation,
+    mean: Sequence[float] = (0,),
+    dense: bool = True,
+) -> tf.Tensor:
+    """Applies the operations of an augmentation, without its base; as `augmented`."""
+    fill = np.zeros(1) if augmentation.base == "pad_crop" else np.round(mean)
+    context = Context(tf.cast(tf.constant(fill, tf.uint8), images.dtype), dense)
+    for name, number in augmentation.operations:
+        images = RANDOM_OPERATIONS[name](images, draws, number, context)
+    return images
 
 
 def pad_crop(

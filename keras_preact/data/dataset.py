@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data.augmentation_text import BASES, parse
 from keras_preact.data.order import DRAWS, DataOrder, Shard
 from keras_preact.data.sampling import SAMPLINGS, ClassSampler, groups_of
 from keras_preact.data.sources import Encoded, Findings, InMemory
@@ -125,7 +125,7 @@ class Dataset:
             batch_size: images in a batch.
             seed: a whole number, at least 0.
             start_step: the step that the first batch belongs to.
-            augmentation: one of `AUGMENTATIONS`; by default what suits the data set.
+            augmentation: see `check_augmentation`; by default what suits the data set.
             shard: the replicas whose pieces of each batch to return, one after the other.
             reshuffles: steps at which the order is drawn anew; see `DataOrder`.
 
@@ -266,19 +266,28 @@ class Dataset:
         return self.source(split).unreadable(indices)
 
     def check_augmentation(self, augmentation: str | None) -> str:
-        """Returns the augmentation to use; raises ValueError where it does not fit the images."""
+        """Returns the augmentation to use, with its base.
+
+        Args:
+            augmentation: as in `augmentation_text`; operations alone follow the data set's
+                default. None: that default.
+
+        Raises:
+            ValueError: if it is not as `augmentation_text` says, or does not fit the images.
+        """
         if augmentation is None:
             return self.default_augmentation
-        one_of("augmentation", augmentation, AUGMENTATIONS)
+        read = parse(augmentation)
+        read = dataclasses.replace(read, base=read.base or self.default_augmentation)
         of_any_size = isinstance(self.train_source, Encoded)
-        fitting = ("none", "random_resized_crop") if of_any_size else AUGMENTATIONS[:-1]
-        if augmentation not in fitting:
+        fitting = BASES if of_any_size else BASES[:-1]
+        if read.base not in fitting:
             raise ValueError(
                 f"augmentation of {self.info.name}, whose images are "
                 f"{'of any size' if of_any_size else 'of one size'}, must be one of "
                 f"{', '.join(fitting)}. Received: augmentation={augmentation!r}"
             )
-        return augmentation
+        return str(read)
 
 
 def order_pieces(order: DataOrder, start_step: int, shard: Shard) -> tf.data.Dataset:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.data import augmentation, limits
+from keras_preact.data import augmentation, augmentation_text, limits
 from keras_preact.data.splitting import Division
 from keras_preact.support import console
 
 # Images whose pixels are summed at a time.
 _PART_IMAGES = 64
+# Images that operations change at a time: enough to share their overhead, few enough for caches.
+_CHANGED_IMAGES = 16
 # Labels that are read at a time.
 _PART_LABELS = 1024
 
@@ -68,14 +70,14 @@ class InMemory:
 
         Args:
             indices_and_draws: from a `DataOrder`.
-            augment: "none"; "pad_crop", with black padding, as around written characters;
-                or "pad_crop_flip", with padding of the mean.
+            augment: as for `augmentation.augmented`.
             mean: of each channel, in 0 to 255.
         """
         images, labels = self._tensors()
 
         def fetch(indices, draws):
-            batch = augmentation.augmented(tf.gather(images, indices), draws, augment, mean)
+            batch = tf.gather(images, indices)
+            batch = augmentation.augmented(batch, draws, augment, mean, dense=False)
             return batch, tf.gather(labels, indices), *_weights_at(self.weights, indices)
 
         return indices_and_draws.map(fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -207,20 +209,28 @@ class Encoded:
     def train_batches(
         self, indices_and_draws: tf.data.Dataset, augment: str, mean: Sequence[float] = (0,)
     ) -> tf.data.Dataset:
-        """Maps batches of (indices, draws) to batches as `InMemory` does; needs no mean."""
+        """Maps batches of (indices, draws) to batches as `InMemory` does."""
+        read = augmentation_text.parse(augment)
 
         def fetch(index, draws):
             encoded, label = self._read_admitted(index)
-            if augment == "none":
-                image = self._center_crop(encoded)
-            else:
+            if read.base == "random_resized_crop":
                 image = augmentation.random_resized_crop(encoded, draws, self.size)
-            return image, label, *_weights_at(self.weights, index)
+            else:
+                image = self._center_crop(encoded)[None]
+                [image] = tf.unstack(augmentation.augmented(image, draws[None], read.base, mean))
+            return draws, image, label, *_weights_at(self.weights, index)
+
+        def change(draws, images, *rest):
+            return augmentation.changed(images, draws, read, mean, dense=False), *rest
 
         batch_size = indices_and_draws.element_spec[0].shape[0]
-        images = indices_and_draws.unbatch().map(
-            fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
+        parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        images = indices_and_draws.unbatch().map(fetch, **parallel)
+        if read.operations:
+            images = images.batch(_CHANGED_IMAGES).map(change, **parallel).unbatch()
+        else:
+            images = images.map(lambda draws, *rest: rest)
         return images.batch(batch_size, drop_remainder=True)
 
     def eval_images(self, indices: tf.data.Dataset) -> tf.data.Dataset:

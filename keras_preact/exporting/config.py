@@ -1,6 +1,7 @@
 """The flags of export.py and their rules."""
 
 import dataclasses
+import math
 
 from keras_preact.data.limits import MAX_IMAGE_PIXELS
 from keras_preact.exporting.formats.tflite import KINDS
@@ -60,6 +61,11 @@ class ExportConfig:
         "files", "most pixels of an image for serving_bytes", MAX_IMAGE_PIXELS
     )
     model_name: str | None = option("files", "name on the server; default: such as resnet20")
+    temperature: float | None = option(
+        "files",
+        "divides the logits, so that probabilities are calibrated; evaluate fits it; default: "
+        "the model's own, or 1",
+    )
     serving_image: str = option("files", "docker image of TensorFlow Serving", IMAGE)
 
     eval_images: int | None = option(
@@ -96,6 +102,10 @@ class ExportConfig:
         tolerances = ("float32_tolerance", "float16_tolerance", "int8_loss_points")
         options.check_range(self, (*tolerances, "saved_model_loss_points"), least=0)
         options.check_range(self, ("saved_model_agreement_percent",), least=0, most=100)
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(
+                f"temperature must be above 0 and finite. Received: temperature={self.temperature}"
+            )
         if self.model_name is not None:
             check_model_name(self.model_name)
         check_serving_image(self.serving_image)

@@ -56,7 +56,7 @@ def run(config: ExportConfig) -> epath.Path:
             verification = Verification(exported, exported.predictor(), config)
             impossible = _write(exported, config, layout, name, verification, facts)
             say("Comparing with the Keras model")
-            files = _load(config, layout, data.info, impossible)
+            files = _load(config, layout, exported.preprocessing, impossible)
             artifacts, exceeding = verification.compare_files(files, stage)
             if SAVED_MODEL in config.formats:
                 session = saved_model.SessionModel(layout.saved_model)
@@ -95,7 +95,7 @@ def _write(exported, config, layout, name, verification, facts) -> dict[str, str
 def _write_for_servers(graph, exported, config, layout, name):
     """Writes the SavedModel and the folder `serving`."""
     options = {"freeze": config.freeze, "max_image_pixels": config.max_image_pixels}
-    saved_model.write(graph, exported.data.info, layout.saved_model, **options)
+    saved_model.write(graph, exported.preprocessing, layout.saved_model, **options)
     image, file = exported.example()
     warmup.write(layout.saved_model, name, image, file)
     server_files.write(layout.serving, name, image, file, config.serving_image)
@@ -107,11 +107,14 @@ def _write_tflite(graph, exported, config, layout) -> dict[str, str]:
         return {}
     calibrates = "int8" in config.tflite_kinds
     images = exported.calibration_images(config.calibration_images) if calibrates else None
-    name, info = exported.model.name, exported.data.info
-    return tflite.write(graph, info, layout.tflite, name, config.tflite_kinds, images)
+    name, preprocessing = (
+        f"{exported.model.name} trained on {exported.data.info.name}",
+        exported.preprocessing,
+    )
+    return tflite.write(graph, preprocessing, layout.tflite, name, config.tflite_kinds, images)
 
 
-def _load(config, layout, info, impossible) -> list[WrittenFile]:
+def _load(config, layout, preprocessing, impossible) -> list[WrittenFile]:
     files = []
     if SAVED_MODEL in config.formats:
         predict = saved_model.SessionModel(layout.saved_model).predict
@@ -119,7 +122,7 @@ def _load(config, layout, info, impossible) -> list[WrittenFile]:
         files.append(WrittenFile(SAVED_MODEL, kind, layout.saved_model, predict))
     for kind in config.weights_kinds:
         path = layout.weights / f"{weights.NAME}.{kind}"
-        predict = weights.read(path, info)
+        predict = weights.read(path, preprocessing)
         files.append(WrittenFile(f"{export_folder.WEIGHTS}/{kind}", kind, path, predict))
     for kind in config.tflite_kinds:
         if kind in impossible:

@@ -10,7 +10,7 @@ from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.data.embedded import photographs
 from keras_preact.data.limits import JPEG
 from keras_preact.data.sources import InMemory
-from keras_preact.exporting.checks.parity import Predict
+from keras_preact.exporting.checks.parity import Predict, answers
 from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.graph.network import CLASSIFIER
 from keras_preact.layers import Preprocessing
@@ -41,16 +41,23 @@ class Source:
         data: the data set the model was trained on.
         description: the origin of the model, for people.
         is_labelled: whether the labels of the data are true, and not the model's own answers.
+        temperature: divides the logits; see `Preprocessing`.
     """
 
     model: keras.Model
     data: Dataset
     description: str
     is_labelled: bool = True
+    temperature: float = 1.0
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From image files to the input of the model, and from its logits to probabilities."""
+        return self.data.info.preprocessing.replace(temperature=self.temperature)
 
     def predictor(self) -> Predict:
         """Returns the Keras model as a function from uint8 images to probabilities."""
-        return predictor(self.model, self.data.info.preprocessing)
+        return predictor(self.model, self.preprocessing)
 
     def calibration_images(self, most: int) -> np.ndarray:
         """Returns training images as evaluation crops them, at most `most`.
@@ -83,7 +90,11 @@ def predictor(model: keras.Model, preprocessing: Preprocessing) -> Predict:
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
     def predict(images):
         output = model(preprocessing.normalize(images), training=False)
-        return tf.nn.softmax(output) if returns_logits else output
+        if returns_logits:
+            return preprocessing.probabilities(output)
+        # The logarithms of probabilities are logits, too.
+        is_plain = preprocessing.temperature == 1
+        return output if is_plain else preprocessing.probabilities(tf.math.log(output))
 
     return lambda images: predict(images).numpy()
 
@@ -107,7 +118,12 @@ def read(config: ExportConfig) -> Source:
     """
     # The precision of training does not matter: weights are float32 in all of them.
     keras.config.set_dtype_policy("float32")
-    return _read_run(config) if config.run_dir else _read_file(config)
+    found = _read_run(config) if config.run_dir else _read_file(config)
+    if config.temperature is not None:
+        found = dataclasses.replace(found, temperature=config.temperature)
+    # The files of weights carry it.
+    found.model.preprocessing = found.preprocessing
+    return found
 
 
 def _read_run(config):
@@ -130,16 +146,15 @@ def _read_file(config):
     if config.dataset:
         data = _labelled_data(config, like)
         _check_fits(model, data.info, like, path)
-        model.preprocessing = data.info.preprocessing
-        return Source(model, data, str(path))
+        return Source(model, data, str(path), temperature=like.temperature if like else 1.0)
     if like is None:
         raise ValueError(
             "model needs dataset, what it was trained on, unless the file says how images become "
             "its input, as files of export.py and convert do. Received: "
             f"{path}, which does not, and dataset=None"
         )
-    model.preprocessing = like
-    return Source(model, _photographs(model, like), str(path), is_labelled=False)
+    data = _photographs(model, like)
+    return Source(model, data, str(path), is_labelled=False, temperature=like.temperature)
 
 
 def _labelled_data(config, like):
@@ -162,11 +177,13 @@ def _photographs(model, like):
 
     def source(count, seed):
         images = photographs(like.image_shape, count, seed)
-        labels = np.concatenate([answer(part).argmax(axis=1) for part in np.array_split(images, 8)])
-        return InMemory(images, labels.astype(np.int32))
+        found = np.concatenate([answer(part) for part in np.array_split(images, 8)])
+        labels = answers(found, like.multi_label)
+        return InMemory(images, labels.astype(np.float32 if like.multi_label else np.int32))
 
     train, evaluation = source(_CALIBRATION_PARTS, seed=1), source(_COMPARED_PARTS, seed=0)
     facts = dataclasses.asdict(like.replace(class_names=names))
+    del facts["temperature"]
     counts = {"train_count": len(train), "eval_count": len(evaluation)}
     info = DatasetInfo(name="parts of two photographs", **counts, **facts)
     return Dataset(info, train, evaluation, "none")

@@ -1,6 +1,8 @@
 """Answers of a model for image files, in their order; `predict` is the function for Python."""
 
+import bisect
 import dataclasses
+import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -24,7 +26,8 @@ class Prediction:
 
     Args:
         file: its path, as it was given.
-        classes: names of the likeliest classes, the likeliest first; none with an error.
+        classes: names of the likeliest classes, the likeliest first; none with an error, or where
+            all are below the threshold.
         scores: their probabilities.
         error: why the file could not be read as an image; None if it could.
     """
@@ -43,6 +46,7 @@ def predict(
     *,
     checkpoint: str = "newest",
     preprocessing: Preprocessing | None = None,
+    threshold: float = 0.0,
 ) -> list[Prediction]:
     """Returns the likeliest classes of image files, with the preprocessing of evaluation.
 
@@ -55,6 +59,7 @@ def predict(
         batch_size: images computed at a time.
         checkpoint: of a run: "newest" or "best".
         preprocessing: of a model that carries none.
+        threshold: least probability of a class; those below it are left out.
 
     Returns:
         A `Prediction` for each file, in order. A file that cannot be read has an error in it.
@@ -63,7 +68,8 @@ def predict(
         ValueError: if the model cannot be used, or a source holds no images.
     """
     options = {"checkpoint": checkpoint, "preprocessing": preprocessing}
-    return list(predictions(model, paths, top_k, batch_size, **options))
+    found = predictions(model, paths, top_k, batch_size, threshold=threshold, **options)
+    return list(found)
 
 
 def predictions(
@@ -74,21 +80,38 @@ def predictions(
     *,
     checkpoint: str = "newest",
     preprocessing: Preprocessing | None = None,
+    threshold: float = 0.0,
 ) -> Iterator[Prediction]:
     """Does the same as `predict`, and yields each prediction once its batch is computed."""
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be from 0 to 1. Received: threshold={threshold}")
     one = isinstance(paths, str | os.PathLike)
     files = sources.find(paths) if one else sources.named(list(paths))
     if not isinstance(model, Classifier):
         model = loading.load(model, checkpoint=checkpoint, preprocessing=preprocessing)
-    answers = answer(model, files, range(len(files)), top_k, batch_size)
+    choice = Choice(top_k, threshold)
+    answers = answer(model, files, range(len(files)), choice, batch_size)
     return (prediction for some in answers for prediction in some)
 
 
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The classes that a prediction names.
+
+    Args:
+        top_k: of each image, the likeliest; all, if there are fewer.
+        threshold: least probability.
+    """
+
+    top_k: int
+    threshold: float = 0.0
+
+
 def answer(
-    classifier: Classifier, files: Files, part: range, top_k: int, batch_size: int
+    classifier: Classifier, files: Files, part: range, choice: Choice, batch_size: int
 ) -> Iterator[Sequence[Prediction]]:
     """Yields the predictions of a part of a list, one batch after the other.
 
@@ -96,13 +119,13 @@ def answer(
         classifier: of images.
         files: the whole list.
         part: the indices to predict, consecutive.
-        top_k: classes of each image; all, if there are fewer.
+        choice: of classes.
         batch_size: images computed at a time.
 
     Raises:
         RunError: if a probability is not finite.
     """
-    names, count = classifier.class_names, min(top_k, len(classifier.class_names))
+    names, count = classifier.class_names, min(choice.top_k, len(classifier.class_names))
     reader, size = center_crop(classifier.preprocessing), min(batch_size, len(files))
     for batch in batches(len(files), part, size, reader, contents_of(files)):
         probabilities = np.asarray(classifier.probabilities(tf.constant(batch.images)))
@@ -119,6 +142,7 @@ def answer(
                     f"The model computes a probability that is not finite for {printable(file)}: "
                     "its weights are damaged or its training diverged"
                 )
-            classes = tuple([names[label] for label in labels[place]])
-            rows.append(Prediction(file, classes, tuple(scores[place])))
+            kept = bisect.bisect_right(scores[place], -choice.threshold, key=operator.neg)
+            classes = tuple([names[label] for label in labels[place][:kept]])
+            rows.append(Prediction(file, classes, tuple(scores[place][:kept])))
         yield rows

@@ -38,6 +38,9 @@ class PredictConfig:
 
     output: str | None = option("output", "x.csv or x.jsonl to write; default: lines are printed")
     top_k: int = option("output", "classes of each image, the likeliest first", TOP_K)
+    threshold: float = option(
+        "output", "least probability of a class; 0.5 is usual where images have several labels", 0.0
+    )
     contact_sheet: str | None = option("output", "x.png to draw: some images and their answers")
 
     def __post_init__(self):
@@ -47,6 +50,8 @@ class PredictConfig:
                 object.__setattr__(self, name, os.path.expanduser(path))
         options.check_choices(self)
         options.check_range(self, ("batch_size", "top_k"), least=1)
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be from 0 to 1. Received: threshold={self.threshold}")
         if not self.model:
             raise ValueError(
                 "model must be given: a run, net.keras, the folder of a SavedModel's version, or "

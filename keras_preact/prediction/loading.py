@@ -35,7 +35,7 @@ class Classifier:
     Args:
         probabilities: from images, uint8 (batch, height, width, channels), to float32
             (batch, classes).
-        preprocessing: how files become these images.
+        preprocessing: how files become these images, and whether they may have several labels.
         class_names: by label.
         digest: tells the model from others, by its weights and preprocessing; computed when it
             is asked for, as it takes time.
@@ -59,8 +59,9 @@ def load(
 
     Args:
         model: a Keras model from normalized images to logits or, through a softmax, to
-            probabilities; or the path of a run, of a .keras file, of the folder of a SavedModel's
-            version, or of a .tflite file, the last two written by export.py.
+            probabilities (through a sigmoid where an image may have several labels); or the path
+            of a run, of a .keras file, of the folder of a SavedModel's version, or of a .tflite
+            file, the last two written by export.py.
         checkpoint: of a run: "newest" or "best".
         preprocessing: of a model that carries none.
 
@@ -125,12 +126,12 @@ def _keras_file(path, given) -> Classifier:
 
 def _of_keras(model, preprocessing) -> Classifier:
     classes = _check_keras(model, preprocessing)
-    returns_logits = _returns_logits(model)
+    returns_logits = _returns_logits(model, preprocessing)
 
     @tf.function(input_signature=[tf.TensorSpec([None, *preprocessing.image_shape], tf.uint8)])
     def probabilities(images):
         output = tf.cast(model(preprocessing.normalize(images), training=False), tf.float32)
-        return tf.nn.softmax(output) if returns_logits else output
+        return preprocessing.probabilities(output) if returns_logits else output
 
     def digest():
         found = hashlib.sha256(preprocessing_record.to_json(preprocessing))
@@ -180,19 +181,31 @@ def _check_shape(shape, preprocessing, where):
         )
 
 
-def _returns_logits(model):
+def _returns_logits(model, preprocessing):
     last = model
     while isinstance(last, keras.Model):
         last = last.layers[-1]
     activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax:
-        return False
-    if activation is keras.activations.linear:
+    if activation is keras.activations.linear and not isinstance(last, keras.layers.Softmax):
         return True
-    raise ValueError(
-        "model must end in a linear layer, whose outputs are logits, or in a softmax. "
-        f"Received: {model.name}, which ends in {last.name}, a {type(last).__name__}"
-    )
+    if preprocessing.multi_label:
+        name, ends_in_it = "sigmoid", activation is keras.activations.sigmoid
+    else:
+        name = "softmax"
+        ends_in_it = (
+            isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax
+        )
+    if not ends_in_it:
+        raise ValueError(
+            f"model must end in a linear layer, whose outputs are logits, or in a {name}. "
+            f"Received: {model.name}, which ends in {last.name}, a {type(last).__name__}"
+        )
+    if preprocessing.temperature != 1:
+        raise ValueError(
+            "temperature is for models that return logits. Received: temperature="
+            f"{preprocessing.temperature}, and {model.name}, which ends in a {name}"
+        )
+    return False
 
 
 def _names(preprocessing, classes):

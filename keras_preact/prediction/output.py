@@ -35,6 +35,7 @@ class Record:
         top_k: classes of each row.
         shard: part of the list.
         keras_preact: version that began the output, for people.
+        threshold: least probability of a class.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Record:
     top_k: int
     shard: str | None
     keras_preact: str = __version__
+    threshold: float = 0.0
 
 
 # Fields that may differ when an output is continued.

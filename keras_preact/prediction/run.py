@@ -91,24 +91,27 @@ class _Tally:
 
     def add(self, index: int, prediction: Prediction) -> None:
         self.count += 1
-        if prediction.error is None:
-            self.classes[prediction.classes[0]] += 1
-        else:
+        if prediction.error is not None:
             self.unreadable += 1
+        elif prediction.classes:
+            self.classes[prediction.classes[0]] += 1
         if index in self._wanted:
             self.chosen.append((index, prediction))
 
 
 def _write(config, classifier, files, part, tally):
     top_k = min(config.top_k, len(classifier.class_names))
-    record = output.Record(config.model, classifier.digest(), top_k, config.shard)
+    choice = answers.Choice(top_k, config.threshold)
+    record = output.Record(
+        config.model, classifier.digest(), top_k, config.shard, threshold=config.threshold
+    )
     form = rows.by_name(config.output, top_k)
     with output.opened(config.output, record, form, files, part, tally.add) as file:
         if before := file.count:
             say(f"{config.output} has {before:,} of {len(part):,} rows already.")
         missing, began = part[before:], time.perf_counter()
         with console.counting("Predicting", len(missing)) as advance:
-            found = answers.answer(classifier, files, missing, top_k, config.batch_size)
+            found = answers.answer(classifier, files, missing, choice, config.batch_size)
             for index, predictions in _counted(found, missing.start):
                 file.append(predictions)
                 for place, prediction in enumerate(predictions, index):
@@ -139,7 +142,8 @@ def _summary(path, tally, images_per_second):
 
 def _print(config, classifier, files, part, tally):
     """Prints a line for each file as its batch is computed; a reader that leaves ends it."""
-    found = answers.answer(classifier, files, part, config.top_k, config.batch_size)
+    choice = answers.Choice(config.top_k, config.threshold)
+    found = answers.answer(classifier, files, part, choice, config.batch_size)
     stream = console.breakable_stdout()
     try:
         for index, predictions in _counted(found, part.start):

@@ -113,5 +113,7 @@ def _parts(curves, rows):
         columns = {
             field.name: np.array([getattr(row, field.name) for row in its_rows])
             for field in dataclasses.fields(metrics_file.Row)
+            # Runs differ in the others, by their labels and by the version that wrote them.
+            if field.name in metrics_file.COLUMNS
         }
         yield {"network": run.label}, [run_dir] * len(its_rows), columns

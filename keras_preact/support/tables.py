@@ -22,13 +22,17 @@ class Table:
     Args:
         columns: names of the columns, the first line.
         rule: the lines below, as in "a line for each evaluation".
+        optional: names of columns that may be missing.
     """
 
     columns: Sequence[str]
     rule: str
+    optional: Sequence[str] = ()
 
     def rows(self, path: epath.PathLike) -> Iterator[tuple[int, list[str]]]:
         """Yields the number and the cells of each line below the first that is not empty.
+
+        Cells come in the order of `columns` and `optional`; those of a missing column are "".
 
         Args:
             path: of the file, on a disk or in a bucket.
@@ -47,13 +51,16 @@ class Table:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         try:
             head = next(reader, [])
-            if sorted(head) != sorted(self.columns):
+            if sorted(name for name in head if name not in self.optional) != sorted(
+                self.columns
+            ) or len(set(head)) < len(head):
                 raise self.damaged(path, 1, head)
-            order = [head.index(name) for name in self.columns]
+            names = (*self.columns, *self.optional)
+            order = [head.index(name) if name in head else len(head) for name in names]
             for cells in filter(None, reader):
-                if len(cells) != len(order):
+                if len(cells) != len(head):
                     raise self.damaged(path, reader.line_num, cells)
-                yield reader.line_num, [cells[place] for place in order]
+                yield reader.line_num, [[*cells, ""][place] for place in order]
         except csv.Error as error:
             raise self.damaged(path, max(reader.line_num, 1), str(error)) from None
 

@@ -116,8 +116,8 @@ class Evaluate(Action):
         means = run.step_metrics.since_evaluation()
         run.writer.evaluation(done, evaluation, means, float(run.schedule(done - 1)))
         run.writer.curves(run.schedule.drop_steps)
-        if done == run.train_steps:
-            run.writer.confusion(done, evaluation)
+        if run.is_over:
+            run.writer.classes(done, evaluation)
 
 
 class Save(Action):

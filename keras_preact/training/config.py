@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from typing import Any
 
-from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data import augmentation_text
 from keras_preact.data.sampling import SAMPLINGS
 from keras_preact.layers import BLOCKS, LAYOUTS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcuts
 from keras_preact.models import architectures
@@ -14,6 +14,8 @@ from keras_preact.support.text import shown
 from keras_preact.training import config_rules
 from keras_preact.training.config_rules import EXCLUSIVE
 from keras_preact.training.steps import freezing
+from keras_preact.training.steps.loss import LOSSES
+from keras_preact.training.steps.scores import MONITORS
 
 MODES = ("train", "evaluate")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
@@ -23,6 +25,11 @@ CHECKPOINTS = ("newest", "best")
 ON_NAN = ("stop", "rollback")
 FREEZE_BN = ("none", "frozen", "all")
 SCHEDULE_RULES = ("bit",)
+OPTIMIZERS = ("sgd", "adamw", "lamb")
+MOMENTUM_FORMS = ("caffe", "torch")
+SCHEDULES = ("steps", "cosine", "linear", "constant")
+WARMUPS = ("constant", "linear")
+TRACKERS = ("wandb", "mlflow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +60,19 @@ class TrainConfig:
         "run", "number of newest checkpoints to keep, beside the best one", 3
     )
     checkpoint: str = option("run", "checkpoint to evaluate", "newest", CHECKPOINTS)
+    monitor: str | None = option(
+        "run",
+        "figure of the evaluation that the best checkpoint has; default: accuracy, "
+        "mean_average_precision for images with several labels",
+        None,
+        MONITORS,
+    )
+    early_stopping_epochs: int | None = option(
+        "run", "epochs without a better evaluation after which to stop; default: train to the end"
+    )
+    log_to: str | None = option(
+        "run", "package that gets configuration and metrics, too", None, TRACKERS
+    )
     max_runtime_minutes: float | None = option(
         "run", "time limit: save and stop before it, with exit code 75"
     )
@@ -108,9 +128,7 @@ class TrainConfig:
     image_size: int | None = option(
         "data", "height and width in pixels, for data sets of various sizes; default: 224"
     )
-    augmentation: str | None = option(
-        "data", "augmentation of training images; default: the data set's", None, AUGMENTATIONS
-    )
+    augmentation: str | None = option("data", f"{augmentation_text.HELP}; default: the data set's")
     split: tuple[int, ...] | None = option(
         "data",
         "percentages of images for training, validation and test, as in 80,10,10 or 80,20, where "
@@ -179,6 +197,24 @@ class TrainConfig:
         SCHEDULE_RULES,
     )
 
+    loss: str | None = option(
+        "loss",
+        "loss to train with; default: cross_entropy, binary_cross_entropy for images with several "
+        "labels",
+        None,
+        LOSSES,
+    )
+    bce_target_threshold: float | None = option(
+        "loss",
+        "of binary_cross_entropy: smoothed or mixed targets above it become 1, others 0; default: "
+        "as they are",
+    )
+    class_weights: str | None = option(
+        "loss",
+        "weights of the classes: auto, by their numbers of training images, or a JSON or CSV "
+        "file of names and weights; default: all alike",
+    )
+
     stochastic_depth_rate: float = option(
         "regularization", "probability of dropping the last residual; linear in depth, from 0", 0.0
     )
@@ -188,6 +224,11 @@ class TrainConfig:
     mixup_alpha: float = option(
         "regularization", "parameter of mixup's Beta distribution; 0: no mixup", 0.0
     )
+    cutmix_alpha: float = option(
+        "regularization",
+        "parameter of CutMix's Beta distribution; 0: no CutMix; with mixup, half the batches each",
+        0.0,
+    )
     ema_decay: float | None = option(
         "regularization",
         "decay per step of averaged weights, to evaluate and export; default: none",
@@ -196,21 +237,70 @@ class TrainConfig:
         "regularization", "batches from which BN statistics are recomputed to evaluate; 0: none", 0
     )
 
-    learning_rate: float = option("optimization", "from the warm-up to the first drop", 0.1)
-    momentum: float = option("optimization", "momentum of SGD", 0.9)
-    weight_decay: float = option(
-        "optimization", "coupled: added to the gradient, times the weight", 1e-4
+    optimizer: str = option("optimization", "what changes the weights", "sgd", OPTIMIZERS)
+    learning_rate: float | None = option(
+        "optimization",
+        "after the warm-up; default: 0.1; 0.001 for adamw, 0.005 for lamb",
     )
-    decay_bn: bool = option("optimization", "decay gamma and beta of BN, too", True)
-    warmup_steps: int = option("optimization", "number of first steps at warmup_learning_rate", 400)
-    warmup_learning_rate: float = option("optimization", "learning rate of the warm-up", 0.01)
+    momentum: float = option("optimization", "momentum of SGD", 0.9)
+    nesterov: bool = option("optimization", "Nesterov's momentum, for SGD", False)
+    momentum_form: str | None = option(
+        "optimization",
+        "SGD's velocity holds gradients times their rates (caffe) or gradients (torch); default: "
+        "caffe for schedule=steps, as in the paper, else torch",
+        None,
+        MOMENTUM_FORMS,
+    )
+    beta1: float | None = option(
+        "optimization", "decay of the mean of gradients, for adamw and lamb; default: 0.9"
+    )
+    beta2: float | None = option(
+        "optimization", "decay of the mean of squared gradients; default: 0.999"
+    )
+    epsilon: float | None = option(
+        "optimization", "added to their root; default: 1e-8 for adamw, 1e-6 for lamb"
+    )
+    clip_norm: float | None = option(
+        "optimization", "largest global norm of the gradient; default: not clipped"
+    )
+    weight_decay: float | None = option(
+        "optimization",
+        "sgd adds it to the gradient, times the weight; adamw and lamb to their change; default: "
+        "1e-4; 0.05 for adamw, 0.01 for lamb",
+    )
+    decay_bn: bool | None = option(
+        "optimization",
+        "decay gamma and beta of BN, too, and for adamw and lamb biases; default: only for sgd",
+    )
+    warmup: str | None = option(
+        "optimization",
+        "rate of the first steps; default: constant for sgd with schedule=steps, else linear",
+        None,
+        WARMUPS,
+    )
+    warmup_steps: int | None = option(
+        "optimization",
+        "number of these steps; default: 400 if constant, 1/20 of the schedule if linear",
+    )
+    warmup_epochs: float | None = option("optimization", "warmup_steps in epochs")
+    warmup_learning_rate: float | None = option(
+        "optimization",
+        "of the warm-up, if constant (default: 0.01), or of the first step, if linear (default: "
+        "on the line from 0)",
+    )
+    schedule: str = option("optimization", "learning rate after the warm-up", "steps", SCHEDULES)
+    final_learning_rate: float | None = option(
+        "optimization", "at the end of schedule=cosine or linear; default: 0"
+    )
     drop_factor: float = option("optimization", "factor on the learning rate at each drop", 0.1)
     drop_steps: tuple[int, ...] | None = option(
         "optimization", "steps at which it drops; default: 1/2 and 3/4 of the schedule"
     )
     drop_epochs: tuple[float, ...] | None = option("optimization", "drop_steps in epochs")
     schedule_steps: int | None = option(
-        "optimization", "length of the schedule; default: the paper's 64000"
+        "optimization",
+        "length of the schedule; default: the paper's 64000; but of training, where it is given, "
+        "unless schedule=steps",
     )
     schedule_epochs: float | None = option("optimization", "schedule_steps in epochs")
     train_steps: int | None = option("optimization", "length of training; default: schedule_steps")
@@ -221,8 +311,12 @@ class TrainConfig:
 
     def __post_init__(self):
         options.check_choices(self)
+        if self.augmentation is not None:
+            augmentation_text.parse(self.augmentation)
         config_rules.check_numbers(self)
         config_rules.check_contradictions(self)
+        config_rules.check_optimization(self)
+        config_rules.check_loss(self)
         config_rules.check_freezing(self)
         if self.depth is not None:
             architectures.resolve(
@@ -266,6 +360,17 @@ class TrainConfig:
         """Arguments of `ResNetV2` and `describe` but for depth, image size and classes."""
         names = ("stem", "block", "unit", "projection", "width_multiplier", "layout")
         return {**{name: getattr(self, name) for name in names}, "shortcut": self.make_shortcut()}
+
+    def resolved(self) -> "TrainConfig":
+        """Returns a copy with the optimizer's defaults where nothing was given."""
+        missing = config_rules.missing_of_optimization(self)
+        return dataclasses.replace(self, **missing) if missing else self
+
+    @property
+    def scales_with_training(self) -> bool:
+        """Whether the learning rate of a step depends on the length of training."""
+        no_length = self.schedule_steps is None and self.schedule_epochs is None
+        return self.scale_schedule or (self.schedule != "steps" and no_length)
 
     def updated(self, **given: Any) -> "TrainConfig":
         """Returns a copy with other values; a field unsets the one that it excludes."""

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import reprlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_preact.data import splitting
 from keras_preact.support.options import LARGEST
@@ -18,7 +18,30 @@ EXCLUSIVE = (
     ("train_steps", "train_epochs"),
     ("schedule_steps", "schedule_epochs"),
     ("drop_steps", "drop_epochs"),
+    ("warmup_steps", "warmup_epochs"),
 )
+# Weight decay of LAMB: that of "ResNet strikes back" (2021), table 2, procedure A1; of AdamW: as
+# common for networks of vision.
+_OF_OPTIMIZER = {
+    "sgd": {"learning_rate": 0.1, "weight_decay": 1e-4, "decay_bn": True},
+    "adamw": {
+        **{"learning_rate": 1e-3, "weight_decay": 0.05, "decay_bn": False},
+        **{"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+    },
+    "lamb": {
+        **{"learning_rate": 5e-3, "weight_decay": 0.01, "decay_bn": False},
+        **{"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-6},
+    },
+}
+# The paper's; a linear warm-up depends on the length of the schedule and the rate.
+_CONSTANT_WARMUP = {"warmup_steps": 400, "warmup_learning_rate": 0.01}
+# Fields that need another field to have one of some values. Not so momentum_form and drops, which
+# a recipe may have, and the command line cannot take back.
+_NEEDS = {
+    "nesterov": ("optimizer", ("sgd",)),
+    **dict.fromkeys(("beta1", "beta2", "epsilon"), ("optimizer", ("adamw", "lamb"))),
+    "final_learning_rate": ("schedule", ("cosine", "linear")),
+}
 # Every evaluation waits for these batches.
 _MOST = {"recompute_bn_batches": 100_000}
 
@@ -30,15 +53,16 @@ def check_numbers(config: "TrainConfig") -> None:
         *("global_batch_size", "width_multiplier", "learning_rate", "warmup_learning_rate"),
         *("drop_factor", "schedule_steps", "schedule_epochs", "train_steps", "train_epochs"),
         *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
-        *("max_runtime_minutes", "max_rollbacks"),
-        *("thaw_epoch", "head_lr_multiplier", "layer_decay"),
+        *("max_runtime_minutes", "max_rollbacks", "early_stopping_epochs"),
+        *("thaw_epoch", "head_lr_multiplier", "layer_decay", "clip_norm", "epsilon"),
     )
     at_least_zero = (
         *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
-        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha", "log_propagation_steps"),
+        *("stochastic_depth_rate", "label_smoothing", "mixup_alpha", "cutmix_alpha"),
+        *("warmup_epochs", "final_learning_rate", "beta1", "beta2", "log_propagation_steps"),
     )
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    below_one = ("momentum", "stochastic_depth_rate", "label_smoothing")
+    below_one = ("momentum", "stochastic_depth_rate", "label_smoothing", "beta1", "beta2")
     for name in (*above_zero, *at_least_zero):
         value = getattr(config, name)
         if value is None:
@@ -54,7 +78,7 @@ def check_numbers(config: "TrainConfig") -> None:
             received = f"{name}={reprlib.repr(value)}"
             raise ValueError(f"{name} must be {least} and {most}. Received: {received}")
     for name in below_one:
-        if getattr(config, name) >= 1:
+        if (getattr(config, name) or 0) >= 1:
             raise ValueError(f"{name} must be below 1. Received: {name}={getattr(config, name)}")
     if config.ema_decay is not None and not 0 < config.ema_decay < 1:
         raise ValueError(
@@ -85,7 +109,9 @@ def check_contradictions(config: "TrainConfig") -> None:
                 f"{first} and {second} contradict each other: give one of them. "
                 f"Received: {first}={values[0]}, {second}={values[1]}"
             )
-    if config.scale_schedule and config.train_steps is None and config.train_epochs is None:
+    has_length = config.train_steps is not None or config.train_epochs is not None
+    # Schedules without drops may have any length: recipes ask for it, whatever is given later.
+    if config.scale_schedule and not has_length and config.schedule == "steps":
         raise ValueError(
             "scale_schedule needs the length to scale to: train_steps or train_epochs."
         )
@@ -117,6 +143,63 @@ def check_contradictions(config: "TrainConfig") -> None:
         raise ValueError(
             "shortcut='none' would leave nothing of a unit whose residual is dropped. "
             f"Received: shortcut='none', stochastic_depth_rate={config.stochastic_depth_rate}"
+        )
+
+
+def check_optimization(config: "TrainConfig") -> None:
+    """Raises ValueError if a field is given that the optimizer or the schedule has no use for."""
+    for name, (other, values) in _NEEDS.items():
+        value = getattr(config, name)
+        is_given = value is not None and value is not False
+        if is_given and getattr(config, other) not in values:
+            raise ValueError(
+                f"{name} is for {other}={' or '.join(values)}. "
+                f"Received: {name}={value}, {other}={getattr(config, other)!r}"
+            )
+    final, rate = config.final_learning_rate, config.learning_rate
+    rate = _OF_OPTIMIZER[config.optimizer]["learning_rate"] if rate is None else rate
+    if final is not None and final > rate:
+        raise ValueError(
+            "final_learning_rate must be at most learning_rate. "
+            f"Received: final_learning_rate={final}, learning_rate={rate}"
+        )
+
+
+def missing_of_optimization(config: "TrainConfig") -> dict[str, Any]:
+    """Returns the values of fields that are None and whose default follows from others."""
+    is_paper = config.schedule == "steps"
+    warmup = config.warmup or ("constant" if is_paper and config.optimizer == "sgd" else "linear")
+    defaults = {**_OF_OPTIMIZER[config.optimizer], "warmup": warmup}
+    if config.optimizer == "sgd":
+        defaults["momentum_form"] = "caffe" if is_paper else "torch"
+    if warmup == "constant":
+        defaults |= _CONSTANT_WARMUP
+    if config.warmup_epochs is not None:
+        defaults.pop("warmup_steps", None)
+    return {name: value for name, value in defaults.items() if getattr(config, name) is None}
+
+
+def check_loss(config: "TrainConfig") -> None:
+    """Raises ValueError if the fields of the loss contradict each other."""
+    threshold = config.bce_target_threshold
+    if threshold is not None and not 0 < threshold < 1:
+        raise ValueError(
+            "bce_target_threshold must be above 0 and below 1. "
+            f"Received: bce_target_threshold={threshold}"
+        )
+    if threshold is not None and config.loss == "cross_entropy":
+        raise ValueError(
+            "bce_target_threshold is for loss='binary_cross_entropy' alone. Received: "
+            f"bce_target_threshold={threshold}, loss='cross_entropy'"
+        )
+    if config.class_weights == "":
+        raise ValueError("class_weights must be auto or a file. Received: class_weights=''")
+    sampling = config.sampling
+    if config.class_weights == "auto" and sampling != "natural":
+        raise ValueError(
+            "class_weights='auto' and another sampling than 'natural' would both make up for rare "
+            "classes: give one of them, or class_weights as a file. Received: "
+            f"class_weights='auto', sampling={sampling!r}"
         )
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection
 
 from keras_preact.training.config import TrainConfig
+from keras_preact.training.steps import schedules
 
 # Of the schedule: where the learning rate drops.
 DROPS = (0.3, 0.6, 0.9)
@@ -107,7 +108,8 @@ def complete(
 ) -> tuple[TrainConfig, Choice]:
     """Returns a configuration with the rule's choice where a field was not given, and the choice.
 
-    A length that was given replaces the rule's, and the drops follow it.
+    A length that was given replaces the rule's, and the drops follow it. The learning rate is
+    chosen for SGD alone, drops and the warm-up for schedule=steps.
 
     Args:
         config: with the rule.
@@ -115,15 +117,15 @@ def complete(
         images: number of training images.
     """
     choice, given = choose(images, config.global_batch_size), set(given)
-    changes = {
-        "learning_rate": choice.learning_rate,
-        "mixup_alpha": choice.mixup_alpha,
-        "warmup_steps": 0,
-    }
+    changes = {"mixup_alpha": choice.mixup_alpha}
+    if config.optimizer == "sgd":
+        changes["learning_rate"] = choice.learning_rate
+    if config.schedule == "steps" and config.warmup_epochs is None:
+        changes["warmup_steps"] = 0
     steps = choice.steps
 
     def in_steps(epochs):
-        return math.ceil(epochs * images / config.global_batch_size)
+        return schedules.in_steps(epochs, images, config.global_batch_size)
 
     if config.schedule_steps or config.schedule_epochs:
         steps = config.schedule_steps or in_steps(config.schedule_epochs)
@@ -131,7 +133,7 @@ def complete(
         if not config.scale_schedule and (config.train_steps or config.train_epochs):
             steps = config.train_steps or in_steps(config.train_epochs)
         changes["schedule_steps"] = steps
-    if not (config.drop_steps or config.drop_epochs):
+    if config.schedule == "steps" and not (config.drop_steps or config.drop_epochs):
         drops = sorted({max(1, round(share * steps)) for share in DROPS})
         changes["drop_steps"] = tuple(drops)
     changes = {name: value for name, value in changes.items() if name not in given}

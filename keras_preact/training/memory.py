@@ -46,8 +46,8 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) ->
     """Returns a lower bound of a process's memory in a training step, in bytes.
 
     It counts the uint8 images of all devices. If the devices are CPUs, it adds for each of
-    them weights, BN statistics, momentum and averages; and the larger of two peaks: the
-    activations of one part of a replica's batch, as the backward pass begins, and the
+    them weights, BN statistics, the optimizer's moments and averages; and the larger of two
+    peaks: the activations of one part of a replica's batch, as the backward pass begins, and the
     gradients, as it ends. Where parts stay frozen, it counts neither of these peaks, but the
     largest output of a unit.
     """
@@ -57,7 +57,8 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) ->
     net = _describe(config, info)
     variables = net.parameters + net.moving_statistics
     copies = 2 if config.ema_decay is not None else 1
-    state = copies * variables + (net.parameters if config.momentum else 0)
+    moments = 2 if config.optimizer != "sgd" else 1 if config.momentum else 0
+    state = copies * variables + moments * net.parameters
     piece = config.global_batch_size // (plan.replicas * config.gradient_accumulation_steps)
     replicas = len(plan.devices)
     if config.freeze and config.thaw_epoch is None:

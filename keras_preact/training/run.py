@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_preact.data import Dataset, DatasetInfo, datasets
+from keras_preact.data.summary import one_line
 from keras_preact.layers import Preprocessing
 from keras_preact.support import console
 from keras_preact.support.commands import program
@@ -16,7 +17,7 @@ from keras_preact.support.console import say
 from keras_preact.support.machine import gpu_advice
 from keras_preact.support.paths import usable
 from keras_preact.support.signals import Interrupted
-from keras_preact.training import memory
+from keras_preact.training import held_out, memory
 from keras_preact.training.actions import standard_actions
 from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.checkpoints.folder import step_of
@@ -27,20 +28,22 @@ from keras_preact.training.distribution.cluster import from_environment
 from keras_preact.training.distribution.distributed_input import naming_unreadable
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.networks import build_model, restore_model
-from keras_preact.training.reporting import metrics_file, propagation_file
+from keras_preact.training.reporting import metrics_file, propagation_file, trackers
 from keras_preact.training.run_folder import RunFolder, check_same_data
 from keras_preact.training.run_in_progress import Run
 from keras_preact.training.start import Start, changed_fields
-from keras_preact.training.steps import optimizer
-from keras_preact.training.steps.evaluation import Evaluation, Evaluator
+from keras_preact.training.steps import optimizer, schedules
+from keras_preact.training.steps.evaluation import Evaluator
 from keras_preact.training.steps.freezing import make_freezing
+from keras_preact.training.steps.objective import make_objective
+from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation, chosen_monitor
 from keras_preact.training.steps.train_state import make_state
 from keras_preact.training.trainer import Action, Trainer
 
 
 def run(
     config: TrainConfig, actions: Sequence[Action] = (), given: Collection[str] | None = None
-) -> Evaluation:
+) -> Evaluation | MultiLabelEvaluation:
     """Trains, resumes or evaluates a run, by config.mode and config.resume.
 
     Args:
@@ -74,6 +77,7 @@ def run(
 def _train(start, cluster, agreement, actions):
     config = start.config
     config.require("dataset", *(() if config.init_from else ("depth",)))
+    trackers.check(config.log_to)
     minutes = config.max_runtime_minutes
     interruption = Interruption(minutes and 60 * minutes, tell=say)
     folder = RunFolder(config.folder)
@@ -86,6 +90,7 @@ def _train(start, cluster, agreement, actions):
             data = load_data(start.config, like=start.like)
             start.know_data(data)
             config = start.config
+            check_labels(config, data.info)
             memory.check(config, data.info, devices.plan)
             agreement.on_data(data)
             # Reading the origin may have drawn random numbers.
@@ -103,7 +108,7 @@ def _make_state(start, info, devices):
     with devices.strategy.scope():
         network = build_model(config, info, sync_bn=config.sync_bn)
         start.begin(network)
-        schedule = optimizer.make_schedule(config, info.train_count)
+        schedule = schedules.make_schedule(config, info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, network)
         freezing = make_freezing(config, info.train_count, network)
         return make_state(config, network, sgd, devices.plan.xla, freezing)
@@ -128,8 +133,10 @@ def _announce(training, notes):
     config, data, folder = training.config, training.data, training.folder
     plan, network = training.devices.plan, training.state.network
     if training.devices.writes:
-        folder.begin(config, data.info, plan, training.done)
+        folder.begin(config, data.info, plan, training.done, training.class_weights)
         folder.keep_division(data.division)
+    if training.devices.writes:
+        training.writer.line(one_line(data))
     training.writer.line(
         f"{network.name} with {config.unit} units, {network.count_params():,} parameters, on "
         f"{data.info.train_count:,} images of {data.info.name} for {training.train_steps:,} "
@@ -155,15 +162,24 @@ def _finish(training, trainer):
         f"  run:    {folder}\n"
         f"  curves: {folder.curves}\n"
         f"  export: {program('export')} --run_dir={shlex.quote(str(folder))}"
+        + (" --checkpoint=best" if training.stops_early else "")
     )
     return result
 
 
 def _evaluate_again(training):
     done = f"{training.done:,}"
-    training.writer.line(f"The run is complete: it has taken all {done} steps.")
+    why = f"it has taken all {done} steps."
+    if training.stops_early:
+        why = f"it stopped early after step {done}: {training.monitor}"
+    training.writer.line(f"The run is complete: {why}")
     if (evaluation := training.evaluate_as_it_is()) is None:
         raise training.interruption.interrupted(f"after the last step, {done}")
+    if held_out.is_due(training):
+        with training.in_session():
+            held_out.report(training)
+    elif result := held_out.read(training):
+        training.writer.line(f"The {result}")
     return evaluation
 
 
@@ -240,6 +256,12 @@ def load_data(
     )
     data.check_augmentation(config.augmentation)
     return data
+
+
+def check_labels(config: TrainConfig, info: DatasetInfo) -> None:
+    """Raises ValueError if loss or monitor do not suit the labels of a data set."""
+    make_objective(config, info)
+    chosen_monitor(config.monitor, info.multi_label)
 
 
 def restore_data(folder: RunFolder, data_dir: str | None = None) -> Dataset:

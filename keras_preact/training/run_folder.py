@@ -34,6 +34,7 @@ _FREE_TO_RESUME = {
     *("strategy", "devices", "precision", "xla", "steps_per_loop", "profile_steps"),
     *("cluster_timeout_seconds", "deterministic"),
     *("max_runtime_minutes", "on_nan", "max_rollbacks"),
+    *("early_stopping_epochs", "log_to"),
 }
 # Fields of a single call: no part of the run.
 _OF_A_CALL = {"run_dir", "mode", "resume", "overwrite", "checkpoint"}
@@ -56,6 +57,8 @@ class RunFolder:
         self.labels = self.path / "labels.txt"
         self.split = self.path / "split.csv"
         self.metrics = self.path / "metrics.csv"
+        self.test = self.path / "test.json"
+        self.tracker = self.path / "tracker.json"
         self.propagation = self.path / "propagation.csv"
         self.curves = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
@@ -173,7 +176,7 @@ class RunFolder:
         # The record is moved last: without it, the move was not completed.
         never_evaluated = (self.aside / self.config.name).exists()
         self.aside.mkdir(parents=True, exist_ok=True)
-        figures = (self.metrics, self.propagation, self.curves)
+        figures = (self.metrics, self.propagation, self.curves, self.test, self.tracker)
         own = (self.checkpoints, self.tensorboard, *figures, self.labels, self.split, self.config)
         for path in filter(lies_there, own):
             remove(path) if never_evaluated else path.rename(self.aside / path.name)
@@ -190,8 +193,21 @@ class RunFolder:
         """Deletes the run that was set aside."""
         remove(self.aside)
 
+    def class_weights(self) -> dict[str, float] | None:
+        """Returns the class weights in the record of the run; None without a run or weights.
+
+        Raises:
+            ValueError: if the record is damaged.
+        """
+        return run_record.read(self.config).class_weights if self.holds_a_run() else None
+
     def begin(
-        self, config: TrainConfig, info: DatasetInfo, plan: ComputePlan, step: int = 0
+        self,
+        config: TrainConfig,
+        info: DatasetInfo,
+        plan: ComputePlan,
+        step: int = 0,
+        class_weights: dict[str, float] | None = None,
     ) -> None:
         """Writes the record of the run and its labels; the record keeps the history of calls.
 
@@ -200,6 +216,7 @@ class RunFolder:
             info: description of its data.
             plan: compute plan.
             step: number of steps taken before this call.
+            class_weights: weight of each class by name; None where classes are not weighted.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         history, changes = [], []
@@ -211,7 +228,8 @@ class RunFolder:
             "command": sys.argv,
             "changes": {name: [was, now] for name, was, now in changes},
         }
-        record = run_record.RunRecord(config, info, [*history, call], self.run_id)
+        history, config = [*history, call], config.resolved()
+        record = run_record.RunRecord(config, info, history, self.run_id, class_weights)
         run_record.write(self.config, record, plan)
         write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
 
@@ -254,7 +272,7 @@ class RunFolder:
         self._check_same(config, _FREE_TO_EVALUATE)
 
     def _check_same(self, config, free):
-        if self.read()[0].scale_schedule:
+        if self.read()[0].scales_with_training:
             # The schedule depends on the length of the run.
             free = free - {"train_steps", "train_epochs"}
         differing = self._differences(config, free)
@@ -268,7 +286,8 @@ class RunFolder:
 
     def _differences(self, config, free):
         """Lists (name, value in the run, value now) for fields that differ, except `free` ones."""
-        old, _ = self.read()
+        # An earlier version recorded the values that stand for None today.
+        old, config = self.read()[0].resolved(), config.resolved()
         values = {
             field.name: (getattr(old, field.name), getattr(config, field.name))
             for field in dataclasses.fields(config)

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_preact.data import Dataset
 from keras_preact.support.console import say
+from keras_preact.training import class_weights
 from keras_preact.training.checkpoints.checkpoint import Checkpoints
 from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.config import TrainConfig
@@ -21,13 +22,16 @@ from keras_preact.training.distribution.distributed_input import (
 )
 from keras_preact.training.distribution.strategies import Devices, check_same_start, wait_for_all
 from keras_preact.training.interruption import Interruption
+from keras_preact.training.monitor import Monitor
 from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.bn_statistics import Recomputation, ReplicaStatistics
-from keras_preact.training.steps.evaluation import Evaluation, Evaluator
-from keras_preact.training.steps.optimizer import make_schedule
+from keras_preact.training.steps.evaluation import Evaluator
+from keras_preact.training.steps.objective import make_objective
 from keras_preact.training.steps.pace import Pace
 from keras_preact.training.steps.rows import are_finite
+from keras_preact.training.steps.schedules import make_schedule
+from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation, chosen_monitor
 from keras_preact.training.steps.step_metrics import DivergenceError, Means, StepMetrics
 from keras_preact.training.steps.train_state import TrainState
 from keras_preact.training.steps.train_step import TrainStep
@@ -54,7 +58,8 @@ class Run:
         writer: prints, and writes metrics and pictures; silent in all processes but one.
         done: number of steps taken.
         reshuffles: steps at which a rollback drew a new data order.
-        best_accuracy: the best evaluation's; -1 before the first.
+        class_weights: weight of each class by name; None where classes are not weighted.
+        monitor: the best evaluation so far.
         evaluation: the newest; None before this process has evaluated.
         evaluated: whether every evaluation due so far has been made.
         has_unsaved_evaluation: whether the newest evaluation is in no checkpoint yet.
@@ -87,20 +92,28 @@ class Run:
         plan, strategy = devices.plan, devices.strategy
         images = None
         if device_images.fits(data, plan):
-            images = DeviceImages(data, config.augmentation, strategy)
-        self._train_step = TrainStep(state, config, data.info, plan, strategy, images)
+            images = DeviceImages(data, config.augmentation, strategy, plan.xla)
+        recorded = folder.class_weights() if config.resume else None
+        self.class_weights = class_weights.of_run(config.class_weights, data, recorded)
+        objective = make_objective(config, data.info, self.class_weights)
+        self._train_step = TrainStep(state, config, data.info, plan, strategy, images, objective)
         self._evaluator = Evaluator(
             state.model, data, plan, strategy, state.evaluated_values, images
         )
         self._pace = Pace(MOST_STEPS, config.steps_per_loop)
         self._statistics = ReplicaStatistics(state, strategy)
         self._recompute = Recomputation(state, data.info, strategy)
-        self.evaluation: Evaluation | None = None
+        self.evaluation: Evaluation | MultiLabelEvaluation | None = None
+        figure = chosen_monitor(config.monitor, data.info.multi_label)
+        self.monitor = Monitor(figure, config.early_stopping_epochs, self.epoch)
         self._go_on_from(RunState(seed=config.seed))
 
     def _go_on_from(self, run_state: RunState) -> None:
         self.done, self.evaluated = run_state.step, run_state.evaluated
-        self.reshuffles, self.best_accuracy = run_state.reshuffles, run_state.best_accuracy
+        self.reshuffles = run_state.reshuffles
+        # Checkpoints of earlier versions do not tell the step.
+        best_step = run_state.step if run_state.best_step < 0 else run_state.best_step
+        self.monitor.best_score, self.monitor.best_step = run_state.best_score, best_step
         self._csv_bytes = run_state.csv_bytes
         self.step_metrics = StepMetrics(run_state.step, run_state.step_metrics)
         self.has_unsaved_evaluation = self._is_best = False
@@ -108,9 +121,24 @@ class Run:
         self.state.enter_phase_of(max(0, run_state.step - 1))
 
     @property
+    def stops_early(self) -> bool:
+        """Whether the run ends before its last step, as no evaluation was better for too long."""
+        is_evaluation = self.done > 0 and self.evaluates(self.done) and self.evaluated
+        return self.done < self.train_steps and is_evaluation and self.monitor.stops(self.done)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left to be taken."""
+        return self.done >= self.train_steps or self.stops_early
+
+    @property
     def is_complete(self) -> bool:
-        """Whether the last step has been taken and evaluated."""
-        return self.done >= self.train_steps and self.evaluated
+        """Whether the run is over and its end has been evaluated."""
+        return self.is_over and self.evaluated
+
+    def epoch(self, done: int) -> int:
+        """Returns the number of whole epochs in `done` steps."""
+        return done * self.config.global_batch_size // self.data.info.train_count
 
     def next_evaluation(self, done: int) -> int:
         """Returns the first step after `done` that completes eval_epochs epochs, or the run."""
@@ -253,7 +281,7 @@ class Run:
             self._diverged(bad)
         return means
 
-    def evaluate(self) -> Evaluation | None:
+    def evaluate(self) -> Evaluation | MultiLabelEvaluation | None:
         """Recomputes BN statistics if configured, merges them over replicas, and evaluates.
 
         Returns:
@@ -273,18 +301,28 @@ class Run:
         elif not math.isfinite(evaluation.loss):
             self._diverged(f"The evaluation loss was {evaluation.loss} after step {self.done:,}")
         else:
-            self._is_best = evaluation.accuracy > self.best_accuracy
-            self.best_accuracy = max(evaluation.accuracy, self.best_accuracy)
+            self._is_best = self.monitor.add(evaluation, self.done)
             self.evaluation, self.evaluated, self.has_unsaved_evaluation = evaluation, True, True
         return evaluation
 
-    def evaluate_as_it_is(self) -> Evaluation | None:
-        """Evaluates without recomputing BN statistics; returns None if asked to stop meanwhile."""
+    def evaluate_as_it_is(
+        self, data: Dataset | None = None
+    ) -> Evaluation | MultiLabelEvaluation | None:
+        """Evaluates without recomputing BN statistics; returns None if asked to stop meanwhile.
+
+        Args:
+            data: to evaluate on in place of the run's; see `Dataset.for_test`.
+        """
         self._statistics.merge()
-        with naming_unreadable(self.data, "eval", lambda: range(self.data.info.eval_count)):
-            return self._evaluator(
-                self.config.global_batch_size, lambda: self.interruption.requested
+        evaluator = self._evaluator
+        if data is not None:
+            state, devices = self.state, self.devices
+            evaluator = Evaluator(
+                state.model, data, devices.plan, devices.strategy, state.evaluated_values
             )
+        data = data or self.data
+        with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):
+            return evaluator(self.config.global_batch_size, lambda: self.interruption.requested)
 
     def save(self) -> None:
         """Saves in the background; also as the best checkpoint after the best evaluation.
@@ -300,14 +338,15 @@ class Run:
         self.means()
         self.refuse_divergence()
         batch_size, count = self.config.global_batch_size, self.data.info.train_count
-        epoch, text = self.done * batch_size // count, self.writer.metrics_csv()
+        epoch, text = self.epoch(self.done), self.writer.metrics_csv()
         run_state = RunState(
             step=self.done,
             epoch=epoch,
             step_in_epoch=self.done - epoch * count // batch_size,
             seed=self.config.seed,
             reshuffles=self.reshuffles,
-            best_accuracy=self.best_accuracy,
+            best_score=self.monitor.best_score,
+            best_step=self.monitor.best_step if self._has_evaluated else -1,
             evaluated=self.evaluated,
             csv_bytes=len(text),
             step_metrics=self.step_metrics.rows_since_evaluation(),
@@ -319,9 +358,15 @@ class Run:
                 self._is_best,
                 # The row comes first: a run killed in between repeats these steps and the row.
                 before=lambda: self.writer.write_metrics(text),
-                after=self.folder.forget_aside if self.best_accuracy >= 0 else lambda: None,
+                after=self.folder.forget_aside if self._has_evaluated else lambda: None,
             )
         self.has_unsaved_evaluation = self._is_best = False
+
+    @property
+    def _has_evaluated(self):
+        # Before the first evaluation, checkpoints of earlier versions have the accuracy -1.
+        score, figure = self.monitor.best_score, self.monitor.figure
+        return math.isfinite(score) and (score >= 0 or figure == "loss")
 
     def restart_clocks(self) -> None:
         """Excludes the time since the last log from throughput, and from the length of a step."""
@@ -334,7 +379,7 @@ class Run:
             self._diverged(self.step_metrics.bad)
         # The loss of a step says nothing of the variables after its update.
         rows = self.state.rows
-        if not are_finite([rows.weights, rows.velocity, rows.statistics]):
+        if not are_finite([rows.weights, *rows.moments, rows.statistics]):
             self._diverged(f"A variable was no longer finite after step {self.done:,}")
 
     def roll_back(self, error: DivergenceError) -> None:

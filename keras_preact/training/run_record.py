@@ -32,6 +32,7 @@ class _Parts:
     dataset: dict
     run: str | None = None
     history: list = dataclasses.field(default_factory=list)
+    class_weights: dict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +44,14 @@ class RunRecord:
         dataset: description of its data.
         history: an entry for each call, as parsed JSON.
         run: id of the run, which its checkpoints bear; None in records of early versions.
+        class_weights: weight of each class by name; None where classes are not weighted.
     """
 
     config: TrainConfig
     dataset: DatasetInfo
     history: list
     run: str | None = None
+    class_weights: dict[str, float] | None = None
 
 
 def write(path: epath.PathLike, record: RunRecord, plan: ComputePlan) -> None:
@@ -64,6 +67,7 @@ def write(path: epath.PathLike, record: RunRecord, plan: ComputePlan) -> None:
         "run": record.run,
         "config": record.config.to_json(),
         "dataset": record.dataset.to_json(),
+        **({} if record.class_weights is None else {"class_weights": record.class_weights}),
         "decision": dataclasses.asdict(plan),
         "versions": {
             "keras_preact": __version__,
@@ -97,7 +101,10 @@ def read(path: epath.PathLike) -> RunRecord:
         for name in ("dataset", "depth"):
             if getattr(config, name) is None:
                 raise ValueError(f"config.{name} must be given. Received: null")
-    return RunRecord(config, info, parts.history, parts.run)
+        weights = parts.class_weights
+        if weights is not None:
+            weights = records.typed(weights, dict[str, float], "class_weights")
+    return RunRecord(config, info, parts.history, parts.run, weights)
 
 
 def _check(info):

@@ -128,10 +128,15 @@ def changed_fields(config: TrainConfig) -> frozenset[str]:
 
 def _told(config, choice, images):
     length = config.schedule_steps or f"{config.schedule_epochs:g} epochs, in"
-    drops = ", ".join(map(str, config.drop_steps or config.drop_epochs or ["no step"]))
+    rate = config.resolved().learning_rate
+    if config.schedule == "steps":
+        where = ", ".join(map(str, config.drop_steps or config.drop_epochs or ["no step"]))
+        fall = f"drops at {where}"
+    else:
+        fall = f"schedule {config.schedule}"
     size = f", images of {config.image_size} pixels" if config.image_size else ""
     return (
         f"schedule_rule={config.schedule_rule}: {images:,} images are a {choice.task} task: "
-        f"{length} steps of {config.global_batch_size}, learning rate {config.learning_rate:g}, "
-        f"drops at {drops}, mixup {config.mixup_alpha:g}{size}"
+        f"{length} steps of {config.global_batch_size}, learning rate {rate:g}, "
+        f"{fall}, mixup {config.mixup_alpha:g}{size}"
     )

@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import Sequence
 
+from keras_preact.training import held_out
 from keras_preact.training.run_in_progress import Run
-from keras_preact.training.steps.evaluation import Evaluation
+from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation
 from keras_preact.training.steps.step_metrics import DivergenceError
 
 
@@ -46,8 +47,10 @@ class Trainer:
     def __init__(self, run: Run, actions: Sequence[Action]):
         self._run, self._actions = run, actions
 
-    def fit(self) -> Evaluation:
-        """Trains to the end of the schedule; returns the evaluation after the last step.
+    def fit(self) -> Evaluation | MultiLabelEvaluation:
+        """Trains to the end; returns the evaluation after the last step.
+
+        A test split is then evaluated, once; see `held_out`.
 
         Raises:
             DivergenceError: if the loss becomes NaN or infinite and the run may not be rolled
@@ -61,9 +64,12 @@ class Trainer:
                 ending.callback(getattr(action, "close", lambda: None))
             while True:
                 try:
-                    return self._train()
+                    evaluation = self._train()
+                    break
                 except DivergenceError as error:
                     self._run.roll_back(error)
+            self._report()
+            return evaluation
 
     def _train(self):
         run, batches, compiled = self._run, self._run.batches(), False
@@ -71,7 +77,7 @@ class Trainer:
             if begin := getattr(action, "begin", None):
                 with self._network_for(action):
                     begin(run)
-        while run.done < run.train_steps:
+        while not run.is_over:
             due = [_next_due(action, run.done) for action in self._actions]
             nearest = min(step for step in (*due, run.train_steps) if step is not None)
             run.take(batches, nearest - run.done)
@@ -89,6 +95,14 @@ class Trainer:
                         action.run(run.done)
         run.checkpoints.wait()
         return run.evaluation
+
+    def _report(self):
+        run = self._run
+        if run.stops_early:
+            run.writer.line(f"Stopped early after step {run.done:,}: {run.monitor}")
+        run.writer.finish(run.done, run.monitor)
+        if held_out.is_due(run):
+            held_out.report(run)
 
     def _network_for(self, action):
         if getattr(action, "uses_network", True):

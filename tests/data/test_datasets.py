@@ -4,11 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from image_encoding import encode, smooth_image
 from sklearn.datasets import load_digits
 
-from keras_preact.data import Dataset, datasets, load
-from keras_preact.data.augmentation import AUGMENTATIONS
+from keras_preact.data import Dataset, augmentation, datasets, load
+from keras_preact.data.augmentation_text import BASES
 from keras_preact.data.order import DataOrder
 from keras_preact.data.sources import InMemory
 from keras_preact.layers import Preprocessing
@@ -33,6 +34,9 @@ STREAMS = [
     ("digits", "pad_crop_flip"),
     ("photos", "none"),
     ("photos", "random_resized_crop"),
+    ("digits", "pad_crop,rand_augment"),
+    ("photos", "random_resized_crop,trivial_augment,random_erasing=0.5"),
+    ("photos", "pad_crop_flip"),
 ]
 streams = pytest.mark.parametrize(("name", "augmentation"), STREAMS)
 
@@ -176,18 +180,50 @@ def test_synthetic_images_are_not_augmented_by_default():
 
 @pytest.mark.parametrize(
     ("name", "refused"),
-    [("digits", ["random_resized_crop"]), ("photos", ["pad_crop", "pad_crop_flip"])],
+    [("digits", ["random_resized_crop"]), ("photos", [])],
 )
 def test_augmentations_that_do_not_fit_the_images_are_refused(request, name, refused):
     dataset = request.getfixturevalue(name)
-    for augmentation in AUGMENTATIONS:
-        if augmentation not in refused:
-            assert dataset.check_augmentation(augmentation) == augmentation
+    for base in BASES:
+        if base not in refused:
+            assert dataset.check_augmentation(base) == base
             continue
-        with pytest.raises(ValueError, match=f"Received: augmentation='{augmentation}'") as error:
-            dataset.train(4, augmentation=augmentation)
-        fitting = ", ".join(name for name in AUGMENTATIONS if name not in refused)
+        with pytest.raises(ValueError, match=f"Received: augmentation='{base}'") as error:
+            dataset.train(4, augmentation=base)
+        fitting = ", ".join(name for name in BASES if name not in refused)
         assert f"must be one of {fitting}." in str(error.value)
+
+
+def test_operations_without_a_base_follow_the_data_sets_default(digits, photos):
+    assert digits.check_augmentation("random_erasing") == "pad_crop,random_erasing=0.5"
+    named = photos.check_augmentation("rand_augment=7,hue_jitter=0.25")
+    assert named == "random_resized_crop,rand_augment=7,hue_jitter=0.25"
+
+
+def test_operations_change_the_images_that_the_base_makes(photos):
+    # 20 images: more than are changed at a time, and other numbers of them.
+    operations = "color_jitter=0.8,random_erasing=0.5"
+    _, draws = photos.train_order(20, 3).batch(0)
+    cropped, labels = samples(photos.train(20, seed=3), 20, 20)
+    by_hand = augmentation.augmented(
+        tf.constant(cropped), tf.constant(draws), f"none,{operations}", photos.info.mean
+    )
+    changed, same_labels = samples(photos.train(20, seed=3, augmentation=operations), 20, 20)
+    np.testing.assert_array_equal(changed, by_hand)
+    np.testing.assert_array_equal(same_labels, labels)
+    assert (changed != cropped).any(axis=(1, 2, 3)).all()
+
+
+def test_photos_are_cropped_to_the_centre_before_they_are_padded_cropped_and_mirrored(photos):
+    indices, draws = next(photos.train_order(9, 1).batches(0))
+    crops = photos.train_source.eval_images(tf.data.Dataset.from_tensor_slices(indices))
+    crops = np.stack([image for image, *_ in crops.as_numpy_iterator()])
+    for name in ("none", "pad_crop", "pad_crop_flip"):
+        images, *_ = next(iter(photos.train(9, seed=1, augmentation=name)))
+        expected = augmentation.augmented(
+            tf.constant(crops), tf.constant(draws), name, photos.info.mean
+        )
+        np.testing.assert_array_equal(images, expected)
 
 
 def test_an_unknown_augmentation_is_refused_with_the_nearest_known(digits):

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from colour_model import NAMES, SQUARE, colour_model, write_colours
+from colour_net import NAMES, SQUARE, colour_model, write_colours
 from image_encoding import encode, smooth_image
 
 from keras_preact import ResNetV2

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from colour_model import NAMES, colour_model, write_colours
+from colour_net import NAMES, colour_model, write_colours
 
 import keras_preact
 from keras_preact import load_run

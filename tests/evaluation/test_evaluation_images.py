@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from colour_model import NAMES, SQUARE, colour_model, write_colours
+from colour_net import NAMES, SQUARE, colour_model, write_colours
 
 from keras_preact.evaluation import EvaluateConfig, evaluate, images, models
 from keras_preact.training import TrainConfig

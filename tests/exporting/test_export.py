@@ -32,7 +32,8 @@ from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.distribution import compute_plan
 from keras_preact.training.run import build_model
 from keras_preact.training.run_folder import RunFolder
-from keras_preact.training.steps.optimizer import make_optimizer, make_schedule
+from keras_preact.training.steps.optimizer import make_optimizer
+from keras_preact.training.steps.schedules import make_schedule
 from keras_preact.training.steps.train_state import by_path, make_state
 
 CONFIG = TrainConfig(dataset="digits", depth=8, train_steps=9, ema_decay=0.9)

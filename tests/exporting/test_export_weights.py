@@ -83,6 +83,36 @@ def saved(tmp_path, record, **options):
     return ExportConfig(model=str(tmp_path / "net.keras"), **options)
 
 
+def test_the_temperature_is_in_all_files_and_in_those_made_from_them(digits_run, tmp_path):
+    options = {"formats": ("saved_model", "keras"), "eval_images": 20}
+    first = export(
+        digits_run.folder, output_dir=str(tmp_path / "first"), temperature=0.5, **options
+    )
+    path = first / "weights" / "1" / "model.keras"
+    again = {**options, "dataset": None, "model": str(path)}
+    second = export("", output_dir=str(tmp_path / "second"), **again)
+    images, _ = evaluation_images(load_data(digits_run.folder))
+    model = newest_model(digits_run.folder)
+    logits = model.predict(model.preprocessing.normalize(images[:20]), verbose=0)
+    expected = tf.nn.softmax(2 * logits)
+    for folder in (first, second):
+        got = saved_model_probabilities(folder, images=images[:20])
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+        assert artifact(folder, "saved_model")["max_difference"] < 1e-4
+    assert keras.models.load_model(path).preprocessing.temperature == 0.5
+
+
+def test_a_file_of_a_network_with_several_labels_is_exported_with_sigmoids(tmp_path):
+    record = RECORD.replace(multi_label=True)
+    model = saved(tmp_path, record).model
+    out = export("", output_dir=str(tmp_path / "out"), model=model)
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
+    logits = keras.models.load_model(model).predict(record.normalize(images), verbose=0)
+    got = saved_model_probabilities(out, images=images)
+    np.testing.assert_allclose(got, 1 / (1 + np.exp(-logits)), atol=1e-5)
+    assert artifact(out, "saved_model")["agreement"] == 1
+
+
 def test_a_file_without_preprocessing_needs_its_data_set(tmp_path):
     with pytest.raises(ValueError, match=r"model needs dataset, .* unless the file says"):
         source.read(saved(tmp_path, None))

@@ -148,7 +148,9 @@ def probabilities(model, images, info):
 def export(folder, model, info, *, freeze=False, max_image_pixels=5_000_000):
     """Writes a rewritten SavedModel, as export.py does."""
     graph = rewriting.rewrite(network.trace(model, info.image_shape))[-1].graph
-    saved_model.write(graph, info, folder, freeze=freeze, max_image_pixels=max_image_pixels)
+    saved_model.write(
+        graph, info.preprocessing, folder, freeze=freeze, max_image_pixels=max_image_pixels
+    )
     return folder
 
 

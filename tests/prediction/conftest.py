@@ -59,9 +59,11 @@ def _write_models(root, run_dir):
     model, (_, info) = load_run(str(run_dir)), RunFolder(run_dir).read()
     model.save(root / "net.keras")
     graph = rewriting.rewrite(network.trace(model, info.image_shape))[-1].graph
-    saved_model.write(graph, info, root / "1")
+    saved_model.write(graph, info.preprocessing, root / "1")
     images = np.stack([smooth_image(32, 32, seed) for seed in range(4)])
-    assert not tflite.write(graph, info, root / "lite", "net", ("float32", "int8"), images)
+    assert not tflite.write(
+        graph, info.preprocessing, root / "lite", "net", ("float32", "int8"), images
+    )
     return {
         "run": run_dir,
         "keras": root / "net.keras",

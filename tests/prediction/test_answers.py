@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from etils import epath
 from fake_classifier import NAMES, fake
 from image_encoding import encode, smooth_image
 from PIL import Image
@@ -14,6 +15,8 @@ import keras_preact
 from keras_preact import load_run, prediction
 from keras_preact.data import augmentation, limits
 from keras_preact.data.orientation import orientation
+from keras_preact.exporting.formats import saved_model, tflite
+from keras_preact.exporting.graph import network, rewriting
 from keras_preact.prediction import answers, sources
 from keras_preact.training.run import restore_data
 from keras_preact.training.run_folder import RunFolder
@@ -80,6 +83,43 @@ def test_a_model_that_ends_in_a_softmax_gives_the_same_probabilities(run_dir, ev
     np.testing.assert_allclose(by_class(found), expected, atol=1e-5)
 
 
+def test_a_threshold_leaves_out_the_classes_below_it(models, evaluated):
+    paths, expected = evaluated
+    threshold = float(np.median(expected))
+    found = keras_preact.predict(models["keras"], paths, threshold=threshold)
+    assert [len(each.classes) for each in found] == (expected >= threshold).sum(axis=1).tolist()
+    for each in found:
+        assert all(score >= threshold for score in each.scores)
+    with pytest.raises(ValueError, match="threshold must be from 0 to 1"):
+        keras_preact.predict(models["keras"], paths, threshold=50)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_models_of_every_kind_divide_logits_by_the_temperature(
+    multi_label, run_dir, evaluated, tmp_path
+):
+    paths, expected = evaluated
+    model = load_run(str(run_dir))
+    logits = np.log(expected)
+    changed = model.preprocessing.replace(multi_label=multi_label, temperature=0.25)
+    if multi_label:
+        # Softmax takes away a number that is the same for all classes, and a sigmoid shows it.
+        [(images, _, _)] = restore_data(RunFolder(run_dir)).eval(len(paths)).as_numpy_iterator()
+        logits = model.predict(changed.normalize(images), verbose=0)
+        wanted = 1 / (1 + np.exp(-4 * logits))
+        assert np.abs(wanted.sum(axis=1) - 1).max() > 0.01
+    else:
+        wanted = softmax(4 * logits)
+    model.preprocessing = changed
+    model.save(tmp_path / "net.keras")
+    graph = rewriting.rewrite(network.trace(model, changed.image_shape))[-1].graph
+    saved_model.write(graph, changed, tmp_path / "1")
+    tflite.write(graph, changed, epath.Path(tmp_path / "lite"), "net", ("float32",))
+    for name in ("net.keras", "1", "lite/float32.tflite"):
+        found = keras_preact.predict(tmp_path / name, paths)
+        np.testing.assert_allclose(by_class(found), wanted, atol=1e-5)
+
+
 def test_a_folder_and_a_list_are_sources_and_predictions_come_one_by_one(images):
     folder = os.path.dirname(images[0])
     pathlib.Path(folder, "list.txt").write_text("03.png\n00.png\n03.png\n")
@@ -144,9 +184,10 @@ def test_each_bad_file_has_its_reason_and_stops_no_other(images, tmp_path):
 def test_a_file_has_the_same_answer_to_the_last_bit_in_every_part_of_a_list(models, photographs):
     files = sources.find(photographs / "val")
     classifier = prediction.load(models["run"])
-    whole = [p for some in answers.answer(classifier, files, range(12), 3, 5) for p in some]
+    choice = answers.Choice(3)
+    whole = [p for some in answers.answer(classifier, files, range(12), choice, 5) for p in some]
     for start, stop in ((0, 12), (1, 3), (4, 12), (5, 10), (11, 12), (7, 7)):
-        part = answers.answer(classifier, files, range(start, stop), 3, 5)
+        part = answers.answer(classifier, files, range(start, stop), choice, 5)
         assert [p for some in part for p in some] == whole[start:stop]
 
 

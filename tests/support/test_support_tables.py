@@ -34,6 +34,22 @@ def test_columns_may_have_another_order(tmp_path):
     assert rows(tmp_path, "value,step,unit\n2,1,a\n") == [(2, ["1", "a", "2"])]
 
 
+def test_optional_columns_may_be_missing_and_come_last(tmp_path):
+    table = Table(COLUMNS[:1], "a line", COLUMNS[1:])
+    path = tmp_path / "it.csv"
+    for text, cells in (
+        ("step\n1\n", ["1", "", ""]),
+        ("value,step\n5,1\n", ["1", "", "5"]),
+        ("value,step,unit\n5,1,\n", ["1", "", "5"]),
+    ):
+        path.write_text(text)
+        assert list(table.rows(path)) == [(2, cells)]
+    for text in ("unit\na\n", "step,step\n1,1\n", "step,unit,unit\n1,a,a\n", "step,x\n1,2\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="line 1"):
+            list(table.rows(path))
+
+
 HEAD = b"step,unit,value\n"
 
 

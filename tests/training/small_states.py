@@ -8,7 +8,8 @@ import keras_preact
 from keras_preact.training import TrainConfig
 from keras_preact.training.checkpoints.checkpoint import Checkpoints
 from keras_preact.training.checkpoints.run_state import RunState
-from keras_preact.training.steps.optimizer import MomentumSGD, StepSchedule
+from keras_preact.training.steps.optimizer import MomentumSGD
+from keras_preact.training.steps.schedules import StepSchedule
 from keras_preact.training.steps.train_state import make_state
 
 

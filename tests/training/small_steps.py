@@ -12,8 +12,9 @@ from keras_preact.training.distribution import compute_plan, device_images, stra
 from keras_preact.training.distribution.device_images import DeviceImages
 from keras_preact.training.distribution.distributed_input import feed_training
 from keras_preact.training.run import build_model
-from keras_preact.training.steps import optimizer
+from keras_preact.training.steps import optimizer, schedules
 from keras_preact.training.steps.freezing import make_freezing
+from keras_preact.training.steps.objective import make_objective
 from keras_preact.training.steps.train_state import TrainState, make_state
 from keras_preact.training.steps.train_step import REPORT, TrainStep
 
@@ -50,9 +51,18 @@ class Small:
 
 
 def make(
-    replicas=1, step_class=TrainStep, plan_class=compute_plan.ComputePlan, on_device=True, **changes
+    replicas=1,
+    step_class=TrainStep,
+    plan_class=compute_plan.ComputePlan,
+    on_device=True,
+    data=None,
+    class_weights=None,
+    **changes,
 ) -> Small:
-    """Makes a state, steps and batches for CONFIG with changes: the same at each call."""
+    """Makes a state, steps and batches for CONFIG with changes: the same at each call.
+
+    data: by default the digits.
+    """
     keras.utils.set_random_seed(1)
     config = CONFIG.updated(devices=str(replicas), **changes)
     plan = compute_plan.make_compute_plan(config, compute_plan.Machine())
@@ -61,15 +71,16 @@ def make(
     )
     keras.config.set_dtype_policy(plan.precision)
     strategy = strategies.make_strategy(plan)
-    data = datasets.load("digits")
+    data = data or datasets.load("digits")
     with strategy.scope():
         model = build_model(config, data.info, config.sync_bn)
-        schedule = optimizer.make_schedule(config, data.info.train_count)
+        schedule = schedules.make_schedule(config, data.info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, model)
         freezing = make_freezing(config, data.info.train_count, model)
         state = make_state(config, model, sgd, plan.xla, freezing)
     images = DeviceImages(data, None, strategy) if on_device else None
-    step = step_class(state, config, data.info, plan, strategy, images)
+    objective = make_objective(config, data.info, class_weights)
+    step = step_class(state, config, data.info, plan, strategy, images, objective)
     order = data.train_order(config.global_batch_size, config.seed)
     if step.takes_draws:
         batches = device_images.Draws(order, 0)

@@ -15,7 +15,7 @@ from keras_preact.training import TrainConfig
         ({"block": "bottle"}, ["block must be one of", "single, basic, bottleneck"]),
         ({"projection": "pad"}, ["projection must be one of convolution, zero_pad"]),
         ({"mode": "test"}, ["mode must be one of train, evaluate"]),
-        ({"augmentation": "flip"}, ["augmentation must be one of none, pad_crop"]),
+        ({"augmentation": "flip"}, ["augmentation must be BASE", "BASE of none, pad_crop"]),
         ({"global_batch_size": 0}, ["global_batch_size must be above 0", "global_batch_size=0"]),
         ({"checkpoint_steps": None}, ["checkpoint_steps must be a number", "None"]),
         ({"train_steps": -1}, ["train_steps must be above 0", "train_steps=-1"]),
@@ -29,6 +29,21 @@ from keras_preact.training import TrainConfig
         ({"recompute_bn_batches": -1}, ["recompute_bn_batches must be at least 0"]),
         ({"mixup_alpha": -0.1}, ["mixup_alpha must be at least 0", "mixup_alpha=-0.1"]),
         ({"mixup_alpha": float("inf")}, ["mixup_alpha must be", "finite"]),
+        ({"cutmix_alpha": -1.0}, ["cutmix_alpha must be at least 0", "cutmix_alpha=-1.0"]),
+        ({"loss": "bce"}, ["loss must be one of cross_entropy, binary_cross_entropy", "'bce'"]),
+        ({"bce_target_threshold": 1.0}, ["above 0 and below 1", "bce_target_threshold=1.0"]),
+        (
+            {"bce_target_threshold": 0.2, "loss": "cross_entropy"},
+            ["for loss='binary_cross_entropy' alone"],
+        ),
+        ({"class_weights": ""}, ["class_weights must be auto or a file"]),
+        (
+            {"class_weights": "auto", "sampling": "sqrt"},
+            ["would both make up for rare classes", "sampling='sqrt'"],
+        ),
+        ({"monitor": "f1"}, ["monitor must be one of accuracy, loss, macro_f1, mean_average"]),
+        ({"early_stopping_epochs": 0}, ["early_stopping_epochs must be above 0"]),
+        ({"log_to": "tensorboard"}, ["log_to must be one of wandb, mlflow"]),
         ({"label_smoothing": -0.1}, ["label_smoothing must be at least 0"]),
         ({"label_smoothing": 1.0}, ["label_smoothing must be below 1", "label_smoothing=1.0"]),
         ({"stochastic_depth_rate": 1.0}, ["stochastic_depth_rate must be below 1"]),
@@ -103,6 +118,22 @@ from keras_preact.training import TrainConfig
         ({"layer_decay": 0.0}, ["layer_decay must be above 0"]),
         ({"layer_decay": 1.5}, ["layer_decay must be at most 1", "layer_decay=1.5"]),
         ({"schedule_rule": "bits"}, ["schedule_rule must be one of bit"]),
+        ({"optimizer": "adam"}, ["optimizer must be one of sgd, adamw, lamb", "'adamw'?"]),
+        ({"schedule": "cos"}, ["schedule must be one of steps, cosine, linear, constant"]),
+        ({"warmup": "none"}, ["warmup must be one of constant, linear"]),
+        ({"warmup_steps": 5, "warmup_epochs": 1.0}, ["warmup_steps and warmup_epochs contradict"]),
+        ({"warmup_epochs": -1.0}, ["warmup_epochs must be at least 0"]),
+        ({"optimizer": "lamb", "nesterov": True}, ["nesterov is for optimizer=sgd", "'lamb'"]),
+        ({"momentum_form": "keras"}, ["momentum_form must be one of caffe, torch"]),
+        ({"beta1": 0.9}, ["beta1 is for optimizer=adamw or lamb", "optimizer='sgd'"]),
+        ({"optimizer": "adamw", "beta2": 1.0}, ["beta2 must be below 1", "beta2=1.0"]),
+        ({"optimizer": "adamw", "epsilon": 0.0}, ["epsilon must be above 0"]),
+        ({"clip_norm": 0.0}, ["clip_norm must be above 0", "clip_norm=0.0"]),
+        ({"final_learning_rate": 0.0}, ["final_learning_rate is for schedule=cosine or linear"]),
+        (
+            {"schedule": "linear", "optimizer": "adamw", "final_learning_rate": 0.1},
+            ["final_learning_rate must be at most learning_rate", "learning_rate=0.001"],
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_rule_and_what_was_received(values, words):
@@ -160,7 +191,8 @@ def test_a_new_value_unsets_the_one_it_excludes():
 
 
 def test_every_field_has_a_group_and_a_help_text():
-    groups = ("run", "machine", "data", "model", "fine-tuning", "regularization", "optimization")
+    groups = ("run", "machine", "data", "model", "fine-tuning", "loss", "regularization")
+    groups += ("optimization",)
     for field in dataclasses.fields(TrainConfig):
         assert field.metadata["group"] in groups
         assert len(field.metadata["help"]) > 5
@@ -169,3 +201,17 @@ def test_every_field_has_a_group_and_a_help_text():
 def test_a_missing_field_is_asked_for_with_an_example():
     with pytest.raises(ValueError, match=r"dataset must be given.*--recipe=digits_resnet20"):
         TrainConfig(depth=20).require("dataset", "depth")
+
+
+def test_what_is_not_given_follows_from_optimizer_and_schedule():
+    paper = TrainConfig().resolved()
+    assert (paper.learning_rate, paper.weight_decay, paper.decay_bn) == (0.1, 1e-4, True)
+    assert (paper.warmup, paper.warmup_steps, paper.warmup_learning_rate) == ("constant", 400, 0.01)
+    assert (paper.momentum_form, paper.beta1) == ("caffe", None)
+    cosine = TrainConfig(schedule="cosine").resolved()
+    assert (cosine.momentum_form, cosine.warmup, cosine.warmup_steps) == ("torch", "linear", None)
+    adamw = TrainConfig(optimizer="adamw", weight_decay=0.0).resolved()
+    assert (adamw.learning_rate, adamw.weight_decay, adamw.decay_bn) == (1e-3, 0.0, False)
+    assert (adamw.beta1, adamw.beta2, adamw.epsilon, adamw.warmup) == (0.9, 0.999, 1e-8, "linear")
+    assert TrainConfig(optimizer="lamb").resolved().epsilon == 1e-6
+    assert paper.resolved() is paper and adamw.updated(optimizer="adamw") == adamw

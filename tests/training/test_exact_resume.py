@@ -7,9 +7,11 @@ import time
 import pytest
 import tensorflow as tf
 from same_runs import assert_same_runs
+from small_labels import of_csv, write_csv
 from small_runs import AtStep
 
 from keras_preact.training import Interrupted, TrainConfig, run
+from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.evaluation import Evaluator
 
 # Evaluations, with a checkpoint each, after steps 12 and 16; the digits have 1,437 images.
@@ -41,6 +43,20 @@ FINE_TUNING = {
     "ema_decay": 0.9,
     "recompute_bn_batches": 2,
     "steps_per_loop": 4,
+}
+# As long as training: the rate of every step depends on its number alone.
+MODERN = {"schedule": "cosine", "warmup_steps": 3, "learning_rate": 0.01}
+
+LOSS = {
+    "loss": "binary_cross_entropy",
+    "bce_target_threshold": 0.2,
+    "class_weights": "auto",
+    "mixup_alpha": 0.2,
+    "cutmix_alpha": 1.0,
+    "label_smoothing": 0.1,
+    "monitor": "macro_f1",
+    "early_stopping_epochs": 5,
+    "gradient_accumulation_steps": 2,
 }
 
 
@@ -88,11 +104,33 @@ ON_GPUS = (pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="TensorFlow sees
         pytest.param(FINE_TUNING, marks=SLOW, id="fine_tuning"),
         pytest.param(EVERYTHING, marks=SLOW, id="everything"),
         pytest.param(EVERYTHING | FINE_TUNING, marks=SLOW, id="all_with_fine_tuning"),
+        pytest.param(LOSS, marks=SLOW, id="loss"),
         pytest.param({"devices": "CPU:0,CPU:1"}, marks=SLOW, id="replicas"),
+        pytest.param({"devices": "CPU:0,CPU:1", **LOSS}, marks=SLOW, id="loss_replicas"),
         pytest.param(
             {"devices": "CPU:0,CPU:1", **FINE_TUNING}, marks=SLOW, id="fine_tuning_replicas"
         ),
         pytest.param({"precision": "mixed_float16"}, marks=SLOW, id="float16"),
+        pytest.param(
+            {"optimizer": "adamw", "clip_norm": 1.0, "ema_decay": 0.9, **MODERN, **FINE_TUNING},
+            marks=SLOW,
+            id="adamw_fine_tuning",
+        ),
+        pytest.param(
+            {"optimizer": "lamb", "devices": "CPU:0,CPU:1", **MODERN},
+            marks=SLOW,
+            id="lamb_replicas",
+        ),
+        pytest.param(
+            {"nesterov": True, "clip_norm": 0.5, "precision": "mixed_float16", **MODERN},
+            marks=SLOW,
+            id="nesterov_clipped_float16",
+        ),
+        pytest.param(
+            {"schedule": "linear", "warmup_steps": None, "warmup_epochs": 0.3},
+            marks=SLOW,
+            id="linear",
+        ),
         pytest.param({"devices": str(GPUS), "deterministic": True}, marks=ON_GPUS, id="gpus"),
     ],
 )
@@ -104,6 +142,23 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch, options):
     assert signalled_in_evaluation(broken, signal.SIGTERM, 2, monkeypatch) == 143
     run(broken)
     assert_same_runs(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("devices", ["cpu", pytest.param("CPU:0,CPU:1", marks=pytest.mark.slow)])
+def test_a_killed_run_with_several_labels_ends_as_one_that_was_not(tmp_path, devices, monkeypatch):
+    table = write_csv(tmp_path, weighted=True)
+    options = {"class_weights": "auto", "cutmix_alpha": 1.0, "devices": devices}
+    config = of_csv(table, tmp_path / "whole", train_steps=6, checkpoint_steps=1, **options)
+    whole = run(config)
+    broken = config.updated(run_dir=str(tmp_path / "broken"), resume=True)
+    killed_at(broken, 3)
+    assert signalled_in_evaluation(broken, signal.SIGTERM, 2, monkeypatch) == 143
+    resumed = run(broken)
+    assert_same_runs(tmp_path / "whole", tmp_path / "broken")
+    assert resumed.scores == whole.scores
+    first, second = (RunFolder(tmp_path / name) for name in ("whole", "broken"))
+    assert first.test.read_bytes() == second.test.read_bytes()
+    assert first.class_weights() == second.class_weights() is not None
 
 
 @pytest.mark.gpu

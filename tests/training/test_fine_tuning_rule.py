@@ -4,7 +4,7 @@ import pytest
 
 from keras_preact.training import TrainConfig, fine_tuning_rule
 from keras_preact.training.fine_tuning_rule import choose, choose_size
-from keras_preact.training.steps.optimizer import make_schedule
+from keras_preact.training.steps.schedules import make_schedule
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def run(tmp_path):
 
 
 def test_a_run_is_read_back_as_it_was_begun(run):
-    assert run.read() == (config(run), INFO)
+    assert run.read() == (config(run).resolved(), INFO)
     assert run.labels.read_text() == "a\nb\n"
     record = json.loads(run.config.read_text())
     assert record["decision"]["precision"] == "float32"
@@ -191,9 +191,37 @@ def test_a_longer_run_may_be_resumed_but_not_where_its_schedule_was_scaled(tmp_p
         run.check_free(config(run, resume=True, train_steps=9, scale_schedule=True))
 
 
+def test_a_run_whose_rate_follows_its_length_may_not_become_longer(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.begin(config(run, schedule="cosine", warmup_steps=0), INFO, PLAN)
+    longer = {"resume": True, "schedule": "cosine", "warmup_steps": 0, "train_steps": 9}
+    with pytest.raises(ValueError, match=r"\n  train_steps +5 +9\n"):
+        run.check_free(config(run, **longer))
+    run.begin(config(run, schedule="cosine", warmup_steps=0, schedule_steps=20), INFO, PLAN)
+    run.check_free(config(run, schedule_steps=20, **longer))
+
+
+def test_a_run_of_an_earlier_version_goes_on(run):
+    """Its record has numbers where nothing was given, and no field of later versions."""
+    record = json.loads(run.config.read_text())
+    earlier = {
+        **{"learning_rate": 0.1, "weight_decay": 1e-4, "decay_bn": True},
+        **{"warmup_steps": 400, "warmup_learning_rate": 0.01},
+    }
+    assert {name: record["config"][name] for name in earlier} == earlier
+    later = ("optimizer", "nesterov", "momentum_form", "beta1", "beta2", "epsilon", "clip_norm")
+    for name in (*later, "warmup", "warmup_epochs", "schedule", "final_learning_rate"):
+        del record["config"][name]
+    run.config.write_text(json.dumps(record))
+    run.check_free(config(run, resume=True))
+    with pytest.raises(ValueError, match=r"\n  optimizer +sgd +adamw\n  learning_rate +0.1 +0.001"):
+        run.check_free(config(run, resume=True, optimizer="adamw"))
+
+
 def test_a_resumed_run_takes_its_flags_from_its_folder(run):
     given = {"run_dir": str(run), "resume": True, "train_epochs": 3.0}
-    assert configure(given) == config(run, resume=True, train_steps=None, train_epochs=3.0)
+    expected = config(run, resume=True, train_steps=None, train_epochs=3.0)
+    assert configure(given) == expected.resolved()
 
 
 def test_resume_starts_anew_where_there_is_no_run_yet(tmp_path):

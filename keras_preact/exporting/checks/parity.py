@@ -15,6 +15,8 @@ from keras_preact.support.errors import RunError
 Predict = Callable[[np.ndarray], np.ndarray]
 
 THROUGHPUT_BATCH = 32
+# Least probability of a label, where an image may have several.
+THRESHOLD = 0.5
 _ROUNDS = 3
 
 
@@ -22,9 +24,21 @@ class ParityError(RunError):
     """An exported file does not compute what the Keras model computes."""
 
 
+def answers(probabilities: np.ndarray, multi_label: bool) -> np.ndarray:
+    """Returns the answers in probabilities (batch, classes).
+
+    Returns:
+        The likeliest class, int64 (batch,); where an image may have several labels, whether it
+        has each, boolean (batch, classes).
+    """
+    return probabilities >= THRESHOLD if multi_label else probabilities.argmax(axis=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Agreement:
     """A file's answers compared with the Keras model's on the same images.
+
+    Where an image may have several labels, an answer is all of them.
 
     Args:
         images: number of images.
@@ -94,9 +108,9 @@ def compare(
     tallies = {name: _Tally() for name in predictors}
     for images, labels, weights in batches:
         counted = weights > 0
-        answers = {name: predict(images)[counted] for name, predict in predictors.items()}
-        for name, answer in answers.items():
-            tallies[name].add(answer, answers[reference], labels[counted])
+        found = {name: predict(images)[counted] for name, predict in predictors.items()}
+        for name, probabilities in found.items():
+            tallies[name].add(probabilities, found[reference], labels[counted])
     return {name: tally.result(name_of) for name, tally in tallies.items()}
 
 
@@ -104,15 +118,16 @@ class _Tally:
     def __init__(self):
         self._batches = []
 
-    def add(self, answer, expected, labels):
+    def add(self, probabilities, expected, labels):
         # NaN must not pass for a small difference.
-        difference = np.abs(answer - expected)
+        difference = np.abs(probabilities - expected)
         difference[np.isnan(difference)] = np.inf
-        taken, keras = answer.argmax(axis=1), expected.argmax(axis=1)
+        multi_label = labels.ndim == 2
+        taken, keras = (answers(each, multi_label) for each in (probabilities, expected))
         self._batches.append(
             (
                 *(difference.max(axis=1), difference.mean(axis=1)),
-                *(taken == labels, keras == labels, taken == keras),
+                *(_all_equal(*pair) for pair in ((taken, labels), (keras, labels), (taken, keras))),
             )
         )
 
@@ -130,6 +145,10 @@ class _Tally:
             lost=int((keras_right & ~right).sum()),
             gained=int((right & ~keras_right).sum()),
         )
+
+
+def _all_equal(left, right):
+    return (left == right).reshape(len(left), -1).all(axis=1)
 
 
 def measure_speed(

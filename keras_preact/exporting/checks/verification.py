@@ -60,6 +60,7 @@ class Verification:
     @tf32.off()
     def __init__(self, source: Source, keras: Predict, config: ExportConfig):
         self._data, self._keras, self._config = source.data, keras, config
+        self._preprocessing = source.preprocessing
         self._sample = spread(source.data.info.eval_count, SAMPLE_IMAGES)
         batches = source.data.eval(len(self._sample), indices=self._sample)
         [(self.sample_images, self._labels, _)] = batches.as_numpy_iterator()
@@ -76,14 +77,16 @@ class Verification:
         return compared
 
     def _network(self, graph):
-        info = self._data.info
+        preprocessing = self._preprocessing
 
         @tf.function
         def predict(images):
-            return tf.nn.softmax(graph(info.normalize(images), graph.weights)["logits"])
+            logits = graph(preprocessing.normalize(images), graph.weights)["logits"]
+            return preprocessing.probabilities(logits)
 
         # TensorFlow would warn of a function that is traced again and again.
-        return predict.get_concrete_function(tf.TensorSpec([None, *info.image_shape], tf.uint8))
+        shape = [None, *preprocessing.image_shape]
+        return predict.get_concrete_function(tf.TensorSpec(shape, tf.uint8))
 
     @tf32.off()
     def compare_serving_bytes(self, session: SessionModel) -> dict:

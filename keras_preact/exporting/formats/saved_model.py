@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from keras_preact.data import DatasetInfo
 from keras_preact.data.limits import MAX_IMAGE_PIXELS
 from keras_preact.exporting.formats import preprocessing_record
 from keras_preact.exporting.formats.decoding import make_decoder
@@ -16,6 +15,7 @@ from keras_preact.exporting.graph.network import InferenceGraph
 from keras_preact.exporting.graph.precision import lower_precision
 from keras_preact.exporting.graph.rewriting import Step
 from keras_preact.exporting.graph.scales import move_scales
+from keras_preact.layers import Preprocessing
 
 TOP_CLASSES = 5
 ASSET = "class_names.txt"
@@ -36,7 +36,7 @@ def rewrite(graph: InferenceGraph, precision: str) -> list[Step]:
 
 def write(
     graph: InferenceGraph,
-    info: DatasetInfo,
+    preprocessing: Preprocessing,
     folder: epath.PathLike,
     *,
     freeze: bool = False,
@@ -53,7 +53,8 @@ def write(
     `error` (batch,) |
     | features | `images` uint8 | `features` (batch, channels), what the classifier reads |
 
-    k is 5, or the number of classes if that is smaller. The class names by label are also the
+    k is 5, or the number of classes if that is smaller. Where an image may have several labels,
+    each class has a probability of its own. The class names by label are also the
     asset class_names.txt; assets.extra/preprocessing.json says how a file becomes `images`. A file
     that cannot be decoded has a sentence in `error`, which is empty for all others, probabilities
     and scores of 0, and classes without names: servers put requests of many clients into one
@@ -64,31 +65,33 @@ def write(
 
     Args:
         graph: of the network, from normalized images.
-        info: of the data it was trained on.
+        preprocessing: from image files to the input, and from logits to probabilities.
         folder: a folder that does not exist yet.
         freeze: whether weights are constants of the graph instead of variables.
         max_image_pixels: as for `decoding.make_decoder`.
     """
     module = tf.Module()
-    module.network = _make_network(module, graph, info, freeze)
+    module.network = _make_network(module, graph, preprocessing, freeze)
     with tempfile.TemporaryDirectory() as temporary:
         names = epath.Path(temporary) / ASSET
-        names.write_text("".join(f"{name}\n" for name in info.class_names))
+        names.write_text("".join(f"{name}\n" for name in preprocessing.class_names))
         module.class_names = tf.saved_model.Asset(str(names))
-        signatures = _make_signatures(module.network, info, max_image_pixels)
+        signatures = _make_signatures(module.network, preprocessing, max_image_pixels)
         _save(module, folder, signatures)
-    preprocessing_record.write(folder, info.preprocessing)
+    preprocessing_record.write(folder, preprocessing)
 
 
-def write_for_tflite(graph: InferenceGraph, info: DatasetInfo, folder: epath.PathLike) -> None:
+def write_for_tflite(
+    graph: InferenceGraph, preprocessing: Preprocessing, folder: epath.PathLike
+) -> None:
     """Writes a SavedModel to convert: `images`, float32 in 0 to 255, to `probabilities`."""
     module = tf.Module()
-    module.network = _make_network(module, graph, info, freeze=True)
+    module.network = _make_network(module, graph, preprocessing, freeze=True)
 
     def predict(images):
-        return {"probabilities": tf.nn.softmax(module.network(images)["logits"])}
+        return {"probabilities": preprocessing.probabilities(module.network(images)["logits"])}
 
-    signature = _signature(predict, [None, *info.image_shape], tf.float32, "images")
+    signature = _signature(predict, [None, *preprocessing.image_shape], tf.float32, "images")
     _save(module, folder, signature)
 
 
@@ -98,7 +101,9 @@ def _save(module, folder, signatures):
     tf.saved_model.save(module, str(folder), signatures=signatures, options=options)
 
 
-def _make_network(module, graph, info, freeze) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
+def _make_network(
+    module, graph, preprocessing, freeze
+) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
     """Returns a function of images in 0 to 255; its variables, if any, belong to the module."""
     weights = graph.weights
     if not freeze:
@@ -106,22 +111,23 @@ def _make_network(module, graph, info, freeze) -> Callable[[tf.Tensor], Mapping[
             name: tf.Variable(value, trainable=False, name=name) for name, value in weights.items()
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *info.image_shape], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *preprocessing.image_shape], tf.float32)])
     def network(images):
-        return graph(info.normalize(images), weights)
+        return graph(preprocessing.normalize(images), weights)
 
     return network
 
 
-def _make_signatures(network, info, max_image_pixels):
-    names, k = tf.constant(info.class_names), min(TOP_CLASSES, info.classes)
-    decode = make_decoder(info.preprocessing, max_image_pixels)
+def _make_signatures(network, preprocessing, max_image_pixels):
+    class_names = preprocessing.class_names
+    names, k = tf.constant(class_names), min(TOP_CLASSES, len(class_names))
+    decode = make_decoder(preprocessing, max_image_pixels)
 
     def compute(images):
         return network(tf.cast(_filled(images), tf.float32))
 
     def predict(images):
-        probabilities = tf.nn.softmax(compute(images)["logits"])
+        probabilities = preprocessing.probabilities(compute(images)["logits"])
         scores, labels = tf.math.top_k(probabilities, k)
         classes = tf.gather(names, labels)
         return {"probabilities": probabilities, "classes": classes, "scores": scores}
@@ -136,7 +142,7 @@ def _make_signatures(network, info, max_image_pixels):
     def features(images):
         return {"features": compute(images)["features"]}
 
-    shape = [None, *info.image_shape]
+    shape = [None, *preprocessing.image_shape]
     return {
         "serving_default": _signature(predict, shape, tf.uint8, "images"),
         "serving_float32": _signature(predict, shape, tf.float32, "images"),

@@ -11,10 +11,10 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from etils import epath
 
-from keras_preact.data import DatasetInfo
 from keras_preact.exporting.formats.saved_model import write_for_tflite
 from keras_preact.exporting.formats.tflite_metadata import add_metadata
 from keras_preact.exporting.graph.network import InferenceGraph
+from keras_preact.layers import Preprocessing
 from keras_preact.support.choices import one_of
 from keras_preact.support.console import say
 from keras_preact.support.errors import RunError
@@ -28,7 +28,7 @@ _UNSUPPORTED = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 
 def write(
     graph: InferenceGraph,
-    info: DatasetInfo,
+    preprocessing: Preprocessing,
     folder: epath.Path,
     model_name: str,
     kinds: Sequence[str],
@@ -41,15 +41,15 @@ def write(
 
     Args:
         graph: of the network, from normalized images.
-        info: of the data it was trained on.
+        preprocessing: from image files to the input, and from logits to probabilities.
         folder: a folder that does not exist yet.
-        model_name: for the metadata.
+        model_name: for the metadata, as in "resnet20 trained on digits".
         kinds: some of `KINDS`.
         calibration_images: as for `convert`.
     """
     plain, impossible = folder / ".saved_model", {}
     folder.mkdir(parents=True)
-    write_for_tflite(graph, info, plain)
+    write_for_tflite(graph, preprocessing, plain)
     for kind in kinds:
         say(f"Converting to TFLite: {kind}")
         try:
@@ -57,8 +57,9 @@ def write(
         except RunError as error:
             impossible[kind] = str(error)
             continue
-        description = f"{model_name}, {kind}, trained on {info.name}"
-        (folder / f"{kind}.tflite").write_bytes(add_metadata(file, model_name, description, info))
+        description = f"{model_name}, {kind}"
+        file = add_metadata(file, model_name.partition(" ")[0], description, preprocessing)
+        (folder / f"{kind}.tflite").write_bytes(file)
     remove(plain)
     return impossible
 

@@ -12,8 +12,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_preact.data import DatasetInfo
 from keras_preact.exporting.formats import preprocessing_record
+from keras_preact.layers import Preprocessing
 
 BUFFER = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -48,7 +48,7 @@ _UNKNOWN_FILE, _TENSOR_AXIS_LABELS = 0, 2
 _UNKNOWN, _RGB, _GRAYSCALE = 0, 1, 2
 
 
-def add_metadata(model: bytes, name: str, description: str, info: DatasetInfo) -> bytes:
+def add_metadata(model: bytes, name: str, description: str, preprocessing: Preprocessing) -> bytes:
     """Returns a TFLite file with TFLite Metadata, and with two files in a zip archive at its end.
 
     They are labels.txt and preprocessing.json, which says how an image file must be resized.
@@ -62,18 +62,20 @@ def add_metadata(model: bytes, name: str, description: str, info: DatasetInfo) -
         model: a TFLite file without metadata.
         name: of the model.
         description: of the model.
-        info: gives the class names, the lines of labels.txt, and the preprocessing.
+        preprocessing: the file preprocessing.json; its class names are the lines of labels.txt.
 
     Raises:
         ValueError: if the name of a class is blank or not a single line.
     """
-    for class_name in info.class_names:
+    for class_name in preprocessing.class_names:
         if class_name.splitlines() != [class_name] or class_name.isspace():
             raise ValueError(
                 f"The name of a class must be a single line and not blank, as it becomes a line "
                 f"of {LABELS}. Received: {class_name!r}"
             )
-    subgraph = _Subgraph(inputs=[_images(info.mean, info.std)], outputs=[_probabilities()])
+    subgraph = _Subgraph(
+        inputs=[_images(preprocessing.mean, preprocessing.std)], outputs=[_probabilities()]
+    )
     record = _File(preprocessing_record.FILE, "How an image file becomes the input.", _UNKNOWN_FILE)
     metadata = _Model(
         name=name,
@@ -84,10 +86,10 @@ def add_metadata(model: bytes, name: str, description: str, info: DatasetInfo) -
     )
     builder = flatbuffers.Builder()
     builder.Finish(_pack(builder, metadata), IDENTIFIER)
-    labels = "".join(f"{class_name}\n" for class_name in info.class_names)
+    labels = "".join(f"{class_name}\n" for class_name in preprocessing.class_names)
     files = {
         LABELS: labels,
-        preprocessing_record.FILE: preprocessing_record.to_json(info.preprocessing),
+        preprocessing_record.FILE: preprocessing_record.to_json(preprocessing),
     }
     return _append(_insert(model, builder.Output()), files)
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import keras
 from etils import epath
 
-from keras_preact.data import DatasetInfo
 from keras_preact.exporting.checks.parity import Predict
 from keras_preact.exporting.source import predictor
+from keras_preact.layers import Preprocessing
 from keras_preact.models import Network
 from keras_preact.models.foreign import convert, write_safetensors
 from keras_preact.support.console import say
@@ -37,10 +37,10 @@ def write(model: Network, folder: epath.Path, kinds: Sequence[str]) -> None:
         writers[kind](str(folder / f"{NAME}.{kind}"))
 
 
-def read(path: epath.Path, info: DatasetInfo) -> Predict:
+def read(path: epath.Path, preprocessing: Preprocessing) -> Predict:
     """Reads a file again, as a user does, and returns it as a function to probabilities."""
     if path.suffix == ".keras":
         model = keras.models.load_model(str(path), compile=False)
     else:
         model = convert(str(path))
-    return predictor(model, info.preprocessing)
+    return predictor(model, preprocessing)

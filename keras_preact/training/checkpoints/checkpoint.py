@@ -14,9 +14,10 @@ from keras_preact.training.checkpoints.folder import (
     keep,
     listed,
     name_as_latest,
+    names_in,
     newest_undamaged,
 )
-from keras_preact.training.checkpoints.run_state import RunState
+from keras_preact.training.checkpoints.run_state import LATER, RunState
 from keras_preact.training.steps.train_state import GROUPS_OF_WEIGHTS, TrainState, by_path
 
 
@@ -119,10 +120,13 @@ class Checkpoints:
         if path is None:
             return None
         position = RunState().to_variables()
+        stored = names_in(path, "position")
+        # A checkpoint of an earlier version leaves them at their defaults.
+        known = {name: v for name, v in position.items() if name in stored or name not in LATER}
         saved = self._state.to_arrays(step=0)
         check_fits(path, saved)
         self._copy(saved)
-        checkpoint = tf.train.Checkpoint(**self._copies, position=position)
+        checkpoint = tf.train.Checkpoint(**self._copies, position=known)
         checkpoint.read(f"{path}/{PREFIX}").assert_consumed()
         self._state.from_arrays(tf.nest.map_structure(lambda copy: copy.numpy(), self._copies))
         return RunState.from_variables(position)

@@ -115,6 +115,15 @@ def _move_to_damaged(path):
     path.rename(target)
 
 
+def names_in(path: str, group: str) -> set[str]:
+    """Returns the names of the variables of a group in a checkpoint."""
+    names = tf.train.load_checkpoint(f"{path}/{PREFIX}").get_variable_to_shape_map()
+    prefix = f"{group}/"
+    return {
+        name.removeprefix(prefix).removesuffix(_SUFFIX) for name in names if name.startswith(prefix)
+    }
+
+
 def check_fits(path: str, groups: Mapping[str, Mapping[str, tf.Variable | np.ndarray]]) -> None:
     """Raises ValueError if a checkpoint holds other variables in these groups."""
     stored = {

@@ -1,6 +1,7 @@
 """The progress of a run, saved beside its weights so that it resumes exactly."""
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +9,9 @@ import tensorflow as tf
 from keras_preact.training.steps.train_step import REPORT
 
 # Names in checkpoints where they differ from the fields, for checkpoints of earlier versions.
-_STORED = {"reshuffles": "restarts", "step_metrics": "reports"}
+_STORED = {"reshuffles": "restarts", "step_metrics": "reports", "best_score": "best_accuracy"}
+# Names that checkpoints of earlier versions lack.
+LATER = ("best_step",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,10 @@ class RunState:
         step_in_epoch: number of steps since then.
         seed: of the run; with `reshuffles` and `step` it determines all that is random.
         reshuffles: steps at which a rollback drew a new data order.
-        best_accuracy: the best evaluation's; -1 before the first.
+        best_score: of the best evaluation; see `scores.Scored.score`. Before the first it is
+            -infinity, in checkpoints of earlier versions -1.
+        best_step: number of steps before that evaluation; -1 before the first, and in checkpoints
+            of earlier versions.
         evaluated: whether every evaluation due so far has been made.
         csv_bytes: length of metrics.csv.
         step_metrics: of the steps since the last evaluation, float64 (steps, len(REPORT)).
@@ -34,7 +40,8 @@ class RunState:
     step_in_epoch: int = 0
     seed: int = 0
     reshuffles: tuple[int, ...] = ()
-    best_accuracy: float = -1.0
+    best_score: float = -math.inf
+    best_step: int = -1
     evaluated: bool = True
     csv_bytes: int = 0
     step_metrics: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(REPORT))))

@@ -12,10 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from etils import epath
 
 from keras_preact import version
 from keras_preact.data import Dataset
 from keras_preact.support.text import aligned
+from keras_preact.training import class_weights
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import Cluster, WorkerLostError
 from keras_preact.training.distribution.compute_plan import ComputePlan
@@ -158,6 +160,9 @@ def facts_of_data(config: TrainConfig, data: Dataset) -> dict[str, Any]:
         record = RunFolder(config.folder).config
         found = _digest(record.read_bytes()) if record.exists() else _ABSENT
         facts |= {"run_dir": config.folder, "config.json": found}
+    if config.class_weights not in (None, class_weights.AUTO):
+        file = epath.Path(config.class_weights)
+        facts["class_weights"] = _digest(file.read_bytes()) if file.is_file() else _ABSENT
     return facts
 
 

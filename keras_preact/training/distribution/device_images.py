@@ -30,32 +30,41 @@ class DeviceImages:
         data: in memory; see `fits`.
         augmentation: of training images, as for `Dataset.train`.
         strategy: gives the devices.
+        xla: whether XLA compiles what calls `train_batch`.
     """
 
-    def __init__(self, data: Dataset, augmentation: str | None, strategy: tf.distribute.Strategy):
+    def __init__(
+        self,
+        data: Dataset,
+        augmentation: str | None,
+        strategy: tf.distribute.Strategy,
+        xla: bool = True,
+    ):
         self._augmentation = data.check_augmentation(augmentation)
         self._mean, devices = data.info.mean, _devices(strategy)
         self._train = {device: _Copy.on(device, data.train_source) for device in devices}
         self._eval = {device: _Copy.on(device, data.eval_source) for device in devices}
         # Numbers up to 255 are exact in both. GPUs have no kernel that crops uint8.
         self._dtype = tf.float16 if any("GPU" in device for device in devices) else tf.uint8
+        # XLA knows no shapes that depend on draws, and GPUs would wait for them.
+        self._dense = xla or self._dtype == tf.float16
 
-    def train_batch(self, indices: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the images and labels of a batch of `Dataset.train`.
+    def train_batch(self, indices: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns the images and labels of a batch of `Dataset.train`, and weights if it has any.
 
         Args:
             indices: (batch,).
             draws: int32 (batch, DRAWS).
         """
-        images, labels = _own(self._train).gather(indices)
+        images, *others = _own(self._train).gather(indices)
         images = tf.cast(images, self._dtype)
-        return augmented(images, draws, self._augmentation, self._mean), labels
+        return augmented(images, draws, self._augmentation, self._mean, self._dense), *others
 
     def eval_batch(
         self, indices: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the images, labels and weights of a batch of `Dataset.eval`."""
-        return *_own(self._eval).gather(indices), weights
+        return *_own(self._eval).gather(indices)[:2], weights
 
 
 def fits(data: Dataset, plan: ComputePlan) -> bool:
@@ -92,13 +101,16 @@ class _Copy(NamedTuple):
 
     Args:
         rows: their bytes, int64 (count, bytes / 8), as GPUs have no kernel that gathers uint8.
-        labels: int64 (count,): TensorFlow computes with int32 on the host.
+        labels: int64 (count,): TensorFlow computes with int32 on the host; of several labels
+            float32 (count, classes).
         image_shape: (height, width, channels).
+        weights: of the images in the loss, float32 (count,); None for 1 each.
     """
 
     rows: tf.Tensor
     labels: tf.Tensor
     image_shape: tuple[int, int, int]
+    weights: tf.Tensor | None = None
 
     @classmethod
     def on(cls, device: str, source: InMemory) -> "_Copy":
@@ -109,18 +121,31 @@ class _Copy(NamedTuple):
             image_bytes = np.pad(image_bytes, [[0, 0], [0, missing]])
         rows = np.ascontiguousarray(image_bytes).view(np.int64)
         with tf.device(device):
-            labels = tf.identity(source.labels.astype(np.int64))
-            return cls(tf.identity(rows), labels, source.images.shape[1:])
+            labels = tf.identity(_on_devices(source.labels))
+            weights = None if source.weights is None else tf.identity(source.weights)
+            return cls(tf.identity(rows), labels, source.images.shape[1:], weights)
 
-    def gather(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the images and labels at indices: uint8, int32."""
+    def gather(self, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns the images and labels at indices, uint8 and int32, and weights if there are any.
+
+        Several labels are float32 (batch, classes), as weights are.
+        """
         flat = tf.reshape(
             tf.bitcast(tf.gather(self.rows, indices), tf.uint8), [-1, 8 * self.rows.shape[1]]
         )
         # Pieces for several workers have no static size.
         count = -1 if indices.shape[0] is None else indices.shape[0]
         images = tf.reshape(flat[:, : math.prod(self.image_shape)], [count, *self.image_shape])
-        return images, tf.cast(tf.gather(self.labels, indices), tf.int32)
+        labels = tf.gather(self.labels, indices)
+        if labels.dtype.is_integer:
+            labels = tf.cast(labels, tf.int32)
+        if self.weights is None:
+            return images, labels
+        return images, labels, tf.gather(self.weights, indices)
+
+
+def _on_devices(labels):
+    return labels.astype(np.int64 if labels.ndim == 1 else np.float32)
 
 
 def _own(copies):

@@ -21,6 +21,8 @@ def curves(
 ) -> None:
     """Draws error and loss over the steps, as in figure 6 of the paper, and writes a PNG.
 
+    With several labels, mean average precision and F1 score take the place of the error.
+
     Args:
         rows: of metrics.csv, at least one.
         title: above the picture.
@@ -34,21 +36,19 @@ def curves(
 def _curves(rows, title, drop_steps):
     picture = figure(figsize=(10, 4))
     picture.suptitle(title)
-    error_axes, loss_axes = picture.subplots(1, 2)
+    figure_axes, loss_axes = picture.subplots(1, 2)
     steps = [row.step for row in rows]
-    train_error = [100 * (1 - row.train_accuracy) for row in rows]
-    eval_error = [100 * (1 - row.eval_accuracy) for row in rows]
     style = {"markersize": 3, "marker": "o" if len(rows) < 40 else None}
     train_style = {"color": TRAIN_COLOR, "linestyle": "--", "label": "training", **style}
     eval_style = {"color": EVAL_COLOR, "label": "evaluation", **style}
-    error_axes.plot(steps, train_error, **train_style)
-    error_axes.plot(steps, eval_error, **eval_style)
-    error_axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None))
-    error_axes.set_title(f"evaluation error {eval_error[-1]:.2f} % at the end", fontsize="medium")
+    if rows[-1].eval_mean_average_precision is None:
+        _draw_errors(figure_axes, rows, train_style, eval_style)
+    else:
+        _draw_precisions(figure_axes, rows, eval_style)
     loss_axes.plot(steps, [row.train_loss for row in rows], **train_style)
     loss_axes.plot(steps, [row.eval_loss for row in rows], **eval_style)
-    loss_axes.set(xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
-    for axes in (error_axes, loss_axes):
+    loss_axes.set(xlabel="step", ylabel="loss (nats)", yscale="log")
+    for axes in (figure_axes, loss_axes):
         for step in drop_steps:
             if step < steps[-1]:
                 axes.axvline(step, color="0.7", linewidth=0.8, zorder=0)
@@ -57,13 +57,35 @@ def _curves(rows, title, drop_steps):
     return picture
 
 
+def _draw_errors(axes, rows, train_style, eval_style):
+    steps = [row.step for row in rows]
+    errors = [100 * (1 - row.eval_accuracy) for row in rows]
+    axes.plot(steps, [100 * (1 - row.train_accuracy) for row in rows], **train_style)
+    axes.plot(steps, errors, **eval_style)
+    axes.set(xlabel="step", ylabel="error (%)", ylim=(0, None))
+    axes.set_title(f"evaluation error {errors[-1]:.2f} % at the end", fontsize="medium")
+
+
+def _draw_precisions(axes, rows, eval_style):
+    """Draws the figures of an evaluation with several labels."""
+    # A run may have been evaluated by an earlier version, without these figures.
+    rows = [row for row in rows if row.eval_mean_average_precision is not None]
+    steps = [row.step for row in rows]
+    precisions = [100 * row.eval_mean_average_precision for row in rows]
+    scores = [100 * row.eval_macro_f1 for row in rows]
+    axes.plot(steps, precisions, **{**eval_style, "label": "mean average precision"})
+    axes.plot(steps, scores, **{**eval_style, "label": "macro F1", "linestyle": ":"})
+    axes.set(xlabel="step", ylabel="evaluation (%)", ylim=(0, 100))
+    axes.set_title(f"mean average precision {precisions[-1]:.2f} % at the end", fontsize="medium")
+
+
 @as_png(dpi=100)
 def batch(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> bytes:
     """Draws the first images of a batch, each under the name of its class, as a PNG.
 
     Args:
         images: uint8 (batch, height, width, channels), of 1 or 3 channels.
-        labels: int (batch,).
+        labels: int (batch,), or of several labels (batch, classes).
         names: of the classes, by label.
     """
     count = min(len(images), MOST_IMAGES)
@@ -73,8 +95,15 @@ def batch(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> bytes
         if place < count:
             # Without limits, matplotlib would stretch grey to the image's own range.
             axes.imshow(images[place], cmap="gray", vmin=0, vmax=255)
-            axes.set_title(printable(names[labels[place]])[:MOST_LETTERS], fontsize="small")
+            title = _title(labels[place], names)
+            axes.set_title(printable(title)[:MOST_LETTERS], fontsize="small")
     return picture
+
+
+def _title(label, names):
+    if np.ndim(label) == 0:
+        return names[label]
+    return ", ".join(names[place] for place in np.flatnonzero(label))
 
 
 @as_png(dpi=100)

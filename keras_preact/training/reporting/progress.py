@@ -18,10 +18,16 @@ class Progress:
         train_steps: number of the last step.
         global_batch_size: images in a step.
         quiet: shows nothing.
+        accuracy: what the accuracy is called.
     """
 
     def __init__(
-        self, start_step: int, train_steps: int, global_batch_size: int, quiet: bool = False
+        self,
+        start_step: int,
+        train_steps: int,
+        global_batch_size: int,
+        quiet: bool = False,
+        accuracy: str = "accuracy",
     ):
         self._bar = bar(
             total=train_steps,
@@ -31,7 +37,7 @@ class Progress:
             # A narrow bar: the line fits into 80 characters.
             bar_format="{percentage:3.0f}%|{bar:5}| {n_fmt}/{total_fmt}{postfix}",
         )
-        self._train_steps = train_steps
+        self._train_steps, self._accuracy = train_steps, accuracy
         self._quiet = quiet
         self._batch_size = global_batch_size
         self._images = 0
@@ -79,7 +85,8 @@ class Progress:
         elif show and not self._quiet:
             say(
                 f"step {step:,} of {self._train_steps:,}: loss {means.loss:.4f}, "
-                f"accuracy {means.accuracy:.2%}, learning rate {learning_rate:.4g}{speed}{skipped}"
+                f"{self._accuracy} {means.accuracy:.2%}, learning rate {learning_rate:.4g}"
+                f"{speed}{skipped}"
             )
         return rate, waiting
 

@@ -9,6 +9,7 @@ from keras_preact.models import architectures
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.distributed_input import naming_unreadable
 from keras_preact.training.reporting.propagation_file import Record
+from keras_preact.training.steps.loss import binary_cross_entropy
 
 MOST_IMAGES = 32
 
@@ -47,11 +48,13 @@ class PropagationRecorder:
             images, self._labels, *_ = next(batches.as_numpy_iterator())
         with tf.device(self._device):
             self._images = data.info.normalize(images)
+        self._loss = _mean_binary_cross_entropy if data.info.multi_label else None
 
     def measure(self, done: int) -> Record:
         """Measures signal and gradient after `done` steps.
 
-        The loss is the mean cross-entropy of the images, without the run's regularization.
+        The loss is the mean cross-entropy of the images, with several labels the binary one,
+        without the run's weights and regularization.
 
         Raises:
             ArithmeticError: as `analysis.backward` does.
@@ -60,5 +63,9 @@ class PropagationRecorder:
             return Record(
                 done,
                 forward_pass.of_chain(self._network, self._images),
-                backward_pass.of_chain(self._network, self._images, self._labels),
+                backward_pass.of_chain(self._network, self._images, self._labels, self._loss),
             )
+
+
+def _mean_binary_cross_entropy(labels, outputs):
+    return tf.reduce_mean(binary_cross_entropy(forward_pass.exact(outputs), labels))

@@ -2,25 +2,27 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from keras_preact.data import Dataset, DatasetInfo
 from keras_preact.support.console import say
 from keras_preact.support.plotting import positive
-from keras_preact.support.text import markdown
 from keras_preact.training.checkpoints.background import reason
 from keras_preact.training.config import TrainConfig
+from keras_preact.training.monitor import Monitor
 from keras_preact.training.reporting import (
+    class_figures,
     figures,
     metrics_file,
     propagation_figure,
     propagation_file,
+    trackers,
 )
 from keras_preact.training.reporting.progress import Progress
 from keras_preact.training.run_folder import RunFolder
-from keras_preact.training.steps.evaluation import Evaluation
+from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation
 from keras_preact.training.steps.step_metrics import Means
 
 
@@ -40,7 +42,10 @@ class Writer:
     ):
         self._folder, self._config, self._info = folder, config, info
         self._title, self._writes = title, writes
-        self._log = self._propagation = self._progress = None
+        self._log = self._propagation = self._progress = self._tracker = None
+        self._is_complete = False
+        # With several labels, all of an image's must be right.
+        self._accuracy = "all labels right" if info.multi_label else "accuracy"
         self._started = self._earlier_seconds = 0.0
 
     def line(self, text: str) -> None:
@@ -59,13 +64,22 @@ class Writer:
         first = self._progress is None
         if first:
             quiet = not self._writes
-            self._progress = Progress(step, train_steps, self._config.global_batch_size, quiet)
+            batch_size = self._config.global_batch_size
+            self._progress = Progress(step, train_steps, batch_size, quiet, self._accuracy)
             self._started = time.perf_counter()
         else:
             self._progress.set_back(step)
         if not self._writes:
             return
         folder = self._folder
+        if first:
+            self._tracker = trackers.begin(
+                self._config.log_to,
+                folder.tracker,
+                folder.run_id,
+                folder.path.name,
+                self._config.to_json(),
+            )
         if self._log is not None:
             self._log.close()
         self._log = metrics_file.MetricsLog(folder.metrics, folder.tensorboard, step)
@@ -80,11 +94,13 @@ class Writer:
         self._try(folder.propagation, self._propagation.drop_after, step)
 
     def close(self) -> None:
-        """Closes the files and the progress bar."""
+        """Closes the files, the tracker and the progress bar."""
         if self._progress is not None:
             self._progress.close()
         if self._log is not None:
             self._log.close()
+        if self._tracker is not None:
+            self._tracker.close(self._is_complete)
 
     def advance(self, steps: int) -> None:
         """Counts further steps."""
@@ -118,20 +134,25 @@ class Writer:
         speed, waiting = self._progress.interval(done, means, learning_rate, show)
         if not self._writes:
             return
-        self._log.train(
-            done,
-            loss=means.loss,
-            accuracy=means.accuracy,
-            learning_rate=learning_rate,
-            images_per_second=speed,
-            gradient_norm=means.gradient_norm,
-            weight_norm=weight_norm,
-            loss_scale=means.loss_scale,
+        scalars = {
+            "loss": means.loss,
+            "accuracy": means.accuracy,
+            "learning_rate": learning_rate,
+            "images_per_second": speed,
+            "gradient_norm": means.gradient_norm,
+            "weight_norm": weight_norm,
+            "loss_scale": means.loss_scale,
             **({} if math.isnan(waiting) else {"input_wait_share": waiting}),
-        )
+        }
+        self._log.train(done, **scalars)
+        self._tracker.log(done, trackers.numbers("train", scalars))
 
     def evaluation(
-        self, done: int, evaluation: Evaluation, means: Means, learning_rate: float
+        self,
+        done: int,
+        evaluation: Evaluation | MultiLabelEvaluation,
+        means: Means,
+        learning_rate: float,
     ) -> None:
         """Prints an evaluation and adds its row; `write_metrics` writes it."""
         speed = self._progress.mean_rate()
@@ -143,15 +164,15 @@ class Writer:
             epoch=epoch,
             train_loss=means.loss,
             train_accuracy=means.accuracy,
-            eval_loss=evaluation.loss,
-            eval_accuracy=evaluation.accuracy,
             learning_rate=learning_rate,
             images_per_second=speed,
             elapsed_seconds=self._earlier_seconds + time.perf_counter() - self._started,
+            **{f"eval_{name}": value for name, value in evaluation.scores.items()},
         )
         self._log.add(row)
+        self._tracker.log(done, trackers.numbers("eval", evaluation.scores))
         self.line(
-            f"epoch {epoch:.2f}, step {done:,}: training accuracy {means.accuracy:.2%}, "
+            f"epoch {epoch:.2f}, step {done:,}: training {self._accuracy} {means.accuracy:.2%}, "
             f"loss {means.loss:.4f}; evaluation {evaluation}"
         )
 
@@ -196,19 +217,31 @@ class Writer:
         except OSError as error:
             self.line(f"Could not write {path}: {reason(error)}")
 
-    def confusion(self, done: int, evaluation: Evaluation) -> None:
-        """Writes the confusion matrix and each class's accuracy for TensorBoard."""
+    def classes(self, done: int, evaluation: Evaluation | MultiLabelEvaluation) -> None:
+        """Writes the figures of each class for TensorBoard, and with one label the confusion."""
         if not self._writes:
             return
-        names = self._info.class_names
-        png = figures.confusion(evaluation.confusion, names, f"evaluation after step {done:,}")
-        self._log.picture("eval", done, "confusion", png)
-        counts = np.sum(evaluation.confusion, axis=1)
-        lines = [
-            f"| {markdown(name)} | {accuracy:.2%} | {count:,} |"
-            for name, accuracy, count in zip(
-                names, evaluation.class_accuracies, counts, strict=True
-            )
-        ]
-        table = ["| class | accuracy | images |", "|---|---|---|", *lines]
-        self._log.text("eval", done, "class_accuracy", "\n".join(table))
+        names, title = self._info.class_names, f"evaluation after step {done:,}"
+        if isinstance(evaluation, Evaluation):
+            png = figures.confusion(evaluation.confusion, names, title)
+            self._log.picture("eval", done, "confusion", png)
+            self._log.text("eval", done, "class_accuracy", class_figures.table(evaluation, names))
+        else:
+            png = class_figures.bars(evaluation, names, title)
+            self._log.picture("eval", done, "classes", png)
+            self._log.text("eval", done, "classes", class_figures.table(evaluation, names))
+
+    def finish(self, done: int, monitor: Monitor) -> None:
+        """Hands the best evaluation to the tracker, as the run has reached its end."""
+        self._is_complete = True
+        if self._writes:
+            sign = -1 if monitor.figure == "loss" else 1
+            best = {monitor.figure: sign * monitor.best_score, "step": monitor.best_step}
+            self._tracker.summary(done, trackers.numbers("best", best))
+
+    def test(self, done: int, scores: Mapping[str, float]) -> None:
+        """Writes the figures of the test split for TensorBoard, and hands them to the tracker."""
+        self._is_complete = True
+        if self._writes:
+            self._log.test(done, scores)
+            self._tracker.summary(done, trackers.numbers("test", scores))

@@ -101,20 +101,20 @@ class Recomputation:
         """Replaces the statistics of each replica by their mean over its next batches.
 
         Args:
-            batches: distributed iterator over (images, labels).
+            batches: distributed iterator over tuples whose first part is images.
             count: number of batches, above 0.
         """
         # A layer returns momentum * old + (1 - momentum) * batch: its results from zeros and
         # from ones differ by its momentum.
         zero, one, phase = tf.constant(0.0), tf.constant(1.0), self._state.phase
-        first = next(batches)
-        zeros, ones = self._updated(*first, zero, phase), self._updated(*first, one, phase)
+        first, *_ = next(batches)
+        zeros, ones = self._updated(first, zero, phase), self._updated(first, one, phase)
         sums = zeros
         for _ in range(count - 1):
-            sums = self._add(sums, self._updated(*next(batches), zero, phase))
+            sums = self._add(sums, self._updated(next(batches)[0], zero, phase))
         self._assign(sums, zeros, ones, tf.constant(float(count)))
 
-    def _run(self, images, labels, old, phase):
+    def _run(self, images, old, phase):
         # Traced anew for each phase, in which BN may keep other statistics.
         kept = self._state.kept_statistics
 

@@ -1,6 +1,5 @@
 """Evaluates a network, counting every image exactly once."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,56 +16,23 @@ from keras_preact.training.distribution.device_images import (
     feed_eval_pieces,
 )
 from keras_preact.training.distribution.distributed_input import feed_evaluation
-from keras_preact.training.steps.loss import cross_entropy
+from keras_preact.training.steps import tallies
 from keras_preact.training.steps.pace import Pace
+from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation
 
 Values = tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Means over the evaluation images.
-
-    Args:
-        loss: cross-entropy, in nats.
-        confusion: int64 (classes, classes): images by true class (row) and predicted class.
-    """
-
-    loss: float
-    confusion: np.ndarray
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return int(self.confusion.sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction of the images classified correctly, 0 to 1."""
-        return float(np.trace(self.confusion) / self.count)
-
-    @property
-    def class_accuracies(self) -> np.ndarray:
-        """Fraction of each class's images classified correctly; NaN for a class without images."""
-        with np.errstate(invalid="ignore"):
-            return np.diag(self.confusion) / self.confusion.sum(axis=1)
-
-    def __str__(self) -> str:
-        return (
-            f"accuracy {self.accuracy:.2%} ({np.trace(self.confusion):,} of {self.count:,}), "
-            f"error {1 - self.accuracy:.2%}, loss {self.loss:.4f}"
-        )
 
 
 class Evaluator:
     """Evaluates a network on all evaluation images, many batches in one launch.
 
-    Sums stay on the devices until a launch is over. Launches are made as training steps are; see
-    `TrainStep`.
+    The loss is the cross-entropy, with several labels the binary cross-entropy, without weights
+    and smoothing: it compares runs, whatever they train with. Sums stay on the devices until a
+    launch is over. Launches are made as training steps are; see `TrainStep`.
 
     Args:
         model: a built model.
-        data: evaluation images; its info gives normalization and number of classes.
+        data: evaluation images; its info gives normalization and kind of labels.
         plan: compute plan.
         strategy: gives the replicas.
         values: returns trainable and other values to evaluate with, in the model's order; by
@@ -85,7 +51,7 @@ class Evaluator:
     ):
         self._model, self._data, self._plan, self._strategy = model, data, plan, strategy
         self._values = values or self._own_values
-        self._images = images
+        self._images, self._tally = images, tallies.make(data.info)
         self._pace, self._is_compiled = Pace(most=MOST_STEPS), False
         self._takes_pieces = images is not None and plan.replicas == 1
         if self._takes_pieces:
@@ -97,7 +63,7 @@ class Evaluator:
 
     def __call__(
         self, batch_size: int, stop: Callable[[], bool] = lambda: False
-    ) -> Evaluation | None:
+    ) -> Evaluation | MultiLabelEvaluation | None:
         """Evaluates.
 
         Args:
@@ -108,13 +74,14 @@ class Evaluator:
             The evaluation; None if a process stopped it early.
         """
         batches = -(-self._data.info.eval_count // batch_size)
-        feed, done, sums, own_seconds = self._feed(batch_size), 0, [0.0, 0], 0.0
+        feed, done, launches, own_seconds = self._feed(batch_size), 0, [], 0.0
+        most = self._tally.most_steps(batch_size)
         while done < batches:
-            begin, steps = time.perf_counter(), min(self._pace.next, batches - done)
+            begin, steps = time.perf_counter(), min(self._pace.next, most, batches - done)
             with tf.device("CPU"):
                 asked = tf.constant([float(stop()), own_seconds])
                 arguments = (*feed(done, steps), tf.constant(steps), asked)
-            loss, confusion, [stops, seconds] = (part.numpy() for part in self._take(arguments))
+            *parts, [stops, seconds] = (part.numpy() for part in self._take(arguments))
             if stops > 0:
                 return None
             # Each process learns the mean of all, so that all take as many batches.
@@ -122,8 +89,9 @@ class Evaluator:
             if self._is_compiled:
                 own_seconds = (time.perf_counter() - begin) / steps
             self._is_compiled = True
-            sums, done = [sums[0] + float(loss), sums[1] + confusion], done + steps
-        return Evaluation(sums[0] / int(sums[1].sum()), sums[1])
+            launches.append((parts, steps))
+            done += steps
+        return self._tally.result(launches)
 
     def _feed(self, batch_size):
         """Returns a function of a batch's number and of how many to take."""
@@ -142,42 +110,40 @@ class Evaluator:
         return self._function(*arguments)
 
     def _launch_from_pieces(self, indices, weights, steps, asked):
-        return self._loop(steps, asked, lambda step: self._sums((indices[step], weights[step])))
+        def sums_of(step):
+            sums = self._sums((indices[step], weights[step]))
+            return self._tally.of_replica(sums, tf.constant(0), 1)
+
+        size = weights.shape[1]
+        return self._loop(steps, asked, sums_of, [self._tally.most_steps(size), 1, size])
 
     def _launch(self, iterator, steps, asked):
         def sums_of_next(step):
-            sums = self._strategy.run(self._sums, args=(next(iterator),))
+            sums = self._strategy.run(self._replica_sums, args=(next(iterator),))
             return [self._total(value) for value in sums]
 
         # reduce() sums only per-replica tensors, and what is asked is the same tensor on all.
         asked = self._total(self._strategy.run(tf.identity, args=(asked,)))
-        return self._loop(steps, asked, sums_of_next)
+        return self._loop(steps, asked, sums_of_next, [steps, self._plan.replicas, None])
 
-    def _loop(self, steps, asked, sums_of):
-        def body(step, loss, confusion):
-            of_batch = sums_of(step)
-            # Neither loses an image: float32 cannot count beyond 2**24.
-            loss += tf.cast(of_batch[0], tf.float64)
-            return step + 1, loss, confusion + tf.cast(of_batch[1], tf.int64)
+    def _loop(self, steps, asked, sums_of, shape):
+        def body(step, state):
+            return step + 1, self._tally.add(state, step, sums_of(step))
 
-        classes = self._data.info.classes
-        zeros = 0, tf.zeros([], tf.float64), tf.zeros([classes, classes], tf.int64)
-        _, loss, confusion = tf.while_loop(
-            lambda step, *_: step < steps, body, zeros, parallel_iterations=1
-        )
-        return loss, confusion, asked
+        begin = tf.constant(0), self._tally.begin(shape)
+        _, state = tf.while_loop(lambda step, _: step < steps, body, begin, parallel_iterations=1)
+        return *self._tally.end(state), asked
+
+    def _replica_sums(self, batch):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return self._tally.of_replica(self._sums(batch), replica, self._plan.replicas)
 
     def _sums(self, batch):
-        """Sums the loss of a replica's images of weight 1, and counts them by classes."""
+        """Sums up a replica's images of weight 1."""
         images, labels, weights = self._images.eval_batch(*batch) if self._images else batch
         inputs = self._data.info.normalize(images)
         logits, _ = self._model.stateless_call(*self._values(), inputs, training=False)
-        losses = cross_entropy(logits, labels)
-        classes = self._data.info.classes
-        # A product of matrices, as not every device adds up at indices in a fixed order.
-        true = tf.one_hot(labels, classes) * weights[:, None]
-        predicted = tf.one_hot(tf.argmax(logits, axis=-1), classes)
-        return tf.reduce_sum(losses * weights), tf.matmul(true, predicted, transpose_a=True)
+        return self._tally.of_batch(logits, labels, weights)
 
     def _own_values(self):
         groups = self._model.trainable_variables, self._model.non_trainable_variables

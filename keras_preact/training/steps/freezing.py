@@ -59,6 +59,10 @@ class Freezing:
             return math.inf
         return self.thaw_step - done
 
+    def first_step(self, part: str, phase: Phase) -> int:
+        """Returns the number of steps before a part began to learn, in a phase in which it does."""
+        return self.thaw_step if phase is self.thawed and part in self.first.frozen else 0
+
     def factor(self, path: str) -> float:
         """Returns the factor on the learning rate of a variable."""
         return dict(self.factors).get(path.partition("/")[0], 1.0)

@@ -1,12 +1,27 @@
-"""The training loss: cross-entropy, with optional label smoothing and mixup."""
+"""The losses of images: cross-entropy and binary cross-entropy."""
 
-import math
-
-import numpy as np
 import tensorflow as tf
 
-# Each is refused once in 20 times at most, all of them never.
-_CANDIDATES = 16
+LOSSES = ("cross_entropy", "binary_cross_entropy")
+
+
+def chosen(loss: str | None, multi_label: bool) -> str:
+    """Returns the loss to train with.
+
+    Args:
+        loss: one of `LOSSES`; None for the one that suits the labels.
+        multi_label: whether an image may be of several classes, or none.
+
+    Raises:
+        ValueError: if the loss does not suit the labels.
+    """
+    if multi_label and loss == "cross_entropy":
+        raise ValueError(
+            "loss must be binary_cross_entropy where an image may be of several classes: "
+            "cross_entropy allows one. Received: loss='cross_entropy', and images with several "
+            "labels. Leave it out"
+        )
+    return loss or ("binary_cross_entropy" if multi_label else "cross_entropy")
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
@@ -28,49 +43,54 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0) 
     return (1 - smoothing) * losses + smoothing * uniform
 
 
-def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns 1 for each image whose likeliest class is its label, else 0: float32 (batch,)."""
-    predicted = tf.argmax(logits, axis=-1, output_type=labels.dtype)
-    return tf.cast(predicted == labels, tf.float32)
-
-
-def mixing_weight(alpha: float, seed: tf.Tensor) -> tf.Tensor:
-    """Draws mixup's weight for a batch from Beta(alpha, alpha): a float32 scalar.
-
-    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018).
+def binary_cross_entropy(
+    logits: tf.Tensor, targets: tf.Tensor, positive_weights: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Returns the binary cross-entropy of each image, in nats: the mean over its classes.
 
     Args:
-        alpha: above 0.
-        seed: int32 (2,).
+        logits: float32 (batch, classes).
+        targets: probability of each class, float32 (batch, classes).
+        positive_weights: factor on the term of a class that is there, float32 (classes,).
+
+    Returns:
+        float32 (batch,).
     """
-    # Gamma(alpha) = Gamma(alpha + 1) * U ** (1 / alpha); in logarithms, as small alphas would
-    # underflow float32.
-    uniforms = 1 - tf.random.stateless_uniform([2], _fold_in(seed, 1))
-    logarithms = _log_gammas(alpha + 1, seed) + tf.math.log(uniforms) / alpha
-    return tf.sigmoid(logarithms[0] - logarithms[1])
+    if positive_weights is None:
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+    else:
+        losses = tf.nn.weighted_cross_entropy_with_logits(targets, logits, positive_weights)
+    return tf.reduce_mean(losses, axis=-1)
 
 
-def _log_gammas(shape, seed):
-    """Draws the logarithms of two numbers from Gamma(shape), shape at least 1.
+def smoothed_targets(
+    labels: tf.Tensor, classes: int, smoothing: float, multi_label: bool
+) -> tf.Tensor:
+    """Returns the probability of each class that an image is to have: float32 (batch, classes).
 
-    XLA cannot compile `tf.random.stateless_gamma`.
+    Smoothing spreads its share of a single label over all classes. Of several labels, each moves
+    towards 1/2, as in Keras' and timm's losses.
 
-    Source: Marsaglia and Tsang, "A Simple Method for Generating Gamma Variables" (2000).
+    Args:
+        labels: int32 (batch,), or float32 (batch, classes) where there are several.
+        classes: number of classes.
+        smoothing: from 0 to 1.
+        multi_label: whether there are several labels.
     """
-    d = shape - 1 / 3
-    normals = tf.random.stateless_normal([2, _CANDIDATES], _fold_in(seed, 2))
-    uniforms = 1 - tf.random.stateless_uniform([2, _CANDIDATES], _fold_in(seed, 3))
-    cubes = (1 + normals / math.sqrt(9 * d)) ** 3
-    logarithms = tf.math.log(tf.maximum(cubes, np.finfo(np.float32).tiny))
-    is_low = tf.math.log(uniforms) < normals**2 / 2 + d * (1 - cubes + logarithms)
-    accepted = tf.argmax((cubes > 0) & is_low, axis=1)
-    return math.log(d) + tf.gather(logarithms, accepted, axis=1, batch_dims=1)
+    if multi_label:
+        return labels * (1 - smoothing) + 0.5 * smoothing if smoothing else labels
+    off = smoothing / classes
+    return tf.one_hot(labels, classes, 1 - smoothing + off, off)
 
 
-def _fold_in(seed, number):
-    return tf.random.experimental.stateless_fold_in(seed, number)
+def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns 1 for each image that is classified correctly, else 0: float32 (batch,).
 
-
-def mix(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Mixes each element of a batch with its mirror: weight * x[i] + (1 - weight) * x[-1 - i]."""
-    return weight * values + (1 - weight) * tf.reverse(values, [0])
+    With one label, int32 (batch,), the likeliest class must be it. With several, float32
+    (batch, classes), those classes must be the ones of a probability of at least 1/2.
+    """
+    if labels.shape.rank == 2:
+        right = (logits >= 0) == (labels > 0.5)
+        return tf.cast(tf.reduce_all(right, axis=-1), tf.float32)
+    predicted = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+    return tf.cast(predicted == labels, tf.float32)

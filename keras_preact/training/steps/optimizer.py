@@ -1,144 +1,230 @@
-"""The paper's SGD, and its learning rate by step."""
+"""The optimizers: SGD as in the paper, AdamW and LAMB, on rows of many variables."""
 
+import abc
 import dataclasses
 import math
+from typing import ClassVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_preact.training.config import TrainConfig
-
-# Source: "Identity Mappings in Deep Residual Networks", appendix.
-PAPER_SCHEDULE_STEPS = 64_000
-PAPER_DROPS = (1 / 2, 3 / 4)  # of the schedule: 32,000 and 48,000 steps
+from keras_preact.training.steps.schedules import Schedule
 
 
-@keras.saving.register_keras_serializable(package="keras_preact")
 @dataclasses.dataclass(frozen=True)
-class StepSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A constant warm-up, then a constant rate that drops at given steps.
+class Lines:
+    """What an optimizer must know of the lines of a row; see `rows.RowLayout`.
 
     Args:
-        learning_rate: from the warm-up to the first drop.
-        drop_steps: from each of these steps on, the rate is multiplied by drop_factor.
-        drop_factor: see drop_steps.
-        warmup_steps: number of first steps at warmup_learning_rate.
-        warmup_learning_rate: see warmup_steps.
-        train_steps: number of steps of the training.
+        decayed: number of first lines, those of the variables that decay.
+        variables: number of the variable of each decayed line, from 0 on: int32 (decayed,). Only
+            LAMB needs it.
+        factors: on the learning rate of each line, (lines, 1); None for 1.
+        first_steps: number of steps before each line began to learn, float32 (lines, 1); None
+            for 0.
     """
 
-    learning_rate: float
-    drop_steps: tuple[int, ...] = ()
-    drop_factor: float = 0.1
-    warmup_steps: int = 0
-    warmup_learning_rate: float = 0.01
-    train_steps: int | None = None
-
-    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
-        """Returns the float32 learning rate of a step, counted from 0."""
-        step = tf.cast(step, tf.int64)
-        drops = tf.reduce_sum(tf.cast(step >= tf.constant(self.drop_steps, tf.int64), tf.float32))
-        rate = self.learning_rate * tf.pow(tf.constant(self.drop_factor, tf.float32), drops)
-        return tf.where(step < self.warmup_steps, self.warmup_learning_rate, rate)
-
-    def get_config(self):
-        return dataclasses.asdict(self)
-
-
-def make_schedule(config: TrainConfig, train_count: int) -> StepSchedule:
-    """Makes the schedule of a run on train_count images.
-
-    Raises:
-        ValueError: if the warm-up is not over by the first drop.
-    """
-
-    def steps(epochs):
-        return math.ceil(epochs * train_count / config.global_batch_size)
-
-    schedule_steps, drop_steps = config.schedule_steps, config.drop_steps
-    if config.schedule_epochs is not None:
-        schedule_steps = steps(config.schedule_epochs)
-    if config.drop_epochs is not None:
-        drop_steps = tuple(steps(epochs) for epochs in config.drop_epochs)
-    train_steps = config.train_steps
-    if config.train_epochs is not None:
-        train_steps = steps(config.train_epochs)
-    if schedule_steps is None:
-        schedule_steps = PAPER_SCHEDULE_STEPS
-    if drop_steps is None:
-        drop_steps = tuple(round(share * schedule_steps) for share in PAPER_DROPS)
-    train_steps = train_steps or schedule_steps
-    scale = train_steps / schedule_steps if config.scale_schedule else 1
-    schedule = StepSchedule(
-        config.learning_rate,
-        tuple(round(step * scale) for step in drop_steps),
-        config.drop_factor,
-        round(config.warmup_steps * scale),
-        config.warmup_learning_rate,
-        train_steps,
-    )
-    if schedule.drop_steps and schedule.warmup_steps > schedule.drop_steps[0]:
-        raise ValueError(
-            f"warmup_steps must end before the first drop, at step {schedule.drop_steps[0]}. "
-            f"Received: warmup_steps={schedule.warmup_steps}"
-        )
-    return schedule
+    decayed: int
+    variables: np.ndarray | None = None
+    factors: np.ndarray | None = None
+    first_steps: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class MomentumSGD:
-    """Momentum SGD with coupled weight decay: g + weight_decay * w enters the momentum.
-
-    v = momentum * v - rate * (g + weight_decay * w); w = w + v. This is Caffe's form,
-    which the paper used: a drop of the rate does not change v. Keras' own SGD decouples the
-    decay: it shrinks w outside of v.
+class Optimizer(abc.ABC):
+    """Changes the weights of a run.
 
     Args:
         schedule: learning rate by step.
-        momentum: at least 0, below 1.
         weight_decay: at least 0.
         undecayed: paths of variables that do not decay.
+
+    Attributes:
+        saved_names: of its own rows, as the names of their variables end in checkpoints.
     """
 
-    schedule: StepSchedule
-    momentum: float = 0.9
+    saved_names: ClassVar[tuple[str, ...]]
+    schedule: Schedule
+    _: dataclasses.KW_ONLY
     weight_decay: float = 0.0
     undecayed: frozenset[str] = frozenset()
 
+    @abc.abstractmethod
     def update(
         self,
         weights: tf.Tensor,
-        velocity: tf.Tensor,
+        moments: tuple[tf.Tensor, ...],
         gradient: tf.Tensor,
         step: tf.Tensor,
-        decayed_lines: int,
-        factors: np.ndarray | None = None,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the rows of weights and of v after a step; see `rows.RowLayout`.
+        lines: Lines,
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        """Returns the row of weights and the optimizer's own rows after a step.
 
         Args:
             weights: row before the step.
-            velocity: row of v before the step.
-            gradient: row of g.
+            moments: the optimizer's rows before the step, zeros at first.
+            gradient: row.
             step: number of steps before, int64.
-            decayed_lines: number of first lines that decay.
-            factors: on the learning rate of each line, (lines, 1); None for 1.
+            lines: of these rows.
         """
-        if self.weight_decay and decayed_lines:
-            decayed = gradient[:decayed_lines] + self.weight_decay * weights[:decayed_lines]
-            rest = gradient[decayed_lines:]
-            gradient = tf.concat([decayed, rest], axis=0) if rest.shape[0] else decayed
+
+    def _plus_decay(self, values, weights, lines):
+        """Adds weight_decay * weights in the lines that decay."""
+        if not (self.weight_decay and lines.decayed):
+            return values
+        decayed = values[: lines.decayed] + self.weight_decay * weights[: lines.decayed]
+        rest = values[lines.decayed :]
+        return tf.concat([decayed, rest], axis=0) if rest.shape[0] else decayed
+
+    def _rate(self, step, lines):
         rate = self.schedule(step)
-        if factors is not None:
-            rate = rate * factors
+        return rate if lines.factors is None else rate * lines.factors
+
+
+@dataclasses.dataclass(frozen=True)
+class MomentumSGD(Optimizer):
+    """Momentum SGD with coupled weight decay: g + weight_decay * w enters the momentum.
+
+    In Caffe's form, which the paper used, v = momentum * v - rate * g; w = w + v. A drop of the
+    rate does not change v: steps of the old rate follow the drop, ten times too long for some
+    steps. In Torch's form v = momentum * v + g; w = w - rate * v: the whole step has the new rate.
+    At a constant rate both are the same. Keras' own SGD has Caffe's form, but decouples the decay:
+    it shrinks w outside of v.
+
+    Args:
+        momentum: at least 0, below 1.
+        form: "caffe" or "torch".
+        nesterov: whether w moves by the velocity of the step after, whose gradient is not known
+            yet: by momentum * v - rate * g in Caffe's form.
+    """
+
+    _: dataclasses.KW_ONLY
+    momentum: float = 0.9
+    form: str = "caffe"
+    nesterov: bool = False
+
+    @property
+    def saved_names(self):
+        return ("momentum",) if self.momentum else ()
+
+    def update(self, weights, moments, gradient, step, lines):
+        gradient = self._plus_decay(gradient, weights, lines)
+        rate = self._rate(step, lines)
+        if not moments:
+            return weights - rate * gradient, ()
+        [velocity] = moments
+        if self.form == "torch":
+            velocity = self.momentum * velocity + gradient
+            change = self.momentum * velocity + gradient if self.nesterov else velocity
+            return weights - rate * change, (velocity,)
         velocity = self.momentum * velocity - rate * gradient
-        return weights + velocity, velocity
+        change = self.momentum * velocity - rate * gradient if self.nesterov else velocity
+        return weights + change, (velocity,)
 
 
-def make_optimizer(config: TrainConfig, schedule: StepSchedule, model: keras.Model) -> MomentumSGD:
+@dataclasses.dataclass(frozen=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay.
+
+    w = w - rate * (m / (sqrt(v) + epsilon) + weight_decay * w), where m and v are the means of
+    gradients and of their squares, divided by 1 - beta1^t and 1 - beta2^t at the t-th step of a
+    variable. Source: Loshchilov and Hutter, "Decoupled Weight Decay
+    Regularization" (2019), algorithm 2. PyTorch's AdamW is the same; Keras' adds epsilon before
+    the division by 1 - beta2^t.
+
+    Args:
+        beta1, beta2: decay of the means of gradients and of their squares.
+        epsilon: above 0.
+    """
+
+    saved_names = ("momentum", "velocity")
+    _: dataclasses.KW_ONLY
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def update(self, weights, moments, gradient, step, lines):
+        change, moments = self._change(weights, moments, gradient, step, lines)
+        return weights - self._rate(step, lines) * change, moments
+
+    def _change(self, weights, moments, gradient, step, lines):
+        """Returns what the rate multiplies, and the moments."""
+        first, second = moments
+        first = self.beta1 * first + (1 - self.beta1) * gradient
+        second = self.beta2 * second + (1 - self.beta2) * tf.square(gradient)
+        count = tf.cast(step + 1, tf.float32)
+        if lines.first_steps is not None:
+            count = count - lines.first_steps
+        mean = first / _one_minus_power(self.beta1, count)
+        deviation = tf.sqrt(second / _one_minus_power(self.beta2, count))
+        change = mean / (deviation + self.epsilon)
+        return self._plus_decay(change, weights, lines), (first, second)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lamb(AdamW):
+    """AdamW's change, scaled for each variable: w = w - rate * |w| / |change| * change.
+
+    Source: You et al., "Large Batch Optimization for Deep Learning" (2020), algorithm 2, with the
+    identity for phi. As in timm's LAMB, decay is part of the change whose norm counts, and
+    variables that do not decay move by AdamW's change itself. Other than timm's, variables that
+    would decay are scaled at a weight_decay of 0 as well, and the gradient is not clipped to a
+    global norm of 1 before: see clip_norm of a run. Keras' Lamb decays outside the scaled change.
+    """
+
+    def update(self, weights, moments, gradient, step, lines):
+        change, moments = self._change(weights, moments, gradient, step, lines)
+        if lines.decayed:
+            change = change * _trust_ratios(weights, change, lines)
+        return weights - self._rate(step, lines) * change, moments
+
+
+def _one_minus_power(beta, count):
+    """Returns 1 - beta^count, where float32 would lose three digits at the first steps."""
+    log = math.log(beta) if beta else -math.inf
+    return -tf.math.expm1(count * log)
+
+
+def _trust_ratios(weights, change, lines):
+    """Returns |w| / |change| of the variable of each line, (lines, 1); 1 where either is 0."""
+    rows = [row[: lines.decayed] for row in (weights, change)]
+    sums = tf.stack([tf.reduce_sum(tf.square(row), axis=1) for row in rows], axis=1)
+    count = int(lines.variables[-1]) + 1
+    norms = tf.sqrt(tf.math.unsorted_segment_sum(sums, lines.variables, count))
+    of_weights, of_change = tf.unstack(norms, axis=1)
+    usable = (of_weights > 0) & (of_change > 0)
+    ratios = tf.where(usable, of_weights / tf.where(usable, of_change, 1.0), 1.0)
+    ratios = tf.gather(ratios, lines.variables)[:, None]
+    others = weights.shape[0] - lines.decayed
+    return tf.concat([ratios, tf.ones([others, 1])], axis=0) if others else ratios
+
+
+def clipped(gradient: tf.Tensor, norm: tf.Tensor, clip_norm: float) -> tf.Tensor:
+    """Returns a row of gradients of a global norm of clip_norm at most.
+
+    Args:
+        gradient: row.
+        norm: of the row.
+        clip_norm: above 0.
+    """
+    return gradient * (clip_norm / tf.maximum(norm, clip_norm))
+
+
+def make_optimizer(config: TrainConfig, schedule: Schedule, model: keras.Model) -> Optimizer:
     """Makes the optimizer of a run for a model's variables."""
+    config = config.resolved()
+    ends = ("gamma", "beta") if config.optimizer == "sgd" else ("gamma", "beta", "bias")
     paths = [variable.path for variable in model.trainable_variables]
-    bn = [path for path in paths if path.rpartition("/")[2] in ("gamma", "beta")]
-    undecayed = frozenset() if config.decay_bn else frozenset(bn)
-    return MomentumSGD(schedule, config.momentum, config.weight_decay, undecayed)
+    spared = [path for path in paths if path.rpartition("/")[2] in ends]
+    options = {
+        "weight_decay": config.weight_decay,
+        "undecayed": frozenset() if config.decay_bn else frozenset(spared),
+    }
+    if config.optimizer == "sgd":
+        own = {"form": config.momentum_form, "nesterov": config.nesterov}
+        return MomentumSGD(schedule, momentum=config.momentum, **own, **options)
+    kind = AdamW if config.optimizer == "adamw" else Lamb
+    own = {name: getattr(config, name) for name in ("beta1", "beta2", "epsilon")}
+    return kind(schedule, **own, **options)

@@ -13,7 +13,7 @@ from keras_preact.models.trace_sharing import share_traces
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.steps.freezing import Freezing, part_of
 from keras_preact.training.steps.loss_scale import INITIAL_SCALE
-from keras_preact.training.steps.optimizer import MomentumSGD
+from keras_preact.training.steps.optimizer import Lines, Optimizer
 from keras_preact.training.steps.rows import WIDTH, Part, RowLayout
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
@@ -27,7 +27,7 @@ class Rows(NamedTuple):
 
     Args:
         weights: row of the trainable variables.
-        velocity: row of the momentum.
+        moments: rows of the optimizer: SGD's velocity, or means of gradients and their squares.
         statistics: row of the other float32 variables, such as BN statistics.
         average_weights, average_statistics: rows of averages; one line if there are none.
         loss_scale: scalar.
@@ -36,7 +36,7 @@ class Rows(NamedTuple):
     """
 
     weights: Any
-    velocity: Any
+    moments: tuple
     statistics: Any
     average_weights: Any
     average_statistics: Any
@@ -72,8 +72,7 @@ class TrainState:
         rows: variables that hold the values.
         phase: number of the phase of `freezing` that steps are in.
         trained: part of the row of weights that steps change.
-        decayed_lines: number of first lines of `trained` that decay.
-        factors: on the learning rate of each line of `trained`; None for 1.
+        lines: what the optimizer must know of the lines of `trained`.
         kept_statistics: lines of the row of statistics that steps leave as they are, boolean
             (lines, 1); None for no line.
 
@@ -84,7 +83,7 @@ class TrainState:
     def __init__(
         self,
         network: keras.Model,
-        optimizer: MomentumSGD,
+        optimizer: Optimizer,
         ema_decay: float | None = None,
         shares_traces: bool = False,
         freezing: Freezing = Freezing(),  # noqa: B008 - frozen
@@ -115,14 +114,24 @@ class TrainState:
             layer.keeps_statistics = part_of(layer.gamma.path) in phase.kept_bn
         paths = [path for path in self.weights.shapes if part_of(path) not in phase.frozen]
         self.trained = Part(self.weights, paths)
-        self.decayed_lines = self.weights.lines(
-            path for path in paths if path not in self.optimizer.undecayed
-        )
-        factors = {path: self.freezing.factor(path) for path in paths}
-        is_plain = all(factor == 1 for factor in factors.values())
-        self.factors = None if is_plain else self.trained.repeated(factors)
+        self.lines = self._describe_lines(phase)
         kept = self.statistics.lines_where(lambda path: part_of(path) in phase.kept_bn)
         self.kept_statistics = kept if kept.any() else None
+
+    def _describe_lines(self, phase):
+        """Describes the lines that steps of a phase change to the optimizer."""
+        part, freezing = self.trained, self.freezing
+        decayed = [path for path in part.paths if path not in self.optimizer.undecayed]
+        factors = {path: freezing.factor(path) for path in part.paths}
+        is_plain = all(factor == 1 for factor in factors.values())
+        begins = {path: freezing.first_step(part_of(path), phase) for path in part.paths}
+        lengths = [self.weights.lines([path]) for path in decayed]
+        return Lines(
+            sum(lengths),
+            np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+            None if is_plain else part.repeated(factors),
+            part.repeated(begins) if any(begins.values()) else None,
+        )
 
     def _make_rows(self):
         def variable(value):
@@ -133,7 +142,7 @@ class TrainState:
         averages = rows if self.averages_weights else [tf.zeros([1, WIDTH])] * 2
         return Rows(
             weights=variable(rows[0]),
-            velocity=variable(tf.zeros_like(rows[0])),
+            moments=tuple(variable(tf.zeros_like(rows[0])) for _ in self.optimizer.saved_names),
             statistics=variable(rows[1]),
             average_weights=variable(averages[0]),
             average_statistics=variable(averages[1]),
@@ -260,9 +269,9 @@ class TrainState:
                 "good_steps": rows.good_steps.astype(np.int32),
             },
         }
-        if self.optimizer.momentum:
-            velocity = self.weights.to_arrays(rows.velocity)
-            arrays["optimizer"] |= {_saved_name(path): v for path, v in velocity.items()}
+        for end, row in zip(self.optimizer.saved_names, rows.moments, strict=True):
+            moment = self.weights.to_arrays(row)
+            arrays["optimizer"] |= {_saved_name(path, end): v for path, v in moment.items()}
         return arrays
 
     def _weights_to_arrays(self, rows):
@@ -281,9 +290,9 @@ class TrainState:
         rows, model, saved = self.rows, arrays["model"], arrays["optimizer"]
         rows.weights.assign(self.weights.from_arrays(model))
         rows.statistics.assign(self.statistics.from_arrays(model))
-        if self.optimizer.momentum:
-            velocity = {path: saved[_saved_name(path)] for path in self.weights.shapes}
-            rows.velocity.assign(self.weights.from_arrays(velocity))
+        for end, row in zip(self.optimizer.saved_names, rows.moments, strict=True):
+            moment = {path: saved[_saved_name(path, end)] for path in self.weights.shapes}
+            row.assign(self.weights.from_arrays(moment))
         if self.averages_weights:
             averages = arrays["averages"]
             rows.average_weights.assign(self.weights.from_arrays(averages))
@@ -300,7 +309,7 @@ class TrainState:
 def make_state(
     config: TrainConfig,
     network: keras.Model,
-    optimizer: MomentumSGD,
+    optimizer: Optimizer,
     xla: bool = False,
     freezing: Freezing = Freezing(),  # noqa: B008 - frozen
 ) -> TrainState:
@@ -329,9 +338,9 @@ def is_random_state(variable: keras.Variable) -> bool:
     return variable.path.endswith("seed_generator_state")
 
 
-def _saved_name(path):
-    # As Keras' SGD calls it, which held the momentum in checkpoints of earlier versions.
-    return f"{path.replace('/', '_')}_momentum"
+def _saved_name(path, end):
+    # As Keras' optimizers call them, which held the momentum in checkpoints of earlier versions.
+    return f"{path.replace('/', '_')}_{end}"
 
 
 def _on_host(variable):

@@ -14,7 +14,9 @@ from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceImages, Draws
 from keras_preact.training.steps import loss_scale
-from keras_preact.training.steps.loss import correct, cross_entropy, mix, mixing_weight
+from keras_preact.training.steps.mixing import draw, mix
+from keras_preact.training.steps.objective import Objective, make_objective
+from keras_preact.training.steps.optimizer import clipped
 from keras_preact.training.steps.rows import WIDTH, norm
 from keras_preact.training.steps.train_state import Rows, TrainState
 
@@ -47,6 +49,8 @@ class TrainStep:
         plan: compute plan.
         strategy: gives the replicas.
         images: on the devices; None for batches of images from the host.
+        objective: the training loss; by default the one of the configuration, with classes of
+            equal weight.
 
     Attributes:
         seconds_per_step: mean over all processes at the last launch, the same in each: their
@@ -59,8 +63,10 @@ class TrainStep:
     plan: ComputePlan
     strategy: tf.distribute.Strategy
     images: DeviceImages | None = None
+    objective: Objective | None = None
 
     def __post_init__(self):
+        self.objective = self.objective or make_objective(self.config, self.info)
         self.seconds_per_step = 0.0
         self._own_seconds = 0.0
         # A variable, for a launch that fails at a batch: the steps before that one are taken.
@@ -98,17 +104,18 @@ class TrainStep:
 
         Args:
             batches: of `Dataset.train`: `Draws` if takes_draws, else a distributed iterator over
-                (images, labels), or over (indices, draws) of images on the devices.
+                (images, labels) or (images, labels, weights), or over (indices, draws) of
+                images on the devices.
             start: number of steps taken before.
             steps: number of steps, at most MOST_STEPS, and of one phase; see `Freezing`.
             stop: whether this process asks the run to stop.
 
         Returns:
-            float32 (steps, len(REPORT)), the same in each process: the mean cross-entropy
-            of the global batch before the update, without weight decay; its accuracy; the
-            norm of the gradient; whether the update was applied; the loss scale; the number
-            of replicas whose process asks to stop; seconds spent waiting for input, NaN in
-            deterministic runs that read it from the host.
+            float32 (steps, len(REPORT)), the same in each process: the mean loss of the
+            global batch before the update, without weight decay; its accuracy; the
+            norm of the gradient before it is clipped; whether the update was applied; the loss
+            scale; the number of replicas whose process asks to stop; seconds spent waiting for
+            input, NaN in deterministic runs that read it from the host.
         """
         begin = time.perf_counter()
         self.state.enter_phase_of(start)
@@ -185,7 +192,7 @@ class TrainStep:
         """Takes one step of a replica.
 
         Args:
-            batch: (images, labels) or (indices, draws) of its images.
+            batch: (images, labels), (images, labels, weights) or (indices, draws) of its images.
             step: number of steps before, int64.
             asked: of its process, float32 (2,): whether to stop, and seconds per step.
 
@@ -246,11 +253,12 @@ class TrainStep:
             number are sums over the part, divided by the global batch size.
         """
         config = self.config
-        images, labels = self.images.train_batch(*batch) if self.images else batch
+        batch = self.images.train_batch(*batch) if self.images else batch
+        images, labels, weights = batch if len(batch) == 3 else (*batch, None)
         inputs = self.info.normalize(images)
-        weight = mixing_weight(config.mixup_alpha, seed) if config.mixup_alpha else 1.0
-        if config.mixup_alpha:
-            inputs = mix(inputs, weight)
+        mixture = draw(config.mixup_alpha, config.cutmix_alpha, seed, self.info.image_shape)
+        if mixture is not None:
+            inputs = mix(inputs, mixture.pixels)
         paths = [variable.path for variable in self.state.model.trainable_variables]
         values = dict(zip(paths, trainable, strict=True))
         # What is frozen is not watched: the backward pass ends above it.
@@ -261,15 +269,7 @@ class TrainStep:
                 logits, changed = self.state.model.stateless_call(
                     trainable, non_trainable, inputs, training=True
                 )
-
-            def against(labels):
-                losses = cross_entropy(logits, labels, config.label_smoothing)
-                sums = tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct(logits, labels))])
-                return sums / config.global_batch_size
-
-            sums = against(labels)
-            if config.mixup_alpha:
-                sums = weight * sums + (1 - weight) * against(labels[::-1])
+            sums = self.objective.sums(logits, labels, weights, mixture, config.global_batch_size)
             scaled = sums[0] * scale if self._scales else sums[0]
         # A layer of a user's may not use each of its weights.
         gradients = tape.gradient(scaled, watched, unconnected_gradients="zero")
@@ -283,19 +283,21 @@ class TrainStep:
         gradient_norm = norm(gradient)
         finite = tf.math.is_finite(gradient_norm)
         trained = state.trained
-        weights, velocity = state.optimizer.update(
+        if self.config.clip_norm is not None:
+            gradient = clipped(gradient, gradient_norm, self.config.clip_norm)
+        weights, moments = state.optimizer.update(
             trained.of(rows.weights),
-            trained.of(rows.velocity),
+            tuple(map(trained.of, rows.moments)),
             gradient,
             step,
-            state.decayed_lines,
-            state.factors,
+            state.lines,
         )
         averages = rows.average_weights, rows.average_statistics
         if state.averages_weights:
             averages = self._averages(rows, weights, statistics, step)
-        weights, velocity = trained.put(rows.weights, weights), trained.put(rows.velocity, velocity)
-        values = Rows(weights, velocity, statistics, *averages, scale, rows.good_steps, others)
+        weights = trained.put(rows.weights, weights)
+        moments = tuple(map(trained.put, rows.moments, moments))
+        values = Rows(weights, moments, statistics, *averages, scale, rows.good_steps, others)
         applied, reported_scale = tf.constant(1.0), tf.constant(1.0)
         if self._scales:
             # A choice of values: a choice of branches would make the host wait for the device.

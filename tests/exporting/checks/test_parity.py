@@ -61,6 +61,16 @@ def test_figures_are_numpys_over_all_images_however_they_are_batched(size):
     assert low < got.loss_points < high
 
 
+def test_where_images_have_several_labels_an_answer_is_right_if_all_are():
+    keras = np.float32([[0.9, 0.2, 0.7], [0.5, 0.4, 0.1], [0.1, 0.1, 0.1]])
+    file = np.float32([[0.8, 0.6, 0.7], [0.5, 0.3, 0.2], [0.1, 0.6, 0.1]])
+    labels = np.float32([[1, 0, 1], [1, 0, 0], [0, 1, 0]])
+    got = compared({"keras": keras, "file": file}, labels, size=2)["file"]
+    assert got.accuracy == pytest.approx(2 / 3)
+    assert got.agreement == pytest.approx(1 / 3)
+    assert (got.lost, got.gained, got.changed) == (1, 1, 2)
+
+
 def test_a_model_agrees_with_itself():
     tables = {"keras": probabilities(), "copy": probabilities()}
     got = compared(tables, tables["keras"].argmax(1))

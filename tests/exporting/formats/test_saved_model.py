@@ -250,7 +250,7 @@ def test_layers_with_gradients_of_their_own_are_saved_without_them(tmp_path):
 
 def test_a_saved_model_to_convert_has_probabilities_alone(model, expected, tmp_path):
     graph = rewriting.rewrite(network.trace(model, SHAPE))[-1].graph
-    saved_model.write_for_tflite(graph, INFO, tmp_path / "1")
+    saved_model.write_for_tflite(graph, INFO.preprocessing, tmp_path / "1")
     got = PlainSession(tmp_path / "1")("serving_default", IMAGES.astype(np.float32))
     assert got.keys() == {"probabilities"}
     np.testing.assert_allclose(got["probabilities"], expected, atol=1e-5)

@@ -208,10 +208,13 @@ def test_a_kind_that_cannot_be_made_does_not_keep_the_others_away(tmp_path):
     graph = network.trace(make_net(Function(tf.nn.elu)), SHAPE)
     info, folder = make_info(), epath.Path(tmp_path / "tflite")
     images = np.zeros((1, *SHAPE), np.uint8)
-    impossible = tflite.write(graph, info, folder, "net", ("int8", "float32"), images)
+    impossible = tflite.write(graph, info.preprocessing, folder, "net", ("int8", "float32"), images)
     assert impossible == {"int8": "TFLite cannot compute in int8: ELU."}
     assert [path.name for path in folder.iterdir()] == ["float32.tflite"]
-    assert tflite.write(graph, info, epath.Path(tmp_path / "one"), "net", ("float32",)) == {}
+    assert (
+        tflite.write(graph, info.preprocessing, epath.Path(tmp_path / "one"), "net", ("float32",))
+        == {}
+    )
 
 
 def test_an_unknown_kind_is_refused(saved_model):

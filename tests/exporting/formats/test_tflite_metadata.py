@@ -31,7 +31,7 @@ def model():
 
 def add(model, class_names=CLASS_NAMES, mean=(124.5, 110.25, 99.0), std=(62.5, 61.0, 60.125)):
     info = DatasetInfo("test", class_names, (2, 2, len(mean)), 1, 1, mean, std, resize_ratio=1.0)
-    return add_metadata(model, "A net", "What it is for.", info)
+    return add_metadata(model, "A net", "What it is for.", info.preprocessing)
 
 
 def metadata(file):
@@ -89,6 +89,8 @@ def test_class_names_and_preprocessing_are_files_in_an_archive_at_the_end(model)
         "resize_ratio": 1.0,
         "interpolation": "bilinear",
         "class_names": list(CLASS_NAMES),
+        "multi_label": False,
+        "temperature": 1.0,
     }
 
 

@@ -14,7 +14,7 @@ from keras_preact.support import files
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
 from keras_preact.training.checkpoints.run_state import RunState
-from keras_preact.training.steps.optimizer import StepSchedule
+from keras_preact.training.steps.schedules import StepSchedule
 from keras_preact.training.steps.train_state import by_path
 
 
@@ -46,7 +46,7 @@ def test_a_checkpoint_brings_back_everything_to_the_last_bit(tmp_path):
         step_in_epoch=2,
         seed=2**31 - 1,
         reshuffles=(400, 400, 800),
-        best_accuracy=1 / 3,
+        best_score=1 / 3,
         evaluated=False,
         csv_bytes=987,
         step_metrics=np.random.default_rng(1).uniform(size=(5, 7)),
@@ -164,3 +164,18 @@ def test_a_checkpoint_of_earlier_versions_whose_momentum_keras_held_is_restored(
     with other.in_network():
         for variable in other.network.variables:
             np.testing.assert_array_equal(variable, groups["model"][variable.path])
+
+
+class EarlierRunState(RunState):
+    """The run state of versions before the best step was saved."""
+
+    def to_variables(self):
+        return {n: v for n, v in super().to_variables().items() if n != "best_step"}
+
+
+def test_a_checkpoint_of_an_earlier_version_is_restored(tmp_path, state, other):
+    checkpoints = checkpoint.Checkpoints(tmp_path, state, keep=3)
+    checkpoints.save(EarlierRunState(step=7, best_score=0.75))
+    checkpoints.wait()
+    restored = restore(tmp_path, other)
+    assert (restored.step, restored.best_score, restored.best_step) == (7, 0.75, -1)

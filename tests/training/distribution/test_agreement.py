@@ -331,3 +331,13 @@ def test_one_process_agrees_with_itself_and_its_errors_pass():
     with pytest.raises(ValueError, match="no such folder"):
         agreeing(None, SMALL, ValueError("no such folder"))
     assert time.monotonic() - began < 0.1
+
+
+def test_a_file_of_class_weights_is_compared_by_its_contents(tmp_path):
+    data, found = load("digits"), []
+    for text in ('{"0": 1}', '{"0": 2}', '{"0": 1}'):
+        (tmp_path / "weights.json").write_text(text)
+        config = SMALL.updated(class_weights=str(tmp_path / "weights.json"))
+        found.append(facts_of_data(config, data)["class_weights"])
+    assert found[0] == found[2] != found[1]
+    assert "class_weights" not in facts_of_data(SMALL.updated(class_weights="auto"), data)

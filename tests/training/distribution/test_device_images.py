@@ -43,15 +43,22 @@ def test_images_come_back_as_they_were_whatever_their_size(shape, jit_compile):
     np.testing.assert_array_equal(weights, np.ones(4))
 
 
-@pytest.mark.parametrize("dtype", [tf.uint8, tf.float16])
-def test_crops_are_those_of_the_batches_that_tf_data_makes(dtype):
+@pytest.mark.parametrize(
+    ("augmentation", "dtype"),
+    [
+        ("pad_crop", tf.uint8),
+        ("pad_crop", tf.float16),
+        ("trivial_augment,random_erasing", tf.float16),
+    ],
+)
+def test_augmented_images_are_those_of_the_batches_that_tf_data_makes(augmentation, dtype):
     data = datasets.load("digits")
-    images = DeviceImages(data, "pad_crop", tf.distribute.get_strategy())
+    images = DeviceImages(data, augmentation, tf.distribute.get_strategy())
     images._dtype = dtype
     indices, draws = data.train_order(32, 1).batch(5)
     found, labels = images.train_batch(indices.astype(np.int32), draws)
     expected = next(
-        data.train(32, seed=1, start_step=5, augmentation="pad_crop").as_numpy_iterator()
+        data.train(32, seed=1, start_step=5, augmentation=augmentation).as_numpy_iterator()
     )
     np.testing.assert_array_equal(tf.cast(found, tf.uint8), expected[0])
     np.testing.assert_array_equal(labels, expected[1])

@@ -2,15 +2,18 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from same_runs import saved
+from small_labels import several_labels
 from small_steps import assert_same, copies, everywhere, make, weights
 
 from keras_preact.data import datasets
 from keras_preact.training import TrainConfig, run
 from keras_preact.training.distribution.distributed_input import feed_training
+from keras_preact.training.networks import build_model
 from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.bn_statistics import ReplicaStatistics
@@ -152,6 +155,25 @@ def test_uneven_last_batches_are_evaluated_on_two_replicas_as_on_one(batch_size)
         assert results[0].count == other.count == 360
         np.testing.assert_array_equal(results[0].confusion, other.confusion)
         np.testing.assert_allclose(results[0].loss, other.loss, rtol=1e-5)
+
+
+def test_several_labels_are_evaluated_on_two_replicas_as_on_one():
+    data, results = several_labels(), []
+    for replicas in (1, 2):
+        small = make(replicas)
+        with small.strategy.scope():
+            keras.utils.set_random_seed(2)
+            model = build_model(small.config, data.info)
+        evaluate = Evaluator(model, data, small.step.plan, small.strategy)
+        results.append(evaluate(100))
+    one, two = results
+    assert one.count == two.count == 360
+    for name in ("true", "predicted", "right"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
+    np.testing.assert_allclose(
+        one.class_average_precisions, two.class_average_precisions, rtol=1e-6
+    )
+    assert one.loss == pytest.approx(two.loss, rel=1e-5)
 
 
 @pytest.mark.slow

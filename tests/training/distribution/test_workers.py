@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from loopback import free_addresses
 from same_runs import assert_same_runs, saved
+from small_labels import write_csv
 
 from keras_preact.training import TrainConfig, run
 from keras_preact.training.checkpoints import checkpoint
@@ -305,3 +306,29 @@ def test_a_worker_that_does_not_find_its_data_is_named_by_the_other_at_once(tmp_
         assert codes(processes) == [75, 2]
     assert "Lost worker 1 at localhost:" in logs[0].read_text().partition("Error: ")[2]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_evaluate_several_labels_and_the_test_split_as_one_device_does(tmp_path):
+    options = {
+        "dataset": "csv",
+        "data_dir": write_csv(tmp_path, weighted=True),
+        "image_size": 16,
+        "global_batch_size": 18,
+        "class_weights": "auto",
+        "early_stopping_epochs": 10,
+    }
+    one = {**FLAGS, **options, "data_dir": str(options["data_dir"])}
+    run(TrainConfig(**one, run_dir=str(tmp_path / "one"), devices="1"))
+    with workers(tmp_path, run_dir=tmp_path / "two", **options) as (processes, logs):
+        assert codes(processes) == [0, 0], logs[0].read_text()[-2000:]
+    pairs = zip(
+        *(metrics_file.read(tmp_path / name / "metrics.csv") for name in ("one", "two")),
+        strict=True,
+    )
+    for first, second in pairs:
+        assert second.scores == pytest.approx(first.scores, rel=1e-3, abs=1e-3)
+    results = [json.loads((tmp_path / n / "test.json").read_text()) for n in ("one", "two")]
+    assert results[0]["checkpoint"] == results[1]["checkpoint"] == "best"
+    assert results[1]["scores"] == pytest.approx(results[0]["scores"], rel=1e-3, abs=1e-3)
+    assert "Test split" in logs[0].read_text() and "Test split" not in logs[1].read_text()

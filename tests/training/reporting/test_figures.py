@@ -1,5 +1,6 @@
 """Pictures of a run, read back from their files."""
 
+import dataclasses
 import io
 
 import matplotlib
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_preact.training.reporting import figures
+from keras_preact.training.reporting import class_figures, figures
 from keras_preact.training.reporting.metrics_file import Row
+from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay")
 
@@ -153,6 +155,58 @@ def test_the_picture_shows_both_curves_in_their_colours(tmp_path):
         rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         assert (abs(picture - rgb).max(axis=-1) < 0.01).sum() > 200
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_the_curves_of_several_labels_show_their_figures(tmp_path):
+    more = {"eval_mean_average_precision": 0.75, "eval_macro_f1": 0.25}
+    several = [dataclasses.replace(row, **more) for row in rows(5)]
+    pictures = []
+    for name, of_run in (("one", rows(5)), ("several", several)):
+        figures.curves(of_run, "a title", tmp_path / name)
+        pictures.append(decoded((tmp_path / name).read_bytes()))
+    assert not np.array_equal(*pictures)
+    # A run that an earlier version began.
+    figures.curves([*rows(2), *several[2:]], "a title", tmp_path / "both")
+
+
+def evaluation_of(classes):
+    rng = np.random.default_rng(0)
+    labels = (rng.random((200, classes)) < 0.3).astype(float)
+    labels[:, 0] = 0
+    return MultiLabelEvaluation.of(0.5, labels + rng.normal(size=labels.shape) - 0.5, labels)
+
+
+@pytest.mark.parametrize("classes", [2, 40, 60])
+def test_bars_show_the_figures_of_at_most_forty_classes(classes):
+    names = [f"class {number}" for number in range(classes)]
+    png = class_figures.bars(evaluation_of(classes), names, "a title")
+    picture = decoded(png)
+    assert picture.shape[0] == pytest.approx(100 * (1.5 + 0.3 * min(classes, 40)), abs=2)
+    for color in (figures.EVAL_COLOR, figures.TRAIN_COLOR):
+        rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        assert pixels(picture, rgb, tolerance=1) > 500
+
+
+def test_the_table_of_classes_has_a_row_for_each():
+    several = evaluation_of(3)
+    lines = class_figures.table(several, ["ant", "be|e", "cat"]).splitlines()
+    assert lines[:2] == ["| class | average precision | F1 | images |", "|---|---|---|---|"]
+    assert lines[2].startswith("| ant | nan% |") and lines[2].endswith(" 0 |")
+    assert f"{several.class_f1[2]:.2%}" in lines[4]
+    one = Evaluation(0.5, np.array([[3, 1], [0, 4]]))
+    assert class_figures.table(one, ["ant", "bee"]).splitlines()[2:] == [
+        "| ant | 75.00% | 4 |",
+        "| bee | 100.00% | 4 |",
+    ]
+
+
+def test_the_title_of_an_image_names_all_its_labels():
+    images, labels = flat([(0, 0, 0)] * 2), np.eye(2, 10) + np.eye(2, 10, k=3)
+    several = figures.batch(images, labels, NAMES)
+    assert several == figures.batch(images, np.array([0, 1]), ("ant, dog", "bee, eel"))
+    assert figures.batch(images, np.zeros((2, 10)), NAMES) == figures.batch(
+        images, np.array([0, 0]), ("",)
+    )
 
 
 def test_a_single_row_can_be_drawn(tmp_path):

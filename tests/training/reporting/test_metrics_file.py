@@ -197,14 +197,66 @@ def test_any_bytes_are_rows_or_refused_with_the_file(tmp_path_factory, data, at,
         assert str(error).startswith(f"{path} ")
     else:
         for each in rows:
-            step, *figures = dataclasses.astuple(each)
-            assert type(step) is int and all(type(figure) is float for figure in figures)
+            values = dataclasses.asdict(each)
+            assert type(values.pop("step")) is int
+            for name, figure in values.items():
+                assert type(figure) is float or (name in metrics_file.OPTIONAL and figure is None)
 
 
-@pytest.mark.parametrize("name", ["", "train", "eval"])
+OLD = (
+    b"step,epoch,train_loss,train_accuracy,eval_loss,eval_accuracy,learning_rate,images_per_second,"
+    b"elapsed_seconds\n10,1,1.5,0.5,1.25,0.625,0.1,100,3\n"
+)
+
+
+def test_a_file_of_an_earlier_version_is_read_and_stays_as_it_is_until_a_row_has_more(tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(OLD)
+    assert metrics_file.read(tmp_path / "metrics.csv") == [row(10)]
+    log = make(tmp_path, start_step=10)
+    assert log.csv() == OLD
+    log.add(row(20, eval_macro_f1=0.25))
+    written(log)
+    log.close()
+    first, second = metrics_file.read(tmp_path / "metrics.csv")
+    assert (first, second) == (row(10), row(20, eval_macro_f1=0.25))
+    head, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert head.endswith(",elapsed_seconds,eval_macro_f1")
+    assert [line.rpartition(",")[2] for line in lines] == ["", "0.25"]
+
+
+def test_the_figures_of_several_labels_are_read_back_and_shown_by_tensorboard(tmp_path):
+    figures = {"eval_mean_average_precision": 0.5, "eval_macro_f1": 0.25, "eval_micro_f1": 0.125}
+    log = make(tmp_path)
+    log.add(row(10, **figures))
+    log.test(10, {"mean_average_precision": 0.75})
+    written(log)
+    log.close()
+    [read] = metrics_file.read(tmp_path / "metrics.csv")
+    assert read == row(10, **figures)
+    assert read.scores == {
+        "loss": 1.25,
+        "accuracy": 0.625,
+        **{name.removeprefix("eval_"): value for name, value in figures.items()},
+    }
+    for split, expected in (("eval", 0.5), ("test", 0.75)):
+        [event] = events(tmp_path, split).Tensors("mean_average_precision")
+        assert tf.make_ndarray(event.tensor_proto) == expected
+
+
+@pytest.mark.parametrize("head", ["step,step", "eval_macro_f1,eval_macro_f1", "eval_f1"])
+def test_columns_twice_or_of_another_name_are_refused(tmp_path, head):
+    path = tmp_path / "metrics.csv"
+    path.write_text(OLD.decode().replace("elapsed_seconds", f"elapsed_seconds,{head}"))
+    with pytest.raises(ValueError, match=r"metrics\.csv must have a line of 9.*line 1"):
+        metrics_file.read(path)
+
+
+@pytest.mark.parametrize("name", ["", "train", "eval", "test"])
 def test_a_folder_that_tensorboard_cannot_write_is_refused(tmp_path, name):
     metrics_file.check_writable(tmp_path / "tensorboard")
-    make(tmp_path).close()
+    log = make(tmp_path)
+    log.test(1, {"loss": 1.0})
+    log.close()
     metrics_file.check_writable(tmp_path / "tensorboard")
     path = tmp_path / "tensorboard" / name
     shutil.rmtree(path)

@@ -1,13 +1,23 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn import metrics
+from small_labels import several_labels
 
 import keras_preact
 from keras_preact.data import datasets
 from keras_preact.training import TrainConfig
-from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
-from keras_preact.training.distribution.device_images import DeviceImages
-from keras_preact.training.steps.evaluation import Evaluation, Evaluator
+from keras_preact.training.distribution.compute_plan import (
+    ComputePlan,
+    Machine,
+    make_compute_plan,
+)
+from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceImages
+from keras_preact.training.steps.evaluation import Evaluator
+from keras_preact.training.steps.scores import Evaluation
+from keras_preact.training.steps.tallies import OneLabel, SeveralLabels
 
 STRATEGY = tf.distribute.get_strategy()
 PLAN = make_compute_plan(TrainConfig(), Machine())
@@ -46,6 +56,8 @@ def assert_evaluates(result, logits, labels):
     assert result.accuracy == (answers == labels).mean()
     loss = -log_probabilities(logits)[np.arange(360), labels].mean()
     np.testing.assert_allclose(result.loss, loss, rtol=1e-5)
+    top5 = metrics.top_k_accuracy_score(labels, logits, k=5, normalize=False)
+    assert result.top5 == top5 and 0 < top5 < 360
 
 
 @pytest.mark.parametrize("on_device", [True, False])
@@ -92,7 +104,7 @@ class FixedSums(Evaluator):
 
     def _sums(self, batch):
         confusion = tf.pad([[2.0**24]], [[0, 9], [0, 9]])
-        return tf.constant(2.0**24) + 0 * batch[-1][0], confusion
+        return tf.constant(2.0**24) + 0 * batch[-1][0], confusion, tf.constant(2.0**24)
 
 
 @pytest.mark.parametrize("on_device", [True, False])
@@ -103,7 +115,7 @@ def test_sums_beyond_what_float32_can_count_are_exact(digits_and_model, on_devic
     # 72 and 52 batches: neither a power of two, nor one launch.
     for batch_size, batches in ((5, 72), (7, 52)):
         result = evaluate(batch_size)
-        assert result.count == batches * 2**24 and result.loss == 1
+        assert result.count == result.top5 == batches * 2**24 and result.loss == 1
 
 
 @pytest.mark.parametrize("on_device", [True, False])
@@ -143,5 +155,62 @@ def test_accuracies_are_shares_of_correct_images_among_all_and_in_each_class():
 def test_an_evaluation_is_told_in_one_line():
     confusion = np.array([[900, 100], [250, 750]])
     assert str(Evaluation(0.43216, confusion)) == (
-        "accuracy 82.50% (1,650 of 2,000), error 17.50%, loss 0.4322"
+        "accuracy 82.50% (1,650 of 2,000), error 17.50%, macro F1 82.40%, loss 0.4322"
     )
+
+
+def test_of_equal_logits_the_first_classes_lead_as_they_do_for_the_accuracy():
+    logits, labels = np.zeros((7, 7), np.float32), np.arange(7, dtype=np.int32)
+    logits[:, 6] = 1
+    tally, ones = OneLabel(7), np.ones(7, np.float32)
+    _, confusion, top5 = tally.of_batch(*map(tf.constant, (logits, labels, ones)))
+    assert confusion[:, 6].numpy().sum() == 7
+    # Class 6, and the first four of the others.
+    assert float(top5) == 5
+
+
+def binary_loss(logits, labels):
+    logits = logits.astype(np.float64)
+    return (np.logaddexp(0, logits) - labels * logits).mean()
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_several_labels_are_evaluated_exactly_at_any_batch_size(on_device):
+    data = several_labels()
+    model = keras_preact.ResNetV2(8, input_shape=data.info.image_shape, classes=5)
+    logits, labels = predicted(data, model), data.eval_source.labels
+    evaluate = evaluator(data, model, on_device)
+    for batch_size in (7, 360, 500):
+        result = evaluate(batch_size)
+        assert result.count == 360
+        np.testing.assert_allclose(result.loss, binary_loss(logits, labels), rtol=1e-5)
+        there = labels.any(axis=0)
+        assert there.tolist() == [True] * 4 + [False]
+        expected = metrics.average_precision_score(labels[:, there], logits[:, there])
+        assert result.mean_average_precision == pytest.approx(expected, abs=1e-3)
+        np.testing.assert_array_equal(result.true, labels.sum(axis=0))
+        near = np.abs(logits).min(axis=0) < 1e-5
+        np.testing.assert_array_equal(result.predicted[~near], (logits >= 0).sum(axis=0)[~near])
+
+
+def test_many_classes_are_evaluated_in_launches_of_fewer_batches():
+    assert SeveralLabels(5).most_steps(100) == MOST_STEPS
+    assert SeveralLabels(10_000).most_steps(256) == 6
+    assert SeveralLabels(10**7).most_steps(256) == 1
+
+
+class LoopsInXLA(ComputePlan):
+    xla_loops = True
+
+
+@pytest.mark.slow
+def test_xla_loops_evaluate_several_labels_alike():
+    data = several_labels()
+    model = keras_preact.ResNetV2(8, input_shape=data.info.image_shape, classes=5)
+    images = DeviceImages(data, None, STRATEGY)
+    compiled = LoopsInXLA(**{f.name: getattr(PLAN, f.name) for f in dataclasses.fields(PLAN)})
+    first, second = (
+        Evaluator(model, data, plan, STRATEGY, images=images)(100) for plan in (PLAN, compiled)
+    )
+    assert first.scores == pytest.approx(second.scores, rel=1e-3)
+    assert first.count == second.count == 360

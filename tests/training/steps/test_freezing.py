@@ -57,8 +57,9 @@ def test_the_parts_of_a_network_hold_all_its_variables():
         ),
         ({"replicas": 1, "xla": "on", "mixup_alpha": 0.2}, PARTS[2:5]),
         ({"replicas": 1, "precision": "mixed_float16", "on_device": False}, PARTS[2:5]),
+        ({"replicas": 1, "optimizer": "lamb", "clip_norm": 1.0}, PARTS[2:5]),
     ],
-    ids=["frozen_bn", "no_bn", "all_bn", "replicas", "sync_bn", "xla", "float16"],
+    ids=["frozen_bn", "no_bn", "all_bn", "replicas", "sync_bn", "xla", "float16", "lamb"],
 )
 def test_frozen_weights_momentum_averages_and_statistics_stay_to_the_last_bit(options, statistics):
     small = make(freeze=LOWER, ema_decay=0.9, weight_decay=0.01, **options)
@@ -170,7 +171,7 @@ def test_factors_are_those_of_the_formula(decay_bn):
 
 def test_a_plain_run_has_no_factors_masks_or_phases():
     state = make().state
-    assert state.factors is None and state.kept_statistics is None and state.trained.is_whole
+    assert state.lines.factors is None and state.kept_statistics is None and state.trained.is_whole
     assert state.freezing.steps_left(0) == float("inf")
 
 

@@ -6,10 +6,11 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_labels import several_labels, weighted
 from small_steps import assert_same, make
 
 from keras_preact.data import datasets
-from keras_preact.training.steps.loss import mixing_weight
+from keras_preact.training.steps.mixing import mixing_weight
 
 
 def test_waiting_for_input_is_measured():
@@ -49,6 +50,60 @@ def test_the_loss_of_mixed_images_is_the_mixture_of_two_losses(smoothing):
     targets = (1 - smoothing) * targets + smoothing / 10
     expected = -(targets * log_p).sum(axis=1).mean()
     np.testing.assert_allclose(small.take(1)["loss"], expected, rtol=1e-4)
+
+
+CLASS_WEIGHTS = {str(number): 0.2 * number for number in range(10)}
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_images_and_classes_count_as_often_as_their_weights_say(on_device):
+    data = weighted(datasets.load("digits"))
+    small = make(1, data=data, class_weights=CLASS_WEIGHTS, on_device=on_device)
+    images, labels, weights = next(data.train(32).as_numpy_iterator())
+    assert weights.std() > 0.3
+    normalized = (images - np.array(data.info.mean)) / data.info.std
+    log_p = log_probabilities(make(1), normalized.astype(np.float32))
+    losses = -log_p[np.arange(32), labels]
+    expected = (losses * weights * 0.2 * labels).sum() / 32
+    np.testing.assert_allclose(small.take(1)["loss"], expected, rtol=1e-4)
+
+
+def test_parts_and_replicas_add_up_weighted_losses_alike():
+    options = {"data": weighted(datasets.load("digits")), "class_weights": CLASS_WEIGHTS}
+    one = make(1, **options)
+    # With the statistics of the global batch all see the same inputs.
+    two = make(2, sync_bn=True, **options)
+    np.testing.assert_allclose(two.take(2)["loss"], one.take(2)["loss"], rtol=1e-3)
+    parts, replicas = make(1, gradient_accumulation_steps=2, **options), make(2, **options)
+    np.testing.assert_allclose(replicas.take(2)["loss"], parts.take(2)["loss"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_several_labels_are_trained_with_binary_cross_entropy(on_device):
+    data = several_labels()
+    small, reference = make(1, data=data, on_device=on_device), make(1, data=data)
+    images, labels = next(data.train(32).as_numpy_iterator())
+    normalized = ((images - np.array(data.info.mean)) / data.info.std).astype(np.float32)
+    logits = reference.state.model(normalized, training=True).numpy().astype(np.float64)
+    report = small.take(1)
+    expected = (np.logaddexp(0, logits) - labels * logits).mean()
+    np.testing.assert_allclose(report["loss"], expected, rtol=1e-4)
+    right = ((logits >= 0) == labels).all(axis=1).mean()
+    np.testing.assert_allclose(report["correct"], right, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_xla_compiles_cutmix_and_thresholds():
+    options = {
+        "cutmix_alpha": 1.0,
+        "mixup_alpha": 0.2,
+        "loss": "binary_cross_entropy",
+        "bce_target_threshold": 0.2,
+        "data": weighted(datasets.load("digits")),
+        "class_weights": CLASS_WEIGHTS,
+    }
+    plain, compiled = make(1, xla="off", **options), make(1, xla="on", **options)
+    np.testing.assert_allclose(compiled.take(3)["loss"], plain.take(3)["loss"], rtol=1e-3)
 
 
 def test_random_layers_draw_anew_at_each_step_replica_and_part():

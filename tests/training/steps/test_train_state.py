@@ -8,7 +8,8 @@ from small_states import save
 from small_steps import CONFIG, copies, everywhere, make
 
 from keras_preact.training.checkpoints import checkpoint
-from keras_preact.training.steps.optimizer import MomentumSGD, StepSchedule
+from keras_preact.training.steps.optimizer import MomentumSGD
+from keras_preact.training.steps.schedules import StepSchedule
 from keras_preact.training.steps.train_state import TrainState
 
 
