@@ -260,8 +260,7 @@ def _compared(evaluation) -> Section:
             words(name),
             report.shown(name, found.first.numbers[name]),
             report.shown(name, found.second.numbers[name]),
-            report.shown(name, each.value),
-            report.shown_interval(name, each.interval),
+            *map(_joined, report.shown_difference(name, each)),
         )
         for name, each in found.differences.items()
     ]

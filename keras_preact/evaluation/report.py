@@ -16,6 +16,7 @@ from keras_preact.data.limits import covered_sides
 from keras_preact.evaluation import multi_label
 from keras_preact.evaluation.answers import Answered, Answers
 from keras_preact.evaluation.bootstrap import PERCENT
+from keras_preact.evaluation.comparison import Difference
 from keras_preact.evaluation.config import EvaluateConfig
 from keras_preact.evaluation.images import Images
 from keras_preact.evaluation.measuring import Comparison, Measures
@@ -295,6 +296,13 @@ def shown_interval(name: str, interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{shown(name, interval[0])} to {shown(name, interval[1])}"
 
 
+def shown_difference(name: str, found: Difference) -> tuple[str, str]:
+    """Returns a difference and its interval as people read them: in percentage points."""
+    unit, digits, suffix = (100, 2, " points") if name.endswith(_PERCENT) else (1, 4, "")
+    low, high = (f"{unit * end:+.{digits}f}" for end in found.interval)
+    return f"{unit * found.value:+.{digits}f}{suffix}", f"{low} to {high}"
+
+
 def summary(evaluation: Evaluation) -> str:
     """Returns the lines that the terminal shows."""
     measures, model = evaluation.measures, evaluation.model
@@ -354,8 +362,7 @@ def _comparison_lines(evaluation):
             name,
             shown(name, found.first.numbers[name]),
             shown(name, found.second.numbers[name]),
-            shown(name, each.value),
-            shown_interval(name, each.interval),
+            *shown_difference(name, each),
         )
         for name, each in found.differences.items()
     ]

@@ -27,8 +27,8 @@ def _make(folder):
     model, (_, info) = load_run(str(path)), RunFolder(path).read()
     model.save(folder / "net.keras")
     graph = rewriting.rewrite(network.trace(model, info.image_shape))[-1].graph
-    saved_model.write(graph, info, folder / "1")
-    assert not tflite.write(graph, info, folder / "lite", "net", ("float32",), None)
+    saved_model.write(graph, info.preprocessing, folder / "1")
+    assert not tflite.write(graph, info.preprocessing, folder / "lite", "net", ("float32",))
     kinds = {"run": path, "keras": folder / "net.keras", "saved_model": folder / "1"}
     return kinds | {"tflite": folder / "lite" / "float32.tflite"}
 
