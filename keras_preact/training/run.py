@@ -252,6 +252,7 @@ def load_data(
         data_dir=config.data_dir,
         image_size=config.image_size,
         skip_bad_images=config.skip_bad_images,
+        crop_ratio=config.crop_ratio,
         like=recorded.preprocessing if recorded else like,
         split=config.split,
         sampling=config.sampling,
