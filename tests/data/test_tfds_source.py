@@ -1,6 +1,7 @@
 """Data sets prepared by tensorflow-datasets, against its own reader."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -182,3 +183,70 @@ def test_another_size_than_that_of_a_sets_images_is_refused(data_dir):
 @pytest.mark.parametrize("path", [".", "small", "small/1.0.0"])
 def test_the_folder_of_a_set_or_of_its_version_may_be_given_itself(data_dir, path):
     assert datasets.load("small", data_dir=str(data_dir / path)).info.train_count == 23
+
+
+@pytest.fixture(scope="module")
+def of_three_splits(tmp_path_factory):
+    """Prepared sets with validation and test, of one size and of any size."""
+    root = tmp_path_factory.mktemp("three")
+    sets = {"fixed": (small_examples, (6, 8, 3)), "free": (photo_examples, (None, None, 3))}
+    for name, (make, shape) in sets.items():
+        splits = {split: make(5 + n, n) for n, split in enumerate(("train", "validation", "test"))}
+        prepare_tfds(root, name, splits, image_features(shape))
+        unlabelled = [{**example, "label": -1} for example in splits["test"]]
+        prepare_tfds(
+            root, f"{name}_unlabelled", {**splits, "test": unlabelled}, image_features(shape)
+        )
+    for path in root.rglob("*"):
+        os.utime(path, (1e9, 1e9))  # a cache does not trust new files
+    return root
+
+
+@pytest.mark.parametrize("name", ["fixed", "free"])
+def test_a_test_split_beside_validation_is_kept_for_a_last_test(of_three_splits, name):
+    # The second start reads what the first has remembered.
+    for _ in range(2):
+        data = datasets.load(
+            name, data_dir=str(of_three_splits), image_size=None if name == "fixed" else 24
+        )
+        info = data.info
+        assert (info.train_count, info.eval_count, info.test_count) == (5, 6, 7)
+        images, labels = images_and_labels(data.for_test().eval_source)
+        originals, expected = read_by_tfds(of_three_splits, name, "test")
+        assert labels == expected
+        for image, original in zip(images, originals, strict=True):
+            if name == "free":
+                original = pillow_center_crop(original, 24)
+            assert difference(image, original).max() <= 1
+        assert set(data.digests()) == {"train", "eval", "test"}
+
+
+@pytest.mark.parametrize("name", ["fixed_unlabelled", "free_unlabelled"])
+def test_a_test_split_without_labels_is_none(of_three_splits, name, capsys):
+    for _ in range(2):
+        data = datasets.load(name, data_dir=str(of_three_splits))
+        assert data.test_source is None and data.info.test_count == 0
+    assert "test" not in capsys.readouterr().out
+
+
+def test_a_test_split_that_cannot_be_read_is_left_out(of_three_splits, tmp_path, capsys):
+    shutil.copytree(of_three_splits / "free", tmp_path / "free")
+    [path] = (tmp_path / "free").rglob("*test.tfrecord*")
+    path.write_bytes(path.read_bytes()[:-9])
+    data = datasets.load("free", data_dir=str(tmp_path), image_size=24)
+    assert data.test_source is None and data.info.eval_count == 6
+    assert "Split test of free is left out: " in capsys.readouterr().out
+
+
+def test_labels_of_a_set_of_files_are_read_once_and_remembered(of_three_splits, monkeypatch):
+    _, expected = read_by_tfds(of_three_splits, "free", "train")
+    for _ in range(2):
+        data = datasets.load(
+            "free", data_dir=str(of_three_splits), image_size=24, sampling="balanced"
+        )
+        assert data.train_source.labels is None
+        assert data.train_source.all_labels().tolist() == expected
+        assert data.class_counts().tolist() == [3, 2]
+        next(iter(data.train(4)))
+        # From then on, no record is read for its label.
+        monkeypatch.setattr(Encoded, "all_labels", lambda self: self.find_labels())

@@ -68,6 +68,6 @@ def test_a_run_with_balanced_sampling_goes_on_to_the_bit_and_keeps_its_splits(tm
     # A new image would change what is learned from.
     pixels = np.zeros((9, 9, 3), np.uint8)
     (images / "rare" / "new.png").write_bytes(encode(pixels))
-    with pytest.raises(ValueError, match="(?s)in the splits of .*rare/new.png  absent      "):
+    with pytest.raises(ValueError, match=r"(?s)in the splits of .*rare/new.png  absent      "):
         run(parts.updated(resume=True, train_steps=20))
     (images / "rare" / "new.png").unlink()

@@ -113,7 +113,7 @@ def test_a_divided_data_set_is_recorded_once_and_compared_when_a_run_goes_on(run
     run.check_same_division(division)
     other = Division(["a.jpg", "b.jpg", "d.jpg"], np.array([0, 0, 0]), ["x", "x", "y"])
     run.keep_division(other)
-    with pytest.raises(ValueError, match="in the splits of .*split.csv") as error:
+    with pytest.raises(ValueError, match=r"in the splits of .*split\.csv") as error:
         run.check_same_division(other)
     assert str(error.value).splitlines()[1:] == [
         "  path   in the run  now   ".rstrip(),
