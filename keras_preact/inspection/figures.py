@@ -62,10 +62,12 @@ def _curves(axes, report, order):
             ha=align,
             fontsize="small",
         )
+    highest = max(counts.max() for counts in report.counts.values())
+    axes.set_ylim(0, 1.15 * highest)
     if train.max() > _LINEAR * max(train.min(), 1):
         axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.15)
+        # Room for the name of the largest class.
+        axes.set_ylim(0, 3 * highest)
     axes.set(xlabel="classes by their training images, largest first", ylabel="images")
 
 
