@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.steps.scores import Scored
 
 
@@ -38,6 +39,21 @@ class Monitor:
         if self.patience_epochs is None:
             return False
         return self.epoch(step) - self.epoch(self.best_step) >= self.patience_epochs
+
+    def saved(self) -> dict[str, float]:
+        """Returns the fields of a `RunState` with the best evaluation; none before the first."""
+        if not math.isfinite(self.best_score):
+            return {}
+        return {"best_score": self.best_score, "best_step": self.best_step}
+
+    def restore(self, run_state: RunState) -> None:
+        """Goes on from the best evaluation in a run state."""
+        self.best_score, self.best_step = run_state.best_score, run_state.best_step
+        if self.best_step < 0:
+            # Checkpoints of earlier versions have the accuracy alone, which is -1 before the first.
+            self.best_step = run_state.step
+            if self.best_score < 0:
+                self.best_score = -math.inf
 
     def __str__(self) -> str:
         words = self.figure.replace("_", " ").replace("f1", "F1")

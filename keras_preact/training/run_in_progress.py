@@ -111,9 +111,7 @@ class Run:
     def _go_on_from(self, run_state: RunState) -> None:
         self.done, self.evaluated = run_state.step, run_state.evaluated
         self.reshuffles = run_state.reshuffles
-        # Checkpoints of earlier versions do not tell the step.
-        best_step = run_state.step if run_state.best_step < 0 else run_state.best_step
-        self.monitor.best_score, self.monitor.best_step = run_state.best_score, best_step
+        self.monitor.restore(run_state)
         self._csv_bytes = run_state.csv_bytes
         self.step_metrics = StepMetrics(run_state.step, run_state.step_metrics)
         self.has_unsaved_evaluation = self._is_best = False
@@ -345,8 +343,7 @@ class Run:
             step_in_epoch=self.done - epoch * count // batch_size,
             seed=self.config.seed,
             reshuffles=self.reshuffles,
-            best_score=self.monitor.best_score,
-            best_step=self.monitor.best_step if self._has_evaluated else -1,
+            **self.monitor.saved(),
             evaluated=self.evaluated,
             csv_bytes=len(text),
             step_metrics=self.step_metrics.rows_since_evaluation(),
@@ -358,15 +355,9 @@ class Run:
                 self._is_best,
                 # The row comes first: a run killed in between repeats these steps and the row.
                 before=lambda: self.writer.write_metrics(text),
-                after=self.folder.forget_aside if self._has_evaluated else lambda: None,
+                after=self.folder.forget_aside if self.monitor.saved() else lambda: None,
             )
         self.has_unsaved_evaluation = self._is_best = False
-
-    @property
-    def _has_evaluated(self):
-        # Before the first evaluation, checkpoints of earlier versions have the accuracy -1.
-        score, figure = self.monitor.best_score, self.monitor.figure
-        return math.isfinite(score) and (score >= 0 or figure == "loss")
 
     def restart_clocks(self) -> None:
         """Excludes the time since the last log from throughput, and from the length of a step."""

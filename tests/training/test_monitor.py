@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.monitor import Monitor
 from keras_preact.training.steps.scores import Scored
 
@@ -55,6 +56,24 @@ def test_without_patience_nothing_stops():
     follows = monitor()
     follows.add(Figures({"accuracy": 1.0}), 10)
     assert not follows.stops(10**9)
+
+
+@pytest.mark.parametrize("figure", ["accuracy", "loss"])
+def test_a_monitor_goes_on_from_a_run_state(figure):
+    first, again = monitor(figure), monitor(figure)
+    assert first.saved() == {}
+    again.restore(RunState(step=7, **first.saved()))
+    assert again.add(Figures({figure: 0.0}), 9)
+    first.add(Figures({figure: 3.0}), 12)
+    again.restore(RunState(step=40, **first.saved()))
+    assert (again.best_score, again.best_step) == (first.best_score, 12)
+
+
+def test_a_run_state_of_an_earlier_version_has_the_accuracy_alone():
+    follows = monitor()
+    follows.restore(RunState(step=40, best_score=0.75))
+    assert (follows.best_score, follows.best_step) == (0.75, 40)
+    assert not follows.add(Figures({"accuracy": 0.7}), 50)
 
 
 @pytest.mark.parametrize(

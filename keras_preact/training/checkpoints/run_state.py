@@ -1,7 +1,6 @@
 """The progress of a run, saved beside its weights so that it resumes exactly."""
 
 import dataclasses
-import math
 
 import numpy as np
 import tensorflow as tf
@@ -24,8 +23,7 @@ class RunState:
         step_in_epoch: number of steps since then.
         seed: of the run; with `reshuffles` and `step` it determines all that is random.
         reshuffles: steps at which a rollback drew a new data order.
-        best_score: of the best evaluation; see `scores.Scored.score`. Before the first it is
-            -infinity, in checkpoints of earlier versions -1.
+        best_score: of the best evaluation; see `scores.Scored.score`. -1 before the first.
         best_step: number of steps before that evaluation; -1 before the first, and in checkpoints
             of earlier versions.
         evaluated: whether every evaluation due so far has been made.
@@ -40,7 +38,7 @@ class RunState:
     step_in_epoch: int = 0
     seed: int = 0
     reshuffles: tuple[int, ...] = ()
-    best_score: float = -math.inf
+    best_score: float = -1.0
     best_step: int = -1
     evaluated: bool = True
     csv_bytes: int = 0

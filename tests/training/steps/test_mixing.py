@@ -110,6 +110,23 @@ def test_the_centre_of_a_box_is_uniform():
     assert scipy.stats.chisquare(counts.ravel()).pvalue > 1e-4
 
 
+@pytest.mark.parametrize("alpha", [0.4, 1.0])
+def test_the_share_in_the_label_is_distributed_as_in_a_loop_of_numpys(alpha):
+    count, shape, rng = 3000, (12, 9), np.random.default_rng(0)
+
+    @tf.function
+    def draw_all():
+        share = lambda seed: draw(0.0, alpha, seed, (*shape, 3)).labels  # noqa: E731
+        return tf.map_fn(share, seeds(count), fn_output_signature=tf.float32)
+
+    expected = [
+        box_in_numpy(rng.beta(alpha, alpha), [rng.integers(length) for length in shape], shape)
+        for _ in range(10 * count)
+    ]
+    shares = np.round([pixels.mean() for pixels in expected], 4)
+    assert scipy.stats.ks_2samp(np.round(draw_all(), 4), shares).pvalue > 1e-4
+
+
 @pytest.mark.parametrize(("weight", "part"), [(0.0, 0), (1.0, 1)])
 def test_a_weight_of_0_or_1_leaves_one_of_the_two(weight, part):
     pixels, labels = boxes(weight, 20, (8, 8))
