@@ -55,7 +55,9 @@ class EvaluateConfig:
         "leaves the split open; default: the run's, else 80,10,10",
     )
     skip_bad_images: bool = option(
-        "data", "end with code 0 though files could not be read as images", False
+        "data",
+        "end with code 0 though files could not be read; default: as the run was trained",
+        False,
     )
 
     image_size: int | None = option(
