@@ -29,6 +29,7 @@ def load(
     like: Preprocessing | None = None,
     split: tuple[int, ...] | None = None,
     sampling: str = "natural",
+    crop_ratio: float | None = None,
 ) -> Dataset:
     """Loads a data set.
 
@@ -59,6 +60,8 @@ def load(
         sampling: how often training takes an image of each class: "natural", each image once an
             epoch; "balanced", all classes equally often; "sqrt", in proportion to the square
             root of their numbers of images. See `ClassSampler`.
+        crop_ratio: part of each side of a resized image that is cropped, where images have
+            various sizes; default: that of `like`, else 0.875, as the papers' 224 of 256.
 
     Raises:
         ValueError: if the name or the sampling is unknown, data_dir is missing or not as expected,
@@ -83,7 +86,8 @@ def load(
         loaded = source.load(data_dir, image_size or default_size, skip_bad_images, split)
     else:
         loaded = tfds_source.load(name, data_dir, image_size or default_size)
-    return dataclasses.replace(_dataset(name, loaded, image_size, like), sampling=sampling)
+    dataset = _dataset(name, loaded, image_size, like, crop_ratio)
+    return dataclasses.replace(dataset, sampling=sampling)
 
 
 def check(name: str, data_dir: str | None) -> None:
@@ -117,9 +121,14 @@ def median_pixels(name: str, data_dir: str | None) -> float | None:
     return _OF_FILES[name].median_pixels(data_dir) if name in _OF_FILES and data_dir else None
 
 
-def _dataset(name, loaded, image_size, like):
+def _dataset(name, loaded, image_size, like, crop_ratio):
     train, evaluation, test = loaded.train, loaded.evaluation, loaded.test
     if isinstance(train, InMemory):
+        if crop_ratio is not None:
+            raise ValueError(
+                f"crop_ratio must be left out for {name}, whose images have one size. "
+                f"Received: crop_ratio={crop_ratio}"
+            )
         shape = train.images.shape[1:]
         if image_size is not None and shape[:2] != (image_size, image_size):
             raise ValueError(
@@ -133,10 +142,8 @@ def _dataset(name, loaded, image_size, like):
         resizing = {"resize_ratio": EVAL_RESIZE_RATIO}
         if like:
             resizing = {"resize_ratio": like.resize_ratio, "interpolation": like.interpolation}
-            train, evaluation, test = (
-                source and dataclasses.replace(source, **resizing)
-                for source in (train, evaluation, test)
-            )
+        if crop_ratio is not None:
+            resizing["resize_ratio"] = 1 / crop_ratio
     for split, source in (("training", train), ("evaluation", evaluation)):
         if not len(source):
             raise ValueError(
@@ -145,7 +152,13 @@ def _dataset(name, loaded, image_size, like):
             )
     if like:
         like = like.with_channels(shape[-1])
+    # Of the usual crop, which earlier starts have remembered.
     mean, std = (like.mean, like.std) if like else train.statistics()
+    if not isinstance(train, InMemory):
+        train, evaluation, test = (
+            source and dataclasses.replace(source, **resizing)
+            for source in (train, evaluation, test)
+        )
     info = DatasetInfo(
         name=name,
         class_names=tuple(loaded.class_names),

@@ -69,11 +69,12 @@ class ImageFiles:
         line = "" if self.lines is None else f"line {self.lines[index]}: "
         return f"{line}{printable(self.files.paths[index])}"
 
-    def label_text(self, index: int) -> str:
-        """The names of an image's classes, joined by "|"."""
-        label = self.labels[index]
-        numbers = np.flatnonzero(label) if label.ndim else [label]
-        return "|".join(self.class_names[number] for number in numbers)
+    def label_texts(self) -> list[str]:
+        """The names of each image's classes, joined by "|"."""
+        names = self.class_names
+        if self.labels.ndim == 1:
+            return [names[number] for number in self.labels.tolist()]
+        return ["|".join(names[n] for n in np.flatnonzero(row)) for row in self.labels]
 
 
 def load(
@@ -100,8 +101,8 @@ def load(
             splits that the files bring; or if there is no image to train or to evaluate on.
     """
     parts = percentages(set(images.splits.tolist()), split, images.what)
-    checked = CheckedFiles(images.root, images.files, image_size, images.kind)
     check(images)
+    checked = CheckedFiles(images.root, images.files, image_size, images.kind)
     problems = checked.problems()
     is_good = _good(images, problems, skip_bad_images)
     found = tuple((images.files.paths[index], why) for index, why in problems.items())
@@ -220,8 +221,8 @@ def _duplicates(images, fingerprints):
     is_new = np.append(True, (keys[:, 1:] != keys[:, :-1]).any(axis=0))
     begins = np.flatnonzero(is_new)
     ends = np.append(begins[1:], len(order))
-    # No sort is stable over both keys: each group is put in order by itself.
-    groups = [np.sort(order[begins[n] : ends[n]]) for n in np.flatnonzero(ends - begins > 1)]
+    # The sort is stable: the indices of a group ascend.
+    groups = [order[begins[n] : ends[n]] for n in np.flatnonzero(ends - begins > 1)]
     return sorted(groups, key=lambda group: group[0])
 
 
@@ -267,8 +268,7 @@ def _some(names: Sequence[str], most: int) -> str:
 
 def _division(images):
     names = relative_names(images.root, images.files.paths)
-    labels = [images.label_text(index) for index in range(len(images))]
-    return splitting.Division(names, images.splits, labels)
+    return splitting.Division(names, images.splits, images.label_texts())
 
 
 def _source(images, image_size, memory=None):

@@ -19,6 +19,9 @@ from keras_preact.data.reading import list_folder, reason
 # The size of a file that is not known, or that is no regular file which may be read.
 UNKNOWN = -1
 
+# Files that a thread looks at before it takes others.
+_PART = 1000
+
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
@@ -75,9 +78,10 @@ def look_at_files(paths: Sequence[str], labels: np.ndarray) -> Listing:
         labels: of the files, as in `Listing`.
     """
     now = time.time_ns()
+    parts = [paths[begin : begin + _PART] for begin in range(0, len(paths), _PART)]
     with ThreadPoolExecutor() as pool:
-        rows = list(pool.map(functools.partial(_look, now=now), paths))
-    return _listing(rows, labels)
+        rows = pool.map(lambda part: [_look(path, now) for path in part], parts)
+        return _listing([row for part in rows for row in part], labels)
 
 
 def is_local(path: os.PathLike | str) -> bool:

@@ -1,12 +1,12 @@
 """A CSV file that names images and their labels."""
 
 import csv
-import dataclasses
 import difflib
 import io
 import math
 import os
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -32,11 +32,10 @@ _SPLIT_NAMES = {"train": TRAIN, "val": VAL, "validation": VAL, "test": TEST}
 _MOST_ERRORS = 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A line of the file, as text.
 
-    Args:
+    Attributes:
         line: its number, counted from 1.
         path: of the image.
         label: names of classes, separated by "|".
@@ -47,8 +46,8 @@ class Row:
     line: int
     path: str
     label: str
-    split: str = ""
-    weight: str = ""
+    split: str
+    weight: str
 
 
 class _Errors:
@@ -131,11 +130,11 @@ def read_rows(path: epath.Path) -> list[Row]:
     errors = _Errors(path)
     lines = _lines(path)
     _, header = next(lines, (1, []))
-    columns = _columns(header, path)
-    rows = []
+    columns, rows = _columns(header, path), []
+    places = [columns.get(name, -1) for name in COLUMNS]
     for line, fields in lines:
         if len(fields) == len(header):
-            rows.append(Row(line, **{name: fields[at].strip() for name, at in columns.items()}))
+            rows.append(Row(line, *[fields[at].strip() if at >= 0 else "" for at in places]))
         else:
             rule = f"a line must have {len(header)} fields, as the header has."
             errors.add(line, rule, f"{len(fields)} fields")
@@ -211,15 +210,18 @@ def _images(data_dir):
     rows, errors = read_rows(path), _Errors(path)
     root = path.parent
     paths = _paths(rows, root, errors)
-    class_names, labels = _labels(rows, path, errors)
+    class_names, labels = _labels(rows, errors)
     splits = _splits(rows, errors)
     weights = _weights(rows, splits, errors)
     errors.check()
-    if splits.size and TRAIN not in splits:
+    check_class_names(class_names, str(path))
+    if labels.ndim == 1 and len(class_names) < 2:
+        raise ValueError(f"{path} must have two or more classes. Received: {class_names}")
+    if TRAIN not in splits:
         raise ValueError(f"{path} must have images for training. Received: none of split train")
-    # By label, as in a folder; by path alone where an image has several.
-    keys = [labels if labels.ndim == 1 else np.zeros(len(rows)), paths]
-    order = np.array(sorted(range(len(rows)), key=lambda row: (keys[0][row], paths[row])))
+    # By label and path, as in a folder; by path alone where an image has several labels.
+    numbers = labels.tolist() if labels.ndim == 1 else [0] * len(rows)
+    order = np.array(sorted(range(len(rows)), key=lambda row: (numbers[row], paths[row])))
     return ImageFiles(
         root,
         look_at_files([paths[row] for row in order], labels[order]),
@@ -234,7 +236,8 @@ def _images(data_dir):
 
 def _paths(rows, root, errors):
     """The paths of the images; a relative one begins at root."""
-    paths, lines = [], {}
+    # As text: a path of epath takes as long as all else.
+    root, paths, lines = os.fspath(root), [], {}
     for row in rows:
         if not row.path or "\0" in row.path:
             errors.add(row.line, "path must be that of an image.", shown(row.path))
@@ -247,7 +250,7 @@ def _paths(rows, root, errors):
     return paths
 
 
-def _labels(rows, path, errors):
+def _labels(rows, errors):
     """Class names, sorted, and labels: int32 (count,), or float32 (count, classes)."""
     is_multi = any(SEPARATOR in row.label for row in rows)
     parts = [
@@ -266,10 +269,6 @@ def _labels(rows, path, errors):
                 row.line, "labels must be names of classes, each once, between |.", shown(row.label)
             )
     class_names = sorted({name for names in parts for name in names if name})
-    check_class_names(class_names, str(path))
-    if len(class_names) < 2 - is_multi:
-        errors.check()
-        raise ValueError(f"{path} must have two or more classes. Received: {class_names}")
     numbers = {name: number for number, name in enumerate(class_names)}
     if not is_multi:
         return class_names, np.array([numbers.get("".join(names), 0) for names in parts], np.int32)

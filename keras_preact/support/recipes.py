@@ -48,10 +48,10 @@ def find(name: str) -> str:
 
 
 def listed() -> list[Recipe]:
-    """All recipes, by data set and depth."""
+    """All recipes, by data set, depth and name."""
     paths = folder().glob("*.flags")
     recipes = [recipe for recipe in map(_read, paths) if recipe is not None]
-    return sorted(recipes, key=lambda recipe: (recipe.dataset, recipe.depth or 0))
+    return sorted(recipes, key=lambda recipe: (recipe.dataset, recipe.depth or 0, recipe.name))
 
 
 def _read(path):

@@ -10,6 +10,7 @@ import numpy as np
 from keras_preact.data import Dataset
 from keras_preact.support import records
 from keras_preact.support.paths import usable
+from keras_preact.support.text import shown
 
 AUTO = "auto"
 _MOST_NAMES = 5
@@ -79,6 +80,15 @@ def read(path: str, class_names: Sequence[str]) -> dict[str, float]:
         pairs = _csv_pairs(text) if path.lower().endswith(".csv") else _json_pairs(text)
     check(pairs, class_names, file)
     return {name: float(pairs[name]) for name in class_names}
+
+
+def told(weights: Mapping[str, float]) -> str:
+    """Returns the range of the weights in words."""
+    least, most = (pick(weights, key=weights.get) for pick in (min, max))
+    return (
+        f"Class weights from {weights[least]:.3g} ({shown(least)}) to {weights[most]:.3g} "
+        f"({shown(most)}); config.json has all"
+    )
 
 
 def check(weights: Mapping[str, float], class_names: Sequence[str], where: object) -> None:

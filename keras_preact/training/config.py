@@ -128,6 +128,10 @@ class TrainConfig:
     image_size: int | None = option(
         "data", "height and width in pixels, for data sets of various sizes; default: 224"
     )
+    crop_ratio: float | None = option(
+        "data",
+        "part of each side that evaluation crops, for data sets of various sizes; default: 0.875",
+    )
     augmentation: str | None = option("data", f"{augmentation_text.HELP}; default: the data set's")
     split: tuple[int, ...] | None = option(
         "data",

@@ -55,6 +55,7 @@ def check_numbers(config: "TrainConfig") -> None:
         *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
         *("max_runtime_minutes", "max_rollbacks", "early_stopping_epochs"),
         *("thaw_epoch", "head_lr_multiplier", "layer_decay", "clip_norm", "epsilon"),
+        "crop_ratio",
     )
     at_least_zero = (
         *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
@@ -80,6 +81,8 @@ def check_numbers(config: "TrainConfig") -> None:
     for name in below_one:
         if (getattr(config, name) or 0) >= 1:
             raise ValueError(f"{name} must be below 1. Received: {name}={getattr(config, name)}")
+    if config.crop_ratio is not None and config.crop_ratio > 1:
+        raise ValueError(f"crop_ratio must be at most 1. Received: crop_ratio={config.crop_ratio}")
     if config.ema_decay is not None and not 0 < config.ema_decay < 1:
         raise ValueError(
             f"ema_decay must be above 0 and below 1. Received: ema_decay={config.ema_decay}"

@@ -42,7 +42,7 @@ class HeldOutResult:
     scores: dict
 
     def __str__(self) -> str:
-        return f"test split, {self.checkpoint} weights, of step {self.step:,}: {self.line}"
+        return f"Test split, {self.checkpoint} weights, of step {self.step:,}: {self.line}"
 
 
 def read(run: Run) -> HeldOutResult | None:
@@ -75,22 +75,16 @@ def report(run: Run) -> None:
         ValueError: if the best checkpoint cannot be read.
     """
     test = run.data.for_test()
-    stops = run.config.early_stopping_epochs is not None
-    which, step, evaluation = (
-        ("best", *_of_best(run, test))
-        if stops
-        else (
-            "newest",
-            run.done,
-            run.evaluate_as_it_is(test),
-        )
-    )
+    if run.config.early_stopping_epochs is None:
+        which, step, evaluation = "newest", run.done, run.evaluate_as_it_is(test)
+    else:
+        which, (step, evaluation) = "best", _of_best(run, test)
     if evaluation is None:
         raise run.interruption.interrupted(f"after step {run.done:,}, before the test split")
     result = HeldOutResult(
         step, run.done, which, evaluation.count, str(evaluation), evaluation.scores
     )
-    run.writer.line(str(result)[0].upper() + str(result)[1:])
+    run.writer.line(str(result))
     if run.devices.writes:
         run.folder.check_ours()
         write_whole(run.folder.test, _contents(result, evaluation, test).encode())

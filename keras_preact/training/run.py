@@ -17,7 +17,7 @@ from keras_preact.support.console import say
 from keras_preact.support.machine import gpu_advice
 from keras_preact.support.paths import usable
 from keras_preact.support.signals import Interrupted
-from keras_preact.training import held_out, memory
+from keras_preact.training import class_weights, held_out, memory
 from keras_preact.training.actions import standard_actions
 from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.checkpoints.folder import step_of
@@ -97,6 +97,8 @@ def _train(start, cluster, agreement, actions):
             keras.utils.set_random_seed(config.seed)
             state = _make_state(start, data.info, devices)
             training = Run(config, data, devices, state, folder, interruption)
+            if training.class_weights:
+                start.notes.append(class_weights.told(training.class_weights))
             before, after = standard_actions(training)
             _restore(training)
             _announce(training, start.notes)
@@ -179,7 +181,7 @@ def _evaluate_again(training):
         with training.in_session():
             held_out.report(training)
     elif result := held_out.read(training):
-        training.writer.line(f"The {result}")
+        training.writer.line(str(result))
     return evaluation
 
 
@@ -250,6 +252,7 @@ def load_data(
         data_dir=config.data_dir,
         image_size=config.image_size,
         skip_bad_images=config.skip_bad_images,
+        crop_ratio=config.crop_ratio,
         like=recorded.preprocessing if recorded else like,
         split=config.split,
         sampling=config.sampling,

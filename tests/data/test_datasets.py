@@ -1,6 +1,7 @@
 """Training and evaluation streams, whatever the data set."""
 
 import itertools
+import pathlib
 
 import numpy as np
 import pytest
@@ -224,6 +225,22 @@ def test_photos_are_cropped_to_the_centre_before_they_are_padded_cropped_and_mir
             tf.constant(crops), tf.constant(draws), name, photos.info.mean
         )
         np.testing.assert_array_equal(images, expected)
+
+
+def test_the_part_that_an_evaluation_crops_can_be_chosen(photos, digits):
+    root = pathlib.Path(photos.eval_source.where(0)).parents[2]
+    options = {"data_dir": str(root), "image_size": 16}
+    chosen = load("folder", **options, crop_ratio=0.8)
+    assert chosen.info.resize_ratio == 1.25
+    # Mean and deviation are those of the usual crop, remembered or not.
+    assert (chosen.info.mean, chosen.info.std) == (photos.info.mean, photos.info.std)
+    [image, *_] = next(iter(chosen.eval_source.eval_images(tf.data.Dataset.range(1))))
+    encoded = tf.constant(chosen.eval_source.file(0))
+    np.testing.assert_array_equal(image, augmentation.fit(encoded, (16, 16, 3), 1.25))
+    again = load("folder", **options, like=chosen.info.preprocessing)
+    assert again.info.resize_ratio == again.eval_source.resize_ratio == 1.25
+    with pytest.raises(ValueError, match=r"left out for digits.*Received: crop_ratio=0\.8"):
+        load("digits", crop_ratio=0.8)
 
 
 def test_an_unknown_augmentation_is_refused_with_the_nearest_known(digits):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sample_data import encode, load_folder, write_files
 
-from keras_preact.data import datasets, folder
+from keras_preact.data import checked, datasets, folder, reading
 from keras_preact.data.splitting import SPLITS
+from keras_preact.layers import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -21,8 +22,12 @@ def flat(count=40, classes=("ant", "bee"), prefix=""):
     return {f"{prefix}{classes[n % len(classes)]}/{n:03}.png": image(n) for n in range(count)}
 
 
+# Mean and deviation need not be measured.
+LIKE = Preprocessing((4, 4, 3), (100.0,) * 3, (50.0,) * 3, 1.0)
+
+
 def load(root, **options):
-    return datasets.load("folder", data_dir=str(root), image_size=4, **options)
+    return datasets.load("folder", data_dir=str(root), image_size=4, like=LIKE, **options)
 
 
 def split_of(data):
@@ -123,7 +128,6 @@ def test_later_starts_hash_new_and_changed_files_alone(tmp_path, monkeypatch):
         os.utime(path, (1e9, 1e9))
     first = split_of(load(tmp_path))
     seen = []
-    from keras_preact.data import checked, reading
 
     def counting(paths, covered):
         seen.extend(paths)
@@ -234,9 +238,7 @@ def test_a_class_without_training_images_is_a_line_and_no_error(tmp_path, capsys
 
 
 def _is_for_validation(root, number):
-    from keras_preact.data.reading import fingerprint
-
-    return int(fingerprint(image(number))) >= 2**62
+    return int(reading.fingerprint(image(number))) >= 2**62
 
 
 def test_a_table_tells_the_split_of_each_image(tmp_path):

@@ -6,8 +6,9 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
+from etils import epath
 from sample_data import write_files
-from test_layouts import flat, image, lines, split_of
+from test_layouts import LIKE, flat, image, lines, split_of
 
 from keras_preact.data import datasets, table
 
@@ -28,8 +29,8 @@ def written(root, text, name="labels.csv"):
     return path
 
 
-def load(path, **options):
-    return datasets.load("csv", data_dir=str(path), image_size=4, **options)
+def load(path, like=LIKE, **options):
+    return datasets.load("csv", data_dir=str(path), image_size=4, like=like, **options)
 
 
 def rows(*columns, end="\n"):
@@ -53,7 +54,7 @@ def test_a_table_gives_the_images_labels_classes_and_batches_of_the_folders(tmp_
     # In any order, and beside other columns.
     shuffled = [names[n] for n in np.random.default_rng(0).permutation(len(names))]
     text = rows(["source", "split", "label", "path"], *(["me", *row[::-1]] for row in shuffled))
-    one = load(written(tmp_path, text))
+    one = load(written(tmp_path, text), like=None)
     other = datasets.load("folder", data_dir=str(tmp_path), image_size=4)
     assert one.info.class_names == other.info.class_names == ("ant", "bee")
     assert one.digests() == other.digests()
@@ -71,7 +72,7 @@ def test_a_table_without_a_split_is_divided_as_the_folder_is(photos, capsys):
     text = rows(["path", "label"], *zip(PATHS, LABELS, strict=True))
     one = load(written(photos, text))
     assert "80 % for training, 10 % for validation, 10 % for test" in lines(capsys)[0]
-    other = datasets.load("folder", data_dir=str(photos), image_size=4)
+    other = datasets.load("folder", data_dir=str(photos), image_size=4, like=LIKE)
     assert split_of(one) == split_of(other)
     assert one.division.to_csv() == other.division.to_csv()
     assert images_of(one.train_source) == images_of(other.train_source)
@@ -277,6 +278,13 @@ def test_the_median_of_pixels_is_that_of_training_images(photos):
     text = rows(["path", "label"], *zip(PATHS, LABELS, strict=True))
     assert datasets.median_pixels("csv", str(written(photos, text))) == 20
     assert datasets.median_pixels("digits", None) is None
+
+
+def test_paths_of_a_table_in_a_bucket_begin_there():
+    paths = ["a/b.jpg", "./c.jpg", "gs://other/d.jpg"]
+    rows_of = [table.Row(n, path, "x", "", "") for n, path in enumerate(paths)]
+    found = table._paths(rows_of, epath.Path("gs://bucket/data"), None)
+    assert found == ["gs://bucket/data/a/b.jpg", "gs://bucket/data/c.jpg", "gs://other/d.jpg"]
 
 
 def test_a_split_is_refused_for_other_data_sets():

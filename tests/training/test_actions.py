@@ -12,6 +12,7 @@ from small_runs import AtStep, small
 
 from keras_preact.training import Action, DivergenceError, Interrupted, TrainConfig, run
 from keras_preact.training.actions import Profile, RecordPropagation, standard_actions
+from keras_preact.training.monitor import Monitor
 from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_in_progress import Run
 from keras_preact.training.trainer import Trainer
@@ -22,11 +23,15 @@ examples = settings(max_examples=200, deadline=None)
 class OnPaper:
     """A run that counts its steps and takes none."""
 
-    next_evaluation, evaluates = Run.next_evaluation, Run.evaluates
+    next_evaluation, evaluates, epoch = Run.next_evaluation, Run.evaluates, Run.epoch
+    stops_early, is_over = Run.stops_early, Run.is_over
 
     def __init__(self, config, train_steps, train_count, done=0):
         self.config, self.train_steps, self.done = config, train_steps, done
-        self.data = SimpleNamespace(info=SimpleNamespace(train_count=train_count))
+        info = SimpleNamespace(train_count=train_count)
+        self.data = SimpleNamespace(info=info, test_source=None)
+        self.monitor = Monitor("accuracy", config.early_stopping_epochs, self.epoch)
+        self.writer = SimpleNamespace(finish=lambda done, monitor: None)
         self.devices = SimpleNamespace(writes=False)
         self.state = SimpleNamespace(in_network=contextlib.nullcontext)
         self.checkpoints = SimpleNamespace(wait=lambda: None)
@@ -196,7 +201,10 @@ def test_a_record_that_cannot_be_measured_is_announced_and_time_spent_on_records
     on_paper = OnPaper(TrainConfig(log_propagation_steps=2, steps_per_loop=1), 5, 100)
     on_paper.restart_clocks = lambda: restarts.append(on_paper.done)
     on_paper.writer = SimpleNamespace(
-        has_propagation=lambda done: done == 2, propagation=records.append, line=lines.append
+        has_propagation=lambda done: done == 2,
+        propagation=records.append,
+        line=lines.append,
+        finish=lambda done, monitor: None,
     )
     Trainer(on_paper, [RecordPropagation(on_paper, Recorder())]).fit()
     # Step 2 had been recorded before.

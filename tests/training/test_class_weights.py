@@ -49,6 +49,11 @@ def test_recorded_weights_are_taken_as_they_are():
     assert class_weights.of_run(None, data, None) is None
 
 
+def test_the_range_of_the_weights_is_told():
+    told = class_weights.told({"ant": 0.51234, "bee": 3.0, "cat": 1.0})
+    assert told == "Class weights from 0.512 ('ant') to 3 ('bee'); config.json has all"
+
+
 def write(folder, name, text):
     path = folder / name
     path.write_text(text)

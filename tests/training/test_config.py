@@ -128,6 +128,8 @@ from keras_preact.training import TrainConfig
         ({"beta1": 0.9}, ["beta1 is for optimizer=adamw or lamb", "optimizer='sgd'"]),
         ({"optimizer": "adamw", "beta2": 1.0}, ["beta2 must be below 1", "beta2=1.0"]),
         ({"optimizer": "adamw", "epsilon": 0.0}, ["epsilon must be above 0"]),
+        ({"crop_ratio": 1.1}, ["crop_ratio must be at most 1", "crop_ratio=1.1"]),
+        ({"crop_ratio": 0.0}, ["crop_ratio must be above 0", "crop_ratio=0.0"]),
         ({"clip_norm": 0.0}, ["clip_norm must be above 0", "clip_norm=0.0"]),
         ({"final_learning_rate": 0.0}, ["final_learning_rate is for schedule=cosine or linear"]),
         (

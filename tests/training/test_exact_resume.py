@@ -25,6 +25,7 @@ SMALL = TrainConfig(
     checkpoint_steps=5,
 )
 EVERYTHING = {
+    "augmentation": "rand_augment=9,color_jitter=0.4,random_erasing=0.5",
     "ema_decay": 0.9,
     "mixup_alpha": 0.2,
     "label_smoothing": 0.1,
@@ -36,6 +37,7 @@ EVERYTHING = {
 }
 # Thawed after step 9, between the checkpoint after which a run dies and the next.
 FINE_TUNING = {
+    "augmentation": "none,trivial_augment,hue_jitter=0.2",
     "freeze": ("stem", "stage1"),
     "thaw_epoch": 0.8,
     "layer_decay": 0.8,

@@ -31,7 +31,8 @@ def test_tensorboard_shows_the_course_of_training_and_the_compute_plan_is_printe
     shares = [float(tf.make_ndarray(e.tensor_proto)) for e in train.Tensors("input_wait_share")]
     assert all(0 <= share <= 1 for share in shares)
     evaluation = events(tmp_path, "eval")
-    assert {"loss", "accuracy", "confusion", "class_accuracy"} == set(evaluation.Tags()["tensors"])
+    figures = {"loss", "accuracy", "top5_accuracy", "macro_f1"}
+    assert {*figures, "confusion", "class_accuracy"} == set(evaluation.Tags()["tensors"])
     [text] = evaluation.Tensors("class_accuracy")
     _, _, *rows = text.tensor_proto.string_val[0].decode().splitlines()
     assert sum(int(row.split("|")[3]) for row in rows) == 360
