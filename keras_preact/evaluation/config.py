@@ -8,12 +8,13 @@ from keras_preact.evaluation.bootstrap import RESAMPLES
 from keras_preact.evaluation.calibration import BINS
 from keras_preact.support import options
 from keras_preact.support.options import option
+from keras_preact.support.text import shown
 from keras_preact.training.config import CHECKPOINTS
 
 BATCH_SIZE = 128
 SPLITS = ("train", "val", "test", "all")
 CROPS = (1, 10)
-# Images of mistakes, and as many of which the model is least certain.
+# Mistakes on the page, and the same number of uncertain images.
 SHOWN_IMAGES = 16
 
 
@@ -54,7 +55,9 @@ class EvaluateConfig:
         "leaves the split open; default: the run's, else 80,10,10",
     )
     skip_bad_images: bool = option(
-        "data", "end with code 0 though files could not be read as images", False
+        "data",
+        "end with code 0 though files could not be read; default: as the run was trained",
+        False,
     )
 
     image_size: int | None = option(
@@ -93,6 +96,11 @@ class EvaluateConfig:
             if (path := getattr(self, name)) is not None:
                 # A shell leaves ~ as it is in --data_dir=~/photos.
                 object.__setattr__(self, name, os.path.expanduser(path))
+        if self.split and self.split[0].isdigit():
+            raise ValueError(
+                "split must name the images to evaluate on, train, val, test or all; divide takes "
+                f"the percentages. Received: split={shown(self.split)}"
+            )
         options.check_choices(self)
         options.check_range(self, ("batch_size", "bins", "image_size", "resize"), least=1)
         options.check_range(self, ("resamples", "seed", "shown_images"), least=0)

@@ -17,8 +17,8 @@ DEFINITIONS = {
     "average_precision": "sum over the thresholds of (recall - recall at the threshold above) x "
     "precision, without interpolation",
     "mean_average_precision": "mean of the average precision over the classes that have images",
-    "roc_auc": "probability that an image of the class has a higher probability than one that is "
-    "not; equal ones count half",
+    "roc_auc": "probability that the model prefers an image of the class to another image; equal "
+    "probabilities count half",
     "loss": "mean over images and classes of the binary cross-entropy, in nats",
     "exact_match": f"fraction of the images whose classes are all predicted at {THRESHOLD}, and no "
     "others",

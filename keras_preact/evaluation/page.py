@@ -41,7 +41,7 @@ def html(
         evaluation: its numbers.
         pngs: the pictures, by the names of their files.
         mistakes: the most confident ones.
-        uncertain: the images of which the model is least certain.
+        uncertain: the least certain images.
         why_no_maps: why there is no Grad-CAM; None if there is.
     """
     sections = [
@@ -134,7 +134,7 @@ def _selective(found) -> Iterable[str]:
         "Selective accuracy",
         ("images answered", "confidence at least", "accuracy of these"),
         rows,
-        "If the model may leave out the images of which it is least confident:",
+        "If the model answers the images alone for which it is most confident:",
     )
 
 
@@ -162,7 +162,7 @@ def _calibration(evaluation, pngs) -> Iterable[str]:
     )
     if fitted.at_end_of_range:
         yield "<p>The search ended at the end of its range: the number is not to be used.</p>"
-    elif command := report.export_command(evaluation.model, fitted.value):
+    elif command := report.export_command(evaluation):
         yield f"<p>An export with it: <code>{escape(printable(command))}</code></p>"
 
 

@@ -86,12 +86,21 @@ class Evaluation:
         return dict(self.images.problems) | unread
 
 
-def export_command(model: Model, temperature: float) -> str | None:
-    """Returns the command that writes a temperature into an export; None of an export itself."""
-    if model.network is None:
+def export_command(evaluation: Evaluation) -> str | None:
+    """Returns the command that writes the fitted temperature into an export.
+
+    None of a model that is an export itself, of one evaluated at another size than it is exported
+    for, and where no temperature has been found.
+    """
+    model, config, fitted = evaluation.model, evaluation.config, evaluation.measures.temperature
+    is_own_size = config.image_size is None and config.resize is None and config.crops == 1
+    is_there = model.run is not None or model.name.endswith(".keras")
+    if not (is_there and is_own_size) or fitted is None or fitted.at_end_of_range:
         return None
-    flag = "run_dir" if model.run else "model"
-    return f"{program('export')} --{flag}={shlex.quote(model.name)} --temperature={temperature:.4g}"
+    where = f"--{'run_dir' if model.run else 'model'}={shlex.quote(model.name)}"
+    if model.run and config.checkpoint != EvaluateConfig.checkpoint:
+        where += f" --checkpoint={config.checkpoint}"
+    return f"{program('export')} {where} --temperature={fitted.value:.4g}"
 
 
 def to_json(evaluation: Evaluation) -> bytes:
@@ -350,7 +359,7 @@ def _temperature_lines(evaluation):
     ]
     if fitted.at_end_of_range:
         lines.append("  (the search ended at the end of its range: not to be used)")
-    elif command := export_command(evaluation.model, fitted.value):
+    elif command := export_command(evaluation):
         lines.append(f"  {command}")
     return lines
 

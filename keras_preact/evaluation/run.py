@@ -68,7 +68,7 @@ def run(config: EvaluateConfig) -> Evaluation:
     Raises:
         ValueError: if the model, the data or the output cannot be used, or they do not fit.
         UnreadableImagesError: at the end, if files could not be read and
-            config.skip_bad_images is not set.
+            neither config.skip_bad_images nor that of the run is set.
         RunError: if a probability is not finite.
         OSError: if the report cannot be written.
     """
@@ -80,7 +80,8 @@ def run(config: EvaluateConfig) -> Evaluation:
     say(f"{report.summary(found)}\nReport: {folder / PAGE}")
     if problems := found.problems:
         lines = report.unreadable(problems)
-        if not config.skip_bad_images:
+        trained_so = found.model.run is not None and found.model.run.skip_bad_images
+        if not (config.skip_bad_images or trained_so):
             raise UnreadableImagesError(
                 f"{len(problems):,} files could not be read as images; the report is about all "
                 f"others:\n{lines}"

@@ -41,6 +41,14 @@ def test_the_map_is_what_the_pooling_reads_weighted_as_the_classifier_does(unit,
     assert found.max() > 1e-3
 
 
+def test_bottlenecks_in_the_layout_of_keras_have_their_map_behind_the_head(images):
+    keras.utils.set_random_seed(0)
+    model = ResNetV2(11, input_shape=(SIDE, SIDE, 3), classes=4, layout="keras")
+    expected = _closed_form(model, images, "head_relu", [1, 2, 3])
+    found = analysis.grad_cam(model, images, np.array([1, 2, 3]), resize=False)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_the_output_of_the_last_addition_is_another_map(images):
     model = _net()
     found = analysis.grad_cam(model, images, np.array([2, 0, 3]), resize=False)

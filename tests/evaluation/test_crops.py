@@ -130,6 +130,7 @@ def test_what_takes_one_size_alone_is_refused():
         ({"crops": 5}, "crops must be 1 or 10"),
         ({"image_size": 32, "resize": 31}, "resize must be at least image_size"),
         ({"divide": (80, 30)}, "100 together"),
+        ({"split": "80,10,10"}, "divide takes the percentages"),
         ({"split": "validation"}, "Did you mean 'val'|split must be one of"),
         ({"bins": 0}, "bins must be at least 1"),
         ({"resamples": -1}, "resamples must be at least 0"),
