@@ -98,3 +98,12 @@ def test_other_values_that_are_given_win_even_where_they_are_the_defaults():
     given = {"learning_rate": 0.1, "mixup_alpha": 0.0, "warmup_steps": 400}
     config, _ = complete(images=20_000, **given)
     assert {name: getattr(config, name) for name in given} == given
+
+
+def test_the_rate_is_for_sgd_and_drops_for_a_schedule_that_has_them():
+    config, _ = complete(optimizer="adamw")
+    assert config.learning_rate is None and config.resolved().learning_rate == 1e-3
+    assert config.drop_steps == (150, 300, 450)
+    config, schedule = complete(schedule="cosine")
+    assert config.learning_rate == pytest.approx(0.05 / 16) and config.drop_steps is None
+    assert (schedule.schedule_steps, schedule.warmup_steps) == (500, 25)
