@@ -117,7 +117,7 @@ def shortened(verb: str, arguments: list[str]) -> list[str]:
     if verb == "analysis" and "compare" not in arguments:
         networks = () if "--run_dir" in names else ("--depth=8", "--draws=1")
         return [*arguments, "--images=8", *networks, _AGAIN]
-    if verb in ("convert", "data"):
+    if verb in ("convert", "data", "evaluate"):
         return [*arguments, _AGAIN]
     if verb == "benchmark":
         return [*arguments, *_BENCHMARK]
