@@ -211,8 +211,10 @@ def _class_names(folder, root):
     names = [path.name for path in list_folder(folder, _rule(root)) if _is_folder(path, root)]
     check_class_names(names, str(folder))
     if len(names) < 2:
+        rule = f"{_rule(root)} " if folder == root else ""
         raise ValueError(
-            f"{folder} must hold one folder for each of two or more classes. Received: {names}"
+            f"{rule}{folder} must hold one folder for each of two or more classes. "
+            f"Received: {names}"
         )
     return names
 

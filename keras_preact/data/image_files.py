@@ -171,7 +171,7 @@ def _told(images, parts):
     return (
         f"{images.what} brings no images for validation, and is divided by the contents of the "
         f"files: {shares} ({', '.join(f'{count:,}' for count in counts)} images). Choose other "
-        "percentages with --split."
+        "percentages with --split, or --divide of evaluate."
     )
 
 

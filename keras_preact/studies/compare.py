@@ -109,11 +109,13 @@ def _final(curves, rows):
 
 
 def _parts(curves, rows):
+    every = [row for its_rows in rows.values() for row in its_rows]
+    # Runs differ in others, by their labels and by the version that wrote them.
+    shared = [
+        field.name
+        for field in dataclasses.fields(metrics_file.Row)
+        if all(getattr(row, field.name) is not None for row in every)
+    ]
     for run, (run_dir, its_rows) in zip(curves, rows.items(), strict=True):
-        columns = {
-            field.name: np.array([getattr(row, field.name) for row in its_rows])
-            for field in dataclasses.fields(metrics_file.Row)
-            # Runs differ in the others, by their labels and by the version that wrote them.
-            if field.name in metrics_file.COLUMNS
-        }
+        columns = {name: np.array([getattr(row, name) for row in its_rows]) for name in shared}
         yield {"network": run.label}, [run_dir] * len(its_rows), columns

@@ -72,6 +72,7 @@ def bad_for_int8(digits_run, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_file_that_loses_too_much_is_left_out_and_the_command_that_is_shown_exports_it(
     bad_for_int8, tmp_path, capsys
 ):

@@ -296,7 +296,16 @@ def test_help_lists_every_flag_under_its_group(values, capsys):
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert "  --flagfile: " in shown and "  --debug: " in shown
-    groups = ("run", "machine", "data", "model", "fine-tuning", "regularization", "optimization")
+    groups = (
+        "run",
+        "machine",
+        "data",
+        "model",
+        "fine-tuning",
+        "loss",
+        "regularization",
+        "optimization",
+    )
     sections = dict.fromkeys(groups)
     for group in sections:
         sections[group] = shown.partition(f"\n{group}:\n")[2].partition("\n\n")[0]

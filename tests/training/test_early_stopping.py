@@ -57,6 +57,7 @@ def test_a_run_stops_early_is_complete_and_goes_on_with_more_patience(tmp_path, 
     assert "Stopped early" not in capsys.readouterr().out.partition("step 13")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 8])
 def test_a_killed_run_stops_where_the_whole_one_does(tmp_path, step):
     def kill():

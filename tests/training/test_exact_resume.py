@@ -146,6 +146,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch, options):
     assert_same_runs(tmp_path / "whole", tmp_path / "broken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", ["cpu", pytest.param("CPU:0,CPU:1", marks=pytest.mark.slow)])
 def test_a_killed_run_with_several_labels_ends_as_one_that_was_not(tmp_path, devices, monkeypatch):
     table = write_csv(tmp_path, weighted=True)

@@ -76,6 +76,7 @@ def test_the_test_split_is_reported_once_with_the_newest_weights(tmp_path, table
     assert result(tmp_path)["step"] == 5
 
 
+@pytest.mark.slow
 def test_with_early_stopping_the_best_weights_are_tested(tmp_path, table):
     options = {"freeze_bn": "all", "learning_rate": 1e-30, "weight_decay": 0.0}
     run(of_csv(table, tmp_path, early_stopping_epochs=1, train_steps=20, **options))
@@ -84,6 +85,7 @@ def test_with_early_stopping_the_best_weights_are_tested(tmp_path, table):
     assert found["scores"]["accuracy"] == pytest.approx(accuracy(tmp_path, "best"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_before_the_test_split_evaluates_it_when_resumed(
     tmp_path, table, monkeypatch
 ):

@@ -128,6 +128,7 @@ def test_images_of_various_sizes_are_brought_to_the_sources_size(source, photos,
     assert (config.image_size, info.image_shape) == (8, (8, 8, 3))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_its_origin_and_keeps_its_record(source, photos, tmp_path, capsys):
     origin = shutil.copytree(source, tmp_path / "origin")
     folder = tmp_path / "run"

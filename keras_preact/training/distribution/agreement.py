@@ -134,7 +134,7 @@ class Agreement:
 def facts_of_flags(config: TrainConfig) -> dict[str, Any]:
     """Returns the flags and versions that all workers must share."""
     return {
-        **{name: value for name, value in config.to_json().items() if name not in _FREE},
+        **{name: value for name, value in config.resolved().to_json().items() if name not in _FREE},
         "version of keras_preact": version.__version__,
         "version of TensorFlow": tf.__version__,
         "version of Keras": keras.__version__,

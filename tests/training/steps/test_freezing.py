@@ -210,6 +210,7 @@ def test_recomputed_statistics_above_frozen_bn_are_those_of_its_true_output():
     np.testing.assert_allclose(own, np.mean(means, axis=0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_frozen_bn_in_shared_traces_is_frozen_in_each_unit_alone():
     shared, alone = (make(depth=14, freeze=LOWER, xla=xla) for xla in ("off", "on"))
     assert shared.state.model is not shared.state.network

@@ -68,6 +68,7 @@ def test_images_and_classes_count_as_often_as_their_weights_say(on_device):
     np.testing.assert_allclose(small.take(1)["loss"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_parts_and_replicas_add_up_weighted_losses_alike():
     options = {"data": weighted(datasets.load("digits")), "class_weights": CLASS_WEIGHTS}
     one = make(1, **options)
