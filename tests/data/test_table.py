@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from etils import epath
 from sample_data import write_files
-from test_layouts import LIKE, flat, image, lines, split_of
+from test_folder_layouts import LIKE, flat, image, lines, split_of
 
 from keras_preact.data import datasets, table
 

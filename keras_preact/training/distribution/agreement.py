@@ -121,7 +121,7 @@ class Agreement:
 
     def _compare_flags(self):
         compare(
-            self._meeting.exchange(facts_of_flags(self._config)),
+            self._meeting.exchange(facts_of_flags(self._config.resolved())),
             "All workers must be started with the same flags, by the same versions. Nothing has "
             "been changed.",
         )
@@ -134,7 +134,7 @@ class Agreement:
 def facts_of_flags(config: TrainConfig) -> dict[str, Any]:
     """Returns the flags and versions that all workers must share."""
     return {
-        **{name: value for name, value in config.resolved().to_json().items() if name not in _FREE},
+        **{name: value for name, value in config.to_json().items() if name not in _FREE},
         "version of keras_preact": version.__version__,
         "version of TensorFlow": tf.__version__,
         "version of Keras": keras.__version__,
