@@ -93,6 +93,7 @@ def test_thawed_parts_begin_with_adams_first_step():
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
 def test_each_optimizer_learns(optimizer):
-    small = make(1, optimizer=optimizer, schedule="cosine", learning_rate=None, train_steps=40)
-    losses = small.take(40)["loss"]
+    length = {"schedule_steps": 120, "train_steps": 120}
+    small = make(1, optimizer=optimizer, schedule="cosine", learning_rate=None, **length)
+    losses = small.take(120)["loss"]
     assert losses[-5:].mean() < 0.75 * losses[:5].mean()
