@@ -21,6 +21,7 @@ MODES = ("train", "evaluate")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 XLA = ("auto", "on", "off")
+REMAT = ("none", "unit", "group", "auto")
 CHECKPOINTS = ("newest", "best")
 ON_NAN = ("stop", "rollback")
 FREEZE_BN = ("none", "frozen", "all")
@@ -97,6 +98,22 @@ class TrainConfig:
         "machine", "dtype policy of the layers; weights stay float32", "auto", PRECISIONS
     )
     xla: str = option("machine", "compile the forward and backward pass with XLA", "auto", XLA)
+    remat: str = option(
+        "machine",
+        "what a training step computes twice to save memory: none; unit: every residual unit from "
+        "its input; group: every remat_units units from the input of the first; auto: groups near "
+        "the square root of the number of equal units in a row",
+        "none",
+        REMAT,
+    )
+    remat_units: int | None = option("machine", "units of a group of --remat=group")
+    unit_loops: str = option(
+        "machine",
+        "compute equal residual units in a row as one loop, so that a deep net starts as fast as "
+        "a shallow one",
+        "auto",
+        XLA,
+    )
     sync_bn: bool = option(
         "machine", "normalize with the global batch's BN statistics, not each replica's", False
     )

@@ -55,7 +55,7 @@ def check_numbers(config: "TrainConfig") -> None:
         *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
         *("max_runtime_minutes", "max_rollbacks", "early_stopping_epochs"),
         *("thaw_epoch", "head_lr_multiplier", "layer_decay", "clip_norm", "epsilon"),
-        "crop_ratio",
+        *("crop_ratio", "remat_units"),
     )
     at_least_zero = (
         *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
@@ -123,6 +123,7 @@ def check_contradictions(config: "TrainConfig") -> None:
             "mode='evaluate' leaves the run as it is. "
             f"Received: resume={config.resume}, overwrite={config.overwrite}"
         )
+    _check_remat(config)
     of_files = (None, "folder", "csv")
     if config.skip_bad_images and config.dataset not in of_files:
         raise ValueError(
@@ -146,6 +147,18 @@ def check_contradictions(config: "TrainConfig") -> None:
         raise ValueError(
             "shortcut='none' would leave nothing of a unit whose residual is dropped. "
             f"Received: shortcut='none', stochastic_depth_rate={config.stochastic_depth_rate}"
+        )
+
+
+def _check_remat(config):
+    if (config.remat == "group") != (config.remat_units is not None):
+        raise ValueError(
+            "remat='group' and remat_units go together: units of a group. "
+            f"Received: remat={config.remat!r}, remat_units={config.remat_units}"
+        )
+    if config.remat != "none" and config.unit_loops == "off":
+        raise ValueError(
+            f"remat recomputes units in loops. Received: remat={config.remat!r}, unit_loops='off'"
         )
 
 

@@ -32,7 +32,7 @@ _FREE_TO_RESUME = {
     *("train_steps", "train_epochs", "log_propagation_steps"),
     # These change rounding at most.
     *("strategy", "devices", "precision", "xla", "steps_per_loop", "profile_steps"),
-    *("cluster_timeout_seconds", "deterministic"),
+    *("remat", "remat_units", "unit_loops", "cluster_timeout_seconds", "deterministic"),
     *("max_runtime_minutes", "on_nan", "max_rollbacks"),
     *("early_stopping_epochs", "log_to"),
 }

@@ -161,6 +161,7 @@ def test_resuming_with_another_network_or_schedule_is_refused_with_a_table_of_bo
         {"strategy": "mirrored", "devices": "2", "cluster_timeout_seconds": 5},
         {"profile_steps": (2, 3), "deterministic": True, "data_dir": "/elsewhere"},
         {"max_runtime_minutes": 5.0, "on_nan": "rollback", "max_rollbacks": 9},
+        {"remat": "group", "remat_units": 4},
         {"log_propagation_steps": 100},
         {"log_steps": 7, "eval_epochs": 2, "checkpoint_steps": 3, "keep_checkpoints": 8},
     ],
