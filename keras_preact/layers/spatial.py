@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_preact.layers.quick_layer import QuickLayer
+
 
 def he_normal() -> keras.initializers.Initializer:
     """N(0, sqrt(2 / (k * k * out))), untruncated: the initialization of the authors' code."""
@@ -11,7 +13,7 @@ def he_normal() -> keras.initializers.Initializer:
 
 
 @keras.saving.register_keras_serializable(package="keras_preact")
-class Conv2D(keras.layers.Conv2D):
+class Conv2D(QuickLayer, keras.layers.Conv2D):
     """A bias-free, He-initialized convolution, padded alike on both sides.
 
     TensorFlow's "same" pads a strided convolution of an even-sized image on the

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_preact.layers import ORDERS, SHORTCUTS, ActivationOrder, Preprocessing, Shortcut
+from keras_preact.layers.quick_variables import quick_variables
 
 _RECORDS = ("arguments", "preprocessing")
 
@@ -39,6 +40,11 @@ class Network(keras.Model):
         if self.preprocessing is not None:
             config["preprocessing"] = keras.saving.serialize_keras_object(self.preprocessing)
         return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        with quick_variables():
+            return super().from_config(config, custom_objects=custom_objects)
 
 
 def saved_choice(choice: str | ActivationOrder | Shortcut) -> str | dict[str, Any]:
