@@ -3,6 +3,7 @@
 import keras
 
 from keras_preact.layers.quick_layer import QuickLayer
+from keras_preact.layers.quick_variables import quick_initializer
 
 
 def he_normal() -> keras.initializers.Initializer:
@@ -46,6 +47,10 @@ class Conv2D(QuickLayer, keras.layers.Conv2D):
         }
         super().__init__(filters, kernel_size, strides=strides, **{**defaults, **kwargs, **fixed})
         self.pad_pixels = 0 if strides == 1 else (kernel_size - 1) // 2
+
+    def add_weight(self, *arguments, initializer=None, **options):
+        initializer = quick_initializer(initializer)
+        return super().add_weight(*arguments, initializer=initializer, **options)
 
     def call(self, x):
         if not self.pad_pixels:

@@ -112,6 +112,7 @@ class Run:
         self.evaluation: Evaluation | MultiLabelEvaluation | None = None
         figure = chosen_monitor(config.monitor, data.info.multi_label)
         self.monitor = Monitor(figure, config.early_stopping_epochs, self.epoch)
+        self._example_step: int | None = None
         self._go_on_from(RunState(seed=config.seed))
 
     def _go_on_from(self, run_state: RunState) -> None:
@@ -180,8 +181,14 @@ class Run:
         """Opens the writer's files, and turns signals into requests to stop."""
         with self.interruption, contextlib.closing(self.writer):
             self.writer.begin(self.done, self._csv_bytes, self.train_steps)
-            self.writer.example(self.data, self.done)
+            self._example_step = self.done
             yield
+
+    def show_example(self) -> None:
+        """Writes augmented images for TensorBoard, once: after the first launch, not before it."""
+        if self._example_step is not None:
+            self.writer.example(self.data, self._example_step)
+            self._example_step = None
 
     def batches(self) -> Iterator | Draws:
         """Returns the training batches from the next step on, as the steps take them."""
