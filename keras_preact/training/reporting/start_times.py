@@ -28,7 +28,7 @@ class StartTimes:
         self._began = now if began is None else began
         self.seconds = {} if began is None else {"imports": now - began}
         self._first: tuple[float, int] | None = None
-        self._total = 0.0
+        self._compiler, self._total = "", 0.0
         self._is_complete = False
 
     @contextlib.contextmanager
@@ -64,10 +64,11 @@ class StartTimes:
         if self._is_complete:
             return
         if self._first is None:
-            self._first, self._total = (now - begin, steps), now - self._began
+            self._first, self._compiler = (now - begin, steps), compiler
+            self._total = now - self._began
             return
         step = (now - begin) / steps
-        self._complete({compiler: self._untraced - self._first[1] * step, "first step": step})
+        self._complete({self._compiler: self._untraced - self._first[1] * step, "first step": step})
 
     def finish(self) -> None:
         """Completes the parts of a run that ends after its first launch."""
