@@ -144,6 +144,13 @@ class BatchNormalization(QuickLayer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
+    def load_own_variables(self, store):
+        self._check_load_own_variables(store)
+        values = [self.gamma, self.beta, self.moving_mean, self.moving_variance]
+        for number, variable in enumerate(values):
+            # Keras' own assignment takes three times as long.
+            variable.value.assign(store[str(number)])
+
     def get_config(self):
         return {
             **super().get_config(),

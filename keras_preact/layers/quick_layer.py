@@ -1,4 +1,6 @@
-"""Keras layers whose plain attributes are set quickly."""
+"""Keras layers that are made quickly."""
+
+import inspect
 
 import keras
 
@@ -9,8 +11,15 @@ class QuickLayer(keras.layers.Layer):
     """A base class of layers of which a network has hundreds.
 
     Keras looks at each value that is set as an attribute of a layer: it may be a variable or
-    another layer. Of a number, a text or None it need not.
+    another layer. Of a number, a text or None it need not. Keras also asks for the signature of
+    the constructor, twice for each layer; here it is known for the class.
     """
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if constructor := vars(cls).get("__init__"):
+            # Where `inspect.signature` looks first.
+            constructor.__signature__ = inspect.signature(constructor)
 
     def __setattr__(self, name, value):
         # What is replaced may be tracked.
