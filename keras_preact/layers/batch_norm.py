@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from keras_preact.layers import synchronized
-from keras_preact.layers.quick_layer import QuickLayer
+from keras_preact.layers.quick_layer import QuickLayer, assign
 from keras_preact.layers.quick_variables import ones, zeros
 
 FUSED_DTYPES = ("float32", "bfloat16", "float16")
@@ -146,10 +146,7 @@ class BatchNormalization(QuickLayer):
 
     def load_own_variables(self, store):
         self._check_load_own_variables(store)
-        values = [self.gamma, self.beta, self.moving_mean, self.moving_variance]
-        for number, variable in enumerate(values):
-            # Keras' own assignment takes three times as long.
-            variable.value.assign(store[str(number)])
+        assign(store, [self.gamma, self.beta, self.moving_mean, self.moving_variance])
 
     def get_config(self):
         return {

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_preact.layers.quick_layer import QuickLayer
+from keras_preact.layers.quick_layer import QuickLayer, assign
 from keras_preact.layers.quick_variables import quick_initializer
 
 
@@ -51,6 +51,13 @@ class Conv2D(QuickLayer, keras.layers.Conv2D):
     def add_weight(self, *arguments, initializer=None, **options):
         initializer = quick_initializer(initializer)
         return super().add_weight(*arguments, initializer=initializer, **options)
+
+    def load_own_variables(self, store):
+        if self.lora_enabled or not self.built:
+            super().load_own_variables(store)
+            return
+        self._check_load_own_variables(store)
+        assign(store, [self._kernel, *([self.bias] if self.use_bias else [])])
 
     def call(self, x):
         if not self.pad_pixels:

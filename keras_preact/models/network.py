@@ -8,6 +8,7 @@ from keras.src.saving import saving_lib
 
 from keras_preact.layers import ORDERS, SHORTCUTS, ActivationOrder, Preprocessing, Shortcut
 from keras_preact.layers.quick_variables import quick_variables
+from keras_preact.models.quick_store import QuickStore
 
 _RECORDS = ("arguments", "preprocessing")
 
@@ -51,10 +52,12 @@ class Network(keras.Model):
     # Keras calls these two on the network before it walks through its layers.
     def save_own_variables(self, store):
         _remember_skipped_attributes()
+        QuickStore.take_over(store)
         super().save_own_variables(store)
 
     def load_own_variables(self, store):
         _remember_skipped_attributes()
+        QuickStore.take_over(store)
         super().load_own_variables(store)
 
 
