@@ -1,20 +1,23 @@
 """Keras layers that are made quickly."""
 
 import inspect
+import types
 from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
-_PLAIN = frozenset({bool, float, int, str, type(None)})
+_PLAIN = frozenset(
+    {bool, float, int, str, type(None), types.FunctionType, inspect.Signature, keras.DTypePolicy}
+)
 
 
 class QuickLayer(keras.layers.Layer):
     """A base class of layers of which a network has hundreds.
 
     Keras looks at each value that is set as an attribute of a layer: it may be a variable or
-    another layer. Of a number, a text or None it need not. Keras also asks for the signature of
-    the constructor, twice for each layer; here it is known for the class.
+    another layer. Of a number, a text or a function it need not. Keras also asks for the
+    signature of the constructor, twice for each layer; here it is known for the class.
     """
 
     def __init_subclass__(cls, **options):
