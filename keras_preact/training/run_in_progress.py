@@ -184,7 +184,7 @@ class Run:
             self._example_step = self.done
             yield
 
-    def show_example(self) -> None:
+    def _show_example(self):
         """Writes augmented images for TensorBoard, once: after the first launch, not before it."""
         if self._example_step is not None:
             self.writer.example(self.data, self._example_step)
@@ -239,6 +239,7 @@ class Run:
             raise
         self._add(rows)
         self._tell_start()
+        self._show_example()
         self._pace.update(self._train_step.seconds_per_step)
         if self.state.phase != phase:
             # The first launch after a thaw compiles; its time is not typical.

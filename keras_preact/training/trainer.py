@@ -82,7 +82,6 @@ class Trainer:
             nearest = min(step for step in (*due, run.train_steps) if step is not None)
             run.take(batches, nearest - run.done)
             if not compiled:
-                run.show_example()
                 # The first launch compiles; its time is not typical.
                 run.restart_clocks()
                 compiled = True
