@@ -95,7 +95,7 @@ class Recomputation:
     def __init__(self, state: TrainState, info: DatasetInfo, strategy: tf.distribute.Strategy):
         self._state, self._strategy, self._normalize = state, strategy, info.normalize
         self._weights, self._statistics = state.evaluated()
-        self._updated = tf.function(self._run)
+        self._updated = tf.function(self._run, autograph=False)
 
     def __call__(self, batches: Iterator, count: int) -> None:
         """Replaces the statistics of each replica by their mean over its next batches.

@@ -54,11 +54,13 @@ class Evaluator:
         self._pace, self._is_compiled = Pace(most=MOST_STEPS), False
         self._takes_pieces = images is not None and plan.replicas == 1
         if self._takes_pieces:
-            self._function = tf.function(self._launch_from_pieces, jit_compile=plan.xla_loops)
+            self._function = tf.function(
+                self._launch_from_pieces, jit_compile=plan.xla_loops, autograph=False
+            )
         else:
-            self._function = tf.function(self._launch)
+            self._function = tf.function(self._launch, autograph=False)
         if not (self._takes_pieces and plan.xla_loops):
-            self._sums = tf.function(self._sums, jit_compile=plan.compiles_steps)
+            self._sums = tf.function(self._sums, jit_compile=plan.compiles_steps, autograph=False)
 
     def __call__(
         self, batch_size: int, stop: Callable[[], bool] = lambda: False

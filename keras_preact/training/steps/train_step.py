@@ -82,18 +82,22 @@ class TrainStep:
             vars(self).pop(name, None)
         if self.takes_draws:
             self._function = tf.function(
-                self.traced(self._launch_from_draws), jit_compile=plan.xla_loops
+                self.traced(self._launch_from_draws), jit_compile=plan.xla_loops, autograph=False
             )
         else:
-            self._function = tf.function(self.traced(self._launch))
+            self._function = tf.function(self.traced(self._launch), autograph=False)
         if self.takes_draws and plan.xla_loops:
             return
         if plan.replicas == 1:
-            self._alone = tf.function(self._alone, jit_compile=plan.compiles_steps)
+            self._alone = tf.function(self._alone, jit_compile=plan.compiles_steps, autograph=False)
         # Synchronized BN cannot exchange statistics inside another function.
         elif not self.config.sync_bn:
-            self._differentiate = tf.function(self._differentiate, jit_compile=plan.compiles_steps)
-            self._update = tf.function(self._update, jit_compile=plan.compiles_steps)
+            self._differentiate = tf.function(
+                self._differentiate, jit_compile=plan.compiles_steps, autograph=False
+            )
+            self._update = tf.function(
+                self._update, jit_compile=plan.compiles_steps, autograph=False
+            )
 
     @property
     def takes_draws(self) -> bool:
