@@ -14,8 +14,8 @@ NOTES = (
     "with XLA, its compiler; stock Keras makes its optimizer there too. start: build and first.",
     "step: milliseconds of a later step. us/layer: its microseconds for each layer.",
     "memory: the largest resident memory of the process in MiB. GPU: what the framework allocated "
-    "there. a layer: what memory grew by after the network was built, or the memory on the GPU, "
-    "for each layer.",
+    "there, in its place. a layer: what memory grew by after the network was built, or the memory "
+    "on the GPU, for each layer.",
     "keras_preact: this package's training step. keras: model.fit of the same network of "
     "keras.layers with jit_compile='auto'. torch: the same network, eager, channels_last, with "
     "autocast; torch unit sends every unit through torch.utils.checkpoint. Images are noise.",
@@ -52,11 +52,12 @@ def lines(rows: Sequence[ScalingRow], width: int) -> Iterator[str]:
 
 
 def _table(rows, width):
-    columns = _FIGURES
-    if all(row.device_memory_mebibytes is None for row in rows):
-        columns = [column for column in columns if column[0] != "GPU"]
     # Figures of different devices must not look comparable.
     mixed = len({row.device for row in rows} - {None}) > 1
+    on_gpu = any(row.device_memory_mebibytes is not None for row in rows)
+    # A line has no room for both; the CSV has them.
+    left_out = () if mixed else ("memory",) if on_gpu else ("GPU",)
+    columns = [column for column in _FIGURES if column[0] not in left_out]
     cells = []
     for row in rows:
         device = f" on {row.device}" if mixed and row.device else ""
