@@ -4,12 +4,16 @@ import csv
 import dataclasses
 import importlib.util
 import io
+import json
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from keras_preact.benchmark import output, runner
+from keras_preact.benchmark import measure, output, runner
 from keras_preact.benchmark.config import BenchmarkConfig
-from keras_preact.benchmark.job import make_scaling_jobs
+from keras_preact.benchmark.job import make_net, make_scaling_jobs
 from keras_preact.benchmark.rows import csv_bytes
 from keras_preact.benchmark.scaling import plot
 from keras_preact.benchmark.scaling.run import ScalingRow, make_row, run
@@ -256,16 +260,61 @@ def test_the_picture_has_lines_for_each_framework_precision_and_block(make_confi
     ]
 
 
-def test_pytorch_recomputes_units_to_the_same_gradients():
-    torch = pytest.importorskip("torch")
-    from keras_preact.benchmark import pytorch
-    from keras_preact.benchmark.job import make_net
+GRADIENTS = """
+import json, runpy, sys, types, torch
 
-    gradients = []
-    for remat in ("none", "unit"):
-        torch.manual_seed(0)
-        net = pytorch.ResNetV2(make_net(8), remat)
-        net(torch.ones(2, 3, 8, 8)).sum().backward()
-        gradients.append([parameter.grad for parameter in net.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
+net = json.load(sys.stdin, object_hook=lambda fields: types.SimpleNamespace(**fields))
+module, gradients = runpy.run_path(sys.argv[1]), []
+images = torch.randn(2, 3, 8, 8)
+for remat in ("none", "unit"):
+    torch.manual_seed(0)
+    model = module["ResNetV2"](net, remat)
+    model(images).square().sum().backward()
+    gradients.append([parameter.grad for parameter in model.parameters()])
+for one, other in zip(*gradients, strict=True):
+    torch.testing.assert_close(one, other)
+assert any(gradient.abs().max() > 0 for gradient in gradients[0])
+"""
+
+
+def test_pytorch_recomputes_units_to_the_same_gradients():
+    pytest.importorskip("torch")
+    # Without TensorFlow in the process, whose threads PyTorch's backward pass does not stand.
+    done = subprocess.run(
+        [sys.executable, "-c", GRADIENTS, pathlib.Path(measure.__file__).with_name("pytorch.py")],
+        input=json.dumps(dataclasses.asdict(make_net(11))),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_tiny_benchmark_prints_the_table_and_writes_its_files(tmp_path):
+    figures, picture = tmp_path / "figures.csv", tmp_path / "picture.png"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "keras_preact.benchmark", "--modes=scaling"),
+            *("--models=8,14", "--frameworks=keras_preact,keras", "--image_size=8"),
+            *("--batch_size=4", "--rounds=1", "--steps=2", f"--csv={figures}", f"--plot={picture}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(figures.read_text().splitlines()))
+    assert [(row["depth"], row["framework"], row["remat"]) for row in rows] == [
+        (depth, *program)
+        for depth in ("8", "14")
+        for program in (("keras_preact", "none"), ("keras_preact", "auto"), ("keras", "none"))
+    ]
+    for row in rows:
+        assert row["error"] == ""
+        parts = float(row["build_seconds"]) + float(row["first_step_seconds"])
+        assert float(row["start_seconds"]) == pytest.approx(parts)
+        assert 0 < float(row["build_seconds"]) < float(row["start_seconds"])
+        assert 0 < float(row["memory_before_mebibytes"]) < float(row["peak_memory_mebibytes"])
+    assert "basic 8 to 14" in done.stdout and "Ratios to keras" in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
