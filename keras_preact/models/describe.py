@@ -51,7 +51,7 @@ class Description:
 
     Args:
         rows: of stem, units, head and logits.
-        runs: equal units in a row, which a training step computes in loops.
+        runs: the units, equal ones in a row together.
     """
 
     rows: tuple[Row, ...]
@@ -191,21 +191,19 @@ def describe(
 
 
 def _runs(units, shortcut):
-    """Yields a run for all equal units in a row, where there are two or more."""
+    """Yields a run for all equal units in a row."""
     by_signature = itertools.groupby(
         units, key=lambda unit: (dataclasses.replace(unit[0], name=""), unit[1])
     )
     for (plan, input_shape), equal in by_signature:
         first, *others = (row for *_, row in equal)
-        if others:
-            yield UnitRun(
-                first.name,
-                1 + len(others),
-                math.prod(input_shape),
-                _kept_in_loop(plan, input_shape, shortcut),
-                first.activations,
-                first.moving_statistics,
-            )
+        yield UnitRun(
+            first.name,
+            1 + len(others),
+            math.prod(input_shape),
+            _kept_in_loop(plan, input_shape, shortcut),
+            first.activations,
+        )
 
 
 def _kept_in_loop(plan, input_shape, shortcut):
@@ -218,9 +216,13 @@ def _kept_in_loop(plan, input_shape, shortcut):
         if operation.kind == "conv":
             tally.stride(operation.strides, operation.filters)
             tally.keep()
+    tally.stride(path[last].strides, path[last].filters)
     # The sum alone passes gradients on as they are.
     if path[last + 1 :] or plan.after_addition or isinstance(shortcut, ExclusiveGating):
-        tally.stride(path[last].strides, path[last].filters)
+        tally.keep()
+    on_shortcut = isinstance(shortcut, ExclusiveGating | ShortcutOnlyGating)
+    if on_shortcut or (isinstance(shortcut, Convolution) and shortcut.batch_norm):
+        tally.new(tally.shape)
         tally.keep()
     return tally.activations
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_preact.support.choices import one_of
@@ -21,9 +20,9 @@ _PARTS = ("weights", "moments", "gradients", "update", "activations", "workspace
 
 @dataclasses.dataclass(frozen=True)
 class UnitRun:
-    """Equal residual units in a row, which a training step computes in one loop.
+    """Equal residual units in a row, which a training step computes in one loop; or a unit alone.
 
-    Sizes are numbers of values, of one image unless said otherwise.
+    Sizes are numbers of values of one image.
 
     Args:
         first: name of the first unit.
@@ -32,7 +31,6 @@ class UnitRun:
         kept: what a unit in a loop keeps for the backward pass: its input, and the outputs of its
             convolutions that the gradients need. BN and ReLU are computed again from these.
         activations: what a unit outside of a loop keeps; see `Description.activations`.
-        statistics: means and variances of a batch in a unit.
     """
 
     first: str
@@ -40,17 +38,26 @@ class UnitRun:
     input: int
     kept: int
     activations: int
-    statistics: int
 
-    def group(self, remat: str, remat_units: int | None = None) -> int | None:
-        """The units that are computed again at once; None without recomputation."""
-        if one_of("remat", remat, REMAT) == "none":
-            return None
-        if remat == "unit":
-            return 1
-        if remat == "auto":
-            return max(1, round(math.sqrt(self.units)))
-        return min(remat_units, self.units)
+    def kept_in_all(self, loops: bool, remat: str, remat_units: int | None = None) -> int:
+        """The values that all units keep from the forward pass for the backward pass.
+
+        Args:
+            loops: whether equal units in a row are computed in loops.
+            remat, remat_units: what is computed twice.
+        """
+        if remat != "none":
+            return math.ceil(self.units / self.group(remat, remat_units)) * self.input
+        return self.units * (self.kept if loops and self.units > 1 else self.activations)
+
+    def kept_in_group(self, remat: str, remat_units: int | None = None) -> int:
+        """The values that the units of a group keep while it is in the backward pass."""
+        return 0 if remat == "none" else self.group(remat, remat_units) * self.kept
+
+    def group(self, remat: str, remat_units: int | None = None) -> int:
+        """The number of units that are computed again together."""
+        wanted = {"unit": 1, "auto": max(1, round(math.sqrt(self.units))), "group": remat_units}
+        return min(wanted[remat], self.units)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,59 +118,44 @@ def training_memory(
     if one_of("remat", remat, REMAT) != "none" and not loops:
         raise ValueError(f"remat recomputes units in loops. Received: remat={remat!r}, loops=False")
     image_bytes = batch_size * VALUE_BYTES[precision]
-    runs = net.runs if loops else ()
     parameters = _FLOAT32_BYTES * net.parameters
     statistics = _FLOAT32_BYTES * net.moving_statistics
+    again = (remat, remat_units)
     return TrainingMemory(
         weights=2 * (parameters + statistics),
         moments=moments * parameters,
         averages=parameters + statistics if averages else 0,
         gradients=parameters,
         update=(1 + moments) * parameters,
-        activations=kept_bytes(net, runs, image_bytes, remat, remat_units),
-        workspace=max(
-            (_workspace_bytes(run, image_bytes, remat, remat_units) for run in runs), default=0
-        ),
+        activations=image_bytes * kept_values(net, loops, *again),
+        workspace=image_bytes * max(_workspace_values(run, loops, *again) for run in net.runs),
     )
 
 
-def kept_bytes(
-    net: "Description",
-    runs: Sequence[UnitRun],
-    image_bytes: int,
-    remat: str,
-    remat_units: int | None,
+def kept_values(
+    net: "Description", loops: bool, remat: str = "none", remat_units: int | None = None
 ) -> int:
-    """Bytes that the forward pass keeps for the backward pass.
+    """The values of one image that the forward pass keeps for the backward pass.
 
     Args:
         net: the network.
-        runs: those of its runs that are computed in loops.
-        image_bytes: bytes of a value in all images of a batch.
-        remat, remat_units: recomputation.
+        loops: whether equal units in a row are computed in loops.
+        remat, remat_units: what is computed twice.
     """
-    outside = net.activations - sum(run.units * run.activations for run in runs)
-    return image_bytes * outside + sum(
-        _run_bytes(run, image_bytes, run.group(remat, remat_units)) for run in runs
-    )
+    units = sum(run.kept_in_all(loops, remat, remat_units) for run in net.runs)
+    return values_outside(net) + units
 
 
-def group_bytes(run: UnitRun, image_bytes: int, remat: str, remat_units: int | None) -> int:
-    """Bytes that the units of one group keep while the group is in the backward pass."""
-    group = run.group(remat, remat_units)
-    return _run_bytes(dataclasses.replace(run, units=group), image_bytes, None) if group else 0
+def values_outside(net: "Description") -> int:
+    """The values of one image that stem, head and logits keep."""
+    return net.activations - sum(run.units * run.activations for run in net.runs)
 
 
-def _run_bytes(run, image_bytes, group):
-    if group is not None:
-        return math.ceil(run.units / group) * image_bytes * run.input
-    return run.units * (image_bytes * run.kept + _FLOAT32_BYTES * run.statistics)
-
-
-def _workspace_bytes(run, image_bytes, remat, remat_units):
+def _workspace_values(run, loops, remat, remat_units):
     """One unit's activations and the gradients of its output and input, and its group."""
-    unit = image_bytes * (run.activations + 2 * run.input)
-    return unit + group_bytes(run, image_bytes, remat, remat_units)
+    if remat == "none" and (not loops or run.units == 1):
+        return 2 * run.input
+    return run.activations + 2 * run.input + run.kept_in_group(remat, remat_units)
 
 
 def table(net: "Description", batch_size: int, precision: str = "float32") -> str:

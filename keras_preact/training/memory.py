@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from keras_preact.data import DatasetInfo
 from keras_preact.models import Description, TrainingMemory, describe
-from keras_preact.models.training_memory import VALUE_BYTES, group_bytes, kept_bytes
+from keras_preact.models.training_memory import VALUE_BYTES, kept_values
 from keras_preact.support import memory
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution import device_images
@@ -172,16 +172,16 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) ->
 
 def _least_activation_bytes(config, net, plan):
     """The bytes of one part of a replica's batch as the backward pass begins."""
-    runs = net.runs if _loops(config) else ()
-    image_bytes = _piece(config, plan) * _value_bytes(plan)
-    remat = config.remat, config.remat_units
-    looped = kept_bytes(net, runs, image_bytes, *remat)
-    outside = image_bytes * (net.activations - sum(run.units * run.activations for run in runs))
-    if runs:
-        # The backward pass begins with the last run.
-        looped += group_bytes(runs[-1], image_bytes, *remat)
-    # Outside of loops XLA may keep the outputs of convolutions alone, and recompute BN and ReLU.
-    return looped - (outside // 2 if plan.xla else 0)
+    loops, again = _loops(config), (config.remat, config.remat_units)
+    # The backward pass begins with the last units.
+    values = kept_values(net, loops, *again) + net.runs[-1].kept_in_group(*again)
+    if plan.xla:
+        # Outside of loops XLA may keep the outputs of convolutions alone, and recompute the rest.
+        in_loops = sum(
+            run.kept_in_all(loops, *again) for run in net.runs if loops and run.units > 1
+        )
+        values -= (kept_values(net, loops, *again) - in_loops) // 2
+    return _piece(config, plan) * _value_bytes(plan) * values
 
 
 def evaluation_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> int:
