@@ -10,9 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.layers import ResidualUnit
-from keras_preact.layers.batch_norm import bn_layers, traced_for_xla
-from keras_preact.models.trace_sharing import signature
+from keras_preact.layers.batch_norm import traced_for_xla
+from keras_preact.models.unit_signature import signature, varying_numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,10 +107,8 @@ def _variables(layers):
 
 
 def _key(layer):
-    # The configuration of another class may not tell all that it computes.
-    own = signature(layer) if type(layer) is ResidualUnit else id(layer)
-    # Parts of a network that are thawed in a run do not keep them any longer.
-    return own, *(bn.keeps_statistics for bn in bn_layers(layer))
+    numbers = tuple(getattr(part, name) for part, name in varying_numbers(layer))
+    return signature(layer), numbers
 
 
 def call(layers: tuple[keras.Layer, ...], x: tf.Tensor, training: bool) -> tf.Tensor:

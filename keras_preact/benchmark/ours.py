@@ -85,7 +85,7 @@ class Training(NamedTuple):
             model = build_model(config, data.info)
             schedule = schedules.make_schedule(config, data.info.train_count)
             sgd = optimizer.make_optimizer(config, schedule, model)
-            state = make_state(config, model, sgd, plan.xla)
+            state = make_state(config, model, sgd, plan)
         images = None
         if architectures.resolve(config.depth).stem == "cifar":
             images = DeviceImages(data, "none", strategy)

@@ -50,6 +50,9 @@ class ResidualUnit(keras.layers.Layer):
     Source: "Identity Mappings in Deep Residual Networks", figures 1, 2 and 4, appendix.
     """
 
+    # Known to its stochastic depth, which computes with it.
+    varies_in_loops = ("stochastic_depth_rate",)
+
     def __init__(
         self,
         filters: int,

@@ -26,6 +26,9 @@ class StochasticDepth(keras.layers.Layer):
     Source: "Deep Networks with Stochastic Depth" (Huang et al., 2016), section 3.
     """
 
+    # Where one loop computes several units, it lends each its own rate, a float64 tensor.
+    varies_in_loops = ("rate",)
+
     def __init__(self, rate: float, **kwargs):
         super().__init__(**kwargs)
         self.rate = check_rate(rate)
@@ -40,8 +43,8 @@ class StochasticDepth(keras.layers.Layer):
         shape = (keras.ops.shape(residual)[0], 1, 1, 1)
         # In float32: a draw in bfloat16 has only 128 values, too few for small rates.
         draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-        kept = keras.ops.cast(draw >= self.rate, residual.dtype)
-        return residual * (kept * (1 / (1 - self.rate)))
+        kept = keras.ops.cast(draw >= keras.ops.cast(self.rate, "float32"), residual.dtype)
+        return residual * (kept * keras.ops.cast(1 / (1 - self.rate), residual.dtype))
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -114,7 +114,7 @@ def _make_state(start, info, devices):
         schedule = schedules.make_schedule(config, info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, network)
         freezing = make_freezing(config, info.train_count, network)
-        return make_state(config, network, sgd, devices.plan.xla, freezing)
+        return make_state(config, network, sgd, devices.plan, freezing)
 
 
 def _restore(training):

@@ -87,7 +87,7 @@ class Run:
             folder.run_id,
             folder.check_ours,
         )
-        title = f"{state.model.name}, {config.unit}, on {data.info.name}"
+        title = f"{state.network.name}, {config.unit}, on {data.info.name}"
         self.writer = Writer(folder, config, data.info, title, devices.writes)
         plan, strategy = devices.plan, devices.strategy
         images = None
@@ -98,7 +98,7 @@ class Run:
         objective = make_objective(config, data.info, self.class_weights)
         self._train_step = TrainStep(state, config, data.info, plan, strategy, images, objective)
         self._evaluator = Evaluator(
-            state.model, data, plan, strategy, state.evaluated_values, images
+            state.network, data, plan, strategy, state.evaluated_logits, images
         )
         self._pace = Pace(MOST_STEPS, config.steps_per_loop)
         self._statistics = ReplicaStatistics(state, strategy)
@@ -316,7 +316,7 @@ class Run:
         if data is not None:
             state, devices = self.state, self.devices
             evaluator = Evaluator(
-                state.model, data, devices.plan, devices.strategy, state.evaluated_values
+                state.network, data, devices.plan, devices.strategy, state.evaluated_logits
             )
         data = data or self.data
         with naming_unreadable(data, "eval", lambda: range(data.info.eval_count)):

@@ -77,7 +77,7 @@ def make(
         schedule = schedules.make_schedule(config, data.info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, model)
         freezing = make_freezing(config, data.info.train_count, model)
-        state = make_state(config, model, sgd, plan.xla, freezing)
+        state = make_state(config, model, sgd, plan, freezing)
     images = DeviceImages(data, None, strategy) if on_device else None
     objective = make_objective(config, data.info, class_weights)
     step = step_class(state, config, data.info, plan, strategy, images, objective)

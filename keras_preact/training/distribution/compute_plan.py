@@ -10,7 +10,7 @@ from keras_preact.support.machine import has_bfloat16
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import EXAMPLE, Cluster
 
-# XLA's compile time grows faster than the number of operations.
+# Without loops over units: XLA's compile time grows faster than the number of operations.
 DEEPEST_FOR_XLA = 200
 
 _BFLOAT16_ON_CPU = {
@@ -55,7 +55,8 @@ class ComputePlan:
         workers: number of processes.
         precision: name of a Keras dtype policy.
         xla: whether XLA compiles the forward and backward pass.
-        reasons: for strategy, precision and xla.
+        reasons: for strategy, precision, xla and loops.
+        loops: whether equal units in a row are computed in one loop.
     """
 
     strategy: str
@@ -64,6 +65,7 @@ class ComputePlan:
     precision: str
     xla: bool
     reasons: dict[str, str]
+    loops: bool = True
 
     @property
     def replicas(self) -> int:
@@ -71,12 +73,29 @@ class ComputePlan:
         return self.workers * len(self.devices)
 
     @property
+    def compiles_units(self) -> bool:
+        """Whether XLA compiles each kind of unit alone, called from loops of TensorFlow's.
+
+        On CPUs a convolution took over ten times as long inside a loop that XLA compiles.
+        """
+        return self.xla and self.loops and self._on_cpu
+
+    @property
+    def compiles_steps(self) -> bool:
+        """Whether XLA compiles all that one replica computes in a step."""
+        return self.xla and not self.compiles_units
+
+    @property
+    def _on_cpu(self):
+        return self.devices[0].startswith("CPU")
+
+    @property
     def xla_loops(self) -> bool:
         """Whether XLA compiles loops over steps with the steps in them.
 
         On CPUs a step of ResNet-20 took five times as long inside such a loop as outside.
         """
-        return self.xla and not self.devices[0].startswith("CPU")
+        return self.xla and not self._on_cpu
 
     def __str__(self) -> str:
         where = ", ".join(self.devices)
@@ -86,6 +105,7 @@ class ComputePlan:
             f"Strategy {self.strategy} on {where}: {self.reasons['strategy']}\n"
             f"Precision {self.precision}: {self.reasons['precision']}\n"
             f"XLA {'on' if self.xla else 'off'}: {self.reasons['xla']}"
+            + ("" if self.loops else f"\nUnits one by one: {self.reasons['loops']}")
         )
 
 
@@ -104,14 +124,19 @@ def make_compute_plan(
     workers = len(cluster.addresses) if strategy == "multi_worker" else 1
     precision, why_precision = _precision(config.precision, devices, machine)
     why_precision += _about_tf32(precision, devices, machine)
-    xla, why_xla = _xla(config, devices, workers)
+    loops, why_loops = _loops(config, devices, workers)
+    xla, why_xla = _xla(config, devices, workers, loops)
     plan = ComputePlan(
         strategy,
         devices,
         workers,
         precision,
         xla,
-        {"strategy": why_strategy, "precision": why_precision, "xla": why_xla},
+        {
+            **{"strategy": why_strategy, "precision": why_precision},
+            **{"xla": why_xla, "loops": why_loops},
+        },
+        loops,
     )
     _check_batch(config, plan)
     return plan
@@ -212,8 +237,25 @@ def _capabilities(devices, machine):
     return [machine.gpus[int(device.partition(":")[2])] for device in devices]
 
 
-def _xla(config, devices, workers):
-    synchronizes = config.sync_bn and workers * len(devices) > 1
+def _loops(config, devices, workers):
+    """Returns whether equal units are computed in loops, and why."""
+    if not _synchronizes(config, devices, workers):
+        return config.unit_loops != "off", "default" if config.unit_loops == "auto" else "as given"
+    if config.unit_loops == "on" or config.remat != "none":
+        raise ValueError(
+            "sync_bn cannot exchange statistics inside loops over units, which unit_loops='on' "
+            "and remat ask for. Give one of them. Received: sync_bn=True, "
+            f"unit_loops={config.unit_loops!r}, remat={config.remat!r}"
+        )
+    return False, "sync_bn exchanges statistics between units"
+
+
+def _synchronizes(config, devices, workers):
+    return config.sync_bn and workers * len(devices) > 1
+
+
+def _xla(config, devices, workers, loops):
+    synchronizes = _synchronizes(config, devices, workers)
     if config.xla == "on" and synchronizes:
         raise ValueError(
             "xla='on' cannot compile the exchange of statistics that sync_bn asks for. Give one "
@@ -225,7 +267,7 @@ def _xla(config, devices, workers):
         return False, "CPU; measured slower than TensorFlow's own kernels"
     if synchronizes:
         return False, "sync_bn exchanges statistics inside the step"
-    if (config.depth or 0) > DEEPEST_FOR_XLA:
+    if not loops and (config.depth or 0) > DEEPEST_FOR_XLA:
         return False, f"deeper than {DEEPEST_FOR_XLA} layers, it would compile for too long"
     return True, "GPU"
 

@@ -1,7 +1,7 @@
 """Evaluates a network, counting every image exactly once."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_preact.data import Dataset
 from keras_preact.data.dataset import eval_pieces
+from keras_preact.models.looped_network import LoopedNetwork, stacked
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.distribution.device_images import (
     MOST_STEPS,
@@ -19,8 +20,6 @@ from keras_preact.training.distribution.distributed_input import feed_evaluation
 from keras_preact.training.steps import tallies
 from keras_preact.training.steps.pace import Pace
 from keras_preact.training.steps.scores import Evaluation, MultiLabelEvaluation
-
-Values = tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]
 
 
 class Evaluator:
@@ -35,8 +34,8 @@ class Evaluator:
         data: evaluation images; its info gives normalization and kind of labels.
         plan: compute plan.
         strategy: gives the replicas.
-        values: returns trainable and other values to evaluate with, in the model's order; by
-            default its own. Called in a replica context.
+        logits: returns the logits of normalized images; by default those of the model with its
+            own values. Called in a replica context.
         images: the data's, on the devices; None to read them from the host.
     """
 
@@ -46,11 +45,11 @@ class Evaluator:
         data: Dataset,
         plan: ComputePlan,
         strategy: tf.distribute.Strategy,
-        values: Callable[[], Values] | None = None,
+        logits: Callable[[tf.Tensor], tf.Tensor] | None = None,
         images: DeviceImages | None = None,
     ):
-        self._model, self._data, self._plan, self._strategy = model, data, plan, strategy
-        self._values = values or self._own_values
+        self._data, self._plan, self._strategy = data, plan, strategy
+        self._logits = logits or _own_logits(model)
         self._images, self._tally = images, tallies.make(data.info)
         self._pace, self._is_compiled = Pace(most=MOST_STEPS), False
         self._takes_pieces = images is not None and plan.replicas == 1
@@ -142,15 +141,20 @@ class Evaluator:
         """Sums up a replica's images of weight 1."""
         images, labels, weights = self._images.eval_batch(*batch) if self._images else batch
         inputs = self._data.info.normalize(images)
-        logits, _ = self._model.stateless_call(*self._values(), inputs, training=False)
-        return self._tally.of_batch(logits, labels, weights)
-
-    def _own_values(self):
-        groups = self._model.trainable_variables, self._model.non_trainable_variables
-        return [[tf.convert_to_tensor(v.value) for v in group] for group in groups]
+        return self._tally.of_batch(self._logits(inputs), labels, weights)
 
     def _total(self, value):
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+
+
+def _own_logits(model):
+    function = LoopedNetwork(model)
+
+    def logits(images):
+        values = stacked({v.path: v.value for v in model.variables}, function.stacks)
+        return function(values, images, training=False)[0]
+
+    return logits
 
 
 class _Pieces:

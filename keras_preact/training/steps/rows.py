@@ -6,7 +6,7 @@ than their arithmetic, on the host as well as in a compiled function with as man
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -21,24 +21,35 @@ class RowLayout:
     """The places of variables in a row.
 
     A row is a float32 array (lines, WIDTH). Each variable begins at a line of its own, and zeros
-    fill its last one.
+    fill its last one. Variables that are stacked lie behind the first of them, so that a stack is
+    a part of the row. Tensors that come from a row or go into one have keys: the path of a
+    variable, or of the first one of a stack.
 
     Args:
-        variables: of float32, in the order in which they lie in the row.
+        variables: of float32, in order.
+        stacks: the paths of variables of one shape that are stacked; others are ignored.
+
+    Attributes:
+        shapes: of the variables by path, in the order in which they lie in the row.
 
     Raises:
         ValueError: if a variable is of another type.
     """
 
-    def __init__(self, variables: Iterable[keras.Variable]):
-        self.shapes = {}
+    def __init__(self, variables: Iterable[keras.Variable], stacks: Iterable[Sequence[str]] = ()):
+        shapes = {}
         for variable in variables:
             if variable.dtype != "float32":
                 raise ValueError(
                     "Weights must be float32 in training; give the layer a policy such as "
                     f"mixed_bfloat16. Received: {variable.path} of {variable.dtype}"
                 )
-            self.shapes[variable.path] = tuple(variable.shape)
+            shapes[variable.path] = tuple(variable.shape)
+        self._given_order = list(shapes)
+        self._stacks = {stack[0]: tuple(stack) for stack in stacks if stack[0] in shapes}
+        self._firsts = {path: first for first, stack in self._stacks.items() for path in stack}
+        in_row = itertools.chain.from_iterable(map(self._stack, self.keys(shapes)))
+        self.shapes = {path: shapes[path] for path in in_row}
         self._lines = {path: -(-math.prod(shape) // WIDTH) for path, shape in self.shapes.items()}
 
     @property
@@ -51,12 +62,20 @@ class RowLayout:
         """Returns the number of lines of some variables."""
         return sum(self._lines[path] for path in paths)
 
+    def keys(self, paths: Iterable[str]) -> list[str]:
+        """Returns the keys of variables, each once.
+
+        Args:
+            paths: with all variables of a stack, or none.
+        """
+        return list(dict.fromkeys(self._firsts.get(path, path) for path in paths))
+
     def pack(
         self, values: Mapping[str, tf.Tensor], paths: Iterable[str] | None = None
     ) -> tf.Tensor:
-        """Returns the row of values by path; the part of a row where paths are given."""
-        own = self.shapes if paths is None else paths
-        pieces = [self._padded(path, values[path]) for path in own]
+        """Returns the row of values by key; the part of a row where paths are given."""
+        keys = self.keys(self.shapes if paths is None else paths)
+        pieces = [self._padded(key, values[key]) for key in keys]
         return tf.concat(pieces, axis=0) if pieces else tf.zeros(self.shape)
 
     def lines_where(self, is_wanted: Callable[[str], bool]) -> np.ndarray:
@@ -65,16 +84,18 @@ class RowLayout:
         return np.repeat(wanted, [*self._lines.values()] or [1])[:, None]
 
     def unpack(self, row: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the values in a row by path."""
+        """Returns the values in a row by key."""
         if not self.shapes:
             return {}
-        pieces = tf.split(row, [*self._lines.values()])
+        keys = self.keys(self.shapes)
+        pieces = tf.split(row, [self.lines(self._stack(key)) for key in keys])
         values = {}
-        for (path, shape), piece in zip(self.shapes.items(), pieces, strict=True):
-            size = math.prod(shape)
+        for key, piece in zip(keys, pieces, strict=True):
+            shape = self.shapes[key]
+            size, count = math.prod(shape), len(self._stack(key))
             if size % WIDTH:
-                piece = tf.reshape(piece, [-1])[:size]
-            values[path] = tf.reshape(piece, shape)
+                piece = tf.reshape(piece, [count, -1])[:, :size]
+            values[key] = tf.reshape(piece, [count, *shape] if key in self._stacks else shape)
         return values
 
     def to_arrays(self, row: np.ndarray) -> dict[str, np.ndarray]:
@@ -96,21 +117,26 @@ class RowLayout:
         return row
 
     def to_values(self, row: np.ndarray) -> np.ndarray:
-        """Returns the values in a row on the host without filling: (values,)."""
-        arrays = self.to_arrays(row).values()
-        return np.concatenate([array.ravel() for array in arrays] or [np.zeros(0, np.float32)])
+        """Returns the values in a row on the host, in the given order of variables: (values,)."""
+        arrays = self.to_arrays(row)
+        parts = [arrays[path].ravel() for path in self._given_order]
+        return np.concatenate(parts or [np.zeros(0, np.float32)])
 
     def from_values(self, values: np.ndarray) -> np.ndarray:
         """Returns the row of values from `to_values`."""
-        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        sizes = [math.prod(self.shapes[path]) for path in self._given_order]
         parts = np.split(values, np.cumsum(sizes)[:-1]) if sizes else []
-        return self.from_arrays(dict(zip(self.shapes, parts, strict=True)))
+        return self.from_arrays(dict(zip(self._given_order, parts, strict=True)))
 
-    def _padded(self, path, value):
-        flat = tf.reshape(value, [-1])
-        missing = -math.prod(self.shapes[path]) % WIDTH
-        if missing:
-            flat = tf.concat([flat, tf.zeros([missing])], axis=0)
+    def _stack(self, key):
+        """Returns the paths of the variables that a key stands for."""
+        return self._stacks.get(key, (key,))
+
+    def _padded(self, key, value):
+        size = math.prod(self.shapes[key])
+        flat = tf.reshape(value, [len(self._stack(key)), size])
+        if size % WIDTH:
+            flat = tf.pad(flat, [[0, 0], [0, -size % WIDTH]])
         return tf.reshape(flat, [-1, WIDTH])
 
 
@@ -139,8 +165,13 @@ class Part:
         return len(self.paths) == len(self._layout.shapes)
 
     def pack(self, values: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns the shorter row of values by path."""
+        """Returns the shorter row of values by key."""
         return self._layout.pack(values, self.paths)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the variables."""
+        return self._layout.keys(self.paths)
 
     def of(self, row: tf.Tensor) -> tf.Tensor:
         """Returns the shorter row of a row."""

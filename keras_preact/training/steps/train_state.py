@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.layers.batch_norm import bn_layers
-from keras_preact.models.trace_sharing import share_traces
+from keras_preact.models.looped_network import LoopedNetwork, stacked, unstacked
+from keras_preact.models.unit_loops import Remat
 from keras_preact.training.config import TrainConfig
+from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.steps.freezing import Freezing, part_of
 from keras_preact.training.steps.loss_scale import INITIAL_SCALE
 from keras_preact.training.steps.optimizer import Lines, Optimizer
@@ -64,11 +66,10 @@ class TrainState:
         network: a built model.
         optimizer: names the variables that do not decay.
         ema_decay: decay of the averaged weights; None for none.
-        shares_traces: whether equal units share one trace; see `models.trace_sharing`.
+        function: computes the network; by default one with loops.
         freezing: parts that learn later, slower or never.
 
     Attributes:
-        model: the model to train: the network, or a copy on the same variables that shares traces.
         rows: variables that hold the values.
         phase: number of the phase of `freezing` that steps are in.
         trained: part of the row of weights that steps change.
@@ -85,20 +86,22 @@ class TrainState:
         network: keras.Model,
         optimizer: Optimizer,
         ema_decay: float | None = None,
-        shares_traces: bool = False,
+        function: LoopedNetwork | None = None,
         freezing: Freezing = Freezing(),  # noqa: B008 - frozen
     ):
         self.network = network
-        self.model = model = share_traces(network) if shares_traces else network
+        self.function = function = function or LoopedNetwork(network)
         self.optimizer, self.ema_decay, self.freezing = optimizer, ema_decay, freezing
         # Those that decay come first: a slice then tells them from the others.
-        trainable = sorted(model.trainable_variables, key=lambda v: v.path in optimizer.undecayed)
-        self.weights = RowLayout(trainable)
-        self._non_trainable = model.non_trainable_variables
-        self.statistics = RowLayout(v for v in self._non_trainable if v.dtype == "float32")
+        trainable = sorted(network.trainable_variables, key=lambda v: v.path in optimizer.undecayed)
+        self.weights = RowLayout(trainable, function.stacks)
+        self._non_trainable = network.non_trainable_variables
+        statistics = [v for v in self._non_trainable if v.dtype == "float32"]
+        self.statistics = RowLayout(statistics, function.stacks)
         self._others = [
             v for v in self._non_trainable if v.dtype != "float32" and not is_random_state(v)
         ]
+        self._random = _RandomStates(self._non_trainable, function.stacks)
         self._strategy = tf.distribute.get_strategy()
         self.rows = self._make_rows()
         self.phase: int | None = None
@@ -137,8 +140,8 @@ class TrainState:
         def variable(value):
             return tf.Variable(value, trainable=False)
 
-        values = by_path(self.model.variables)
-        rows = [layout.pack(values) for layout in (self.weights, self.statistics)]
+        values = {v.path: v.numpy() for v in self.network.variables}
+        rows = [layout.from_arrays(values) for layout in (self.weights, self.statistics)]
         averages = rows if self.averages_weights else [tf.zeros([1, WIDTH])] * 2
         return Rows(
             weights=variable(rows[0]),
@@ -162,8 +165,8 @@ class TrainState:
         statistics: tf.Tensor,
         others: Sequence[tf.Tensor],
         seed: tf.Tensor | None = None,
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Returns the trainable and the other values for `model.stateless_call`.
+    ) -> dict[str, tf.Tensor]:
+        """Returns the values of all variables for `function`.
 
         Args:
             weights, statistics: rows.
@@ -171,25 +174,14 @@ class TrainState:
             seed: int32 (2,), of which the states of random layers become functions: they then
                 need no saving, and differ between replicas. None leaves them as they are.
         """
-        trainable, values = self.weights.unpack(weights), self.statistics.unpack(statistics)
-        values |= {v.path: value for v, value in zip(self._others, others, strict=True)}
-        for index, variable in enumerate(self._non_trainable):
-            if is_random_state(variable):
-                values[variable.path] = variable.value
-                if seed is not None:
-                    numbers = tf.random.experimental.stateless_fold_in(seed, index)
-                    values[variable.path] = tf.bitcast(numbers, tf.uint32)
-        return (
-            [trainable[v.path] for v in self.model.trainable_variables],
-            [values[v.path] for v in self._non_trainable],
-        )
+        values = self.weights.unpack(weights) | self.statistics.unpack(statistics)
+        others = {v.path: value for v, value in zip(self._others, others, strict=True)}
+        return values | stacked(others, self.function.stacks) | self._random.values(seed)
 
-    def split(self, non_trainable: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
-        """Returns the row of statistics and the others from what `stateless_call` returns."""
-        values = {
-            v.path: value for v, value in zip(self._non_trainable, non_trainable, strict=True)
-        }
-        return self.statistics.pack(values), tuple(values[v.path] for v in self._others)
+    def split(self, changed: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+        """Returns the row of statistics and the others from what `function` returns."""
+        others = unstacked(changed, self.function.stacks)
+        return self.statistics.pack(changed), tuple(others[v.path] for v in self._others)
 
     def evaluated(self) -> tuple[tf.Variable, tf.Variable]:
         """Returns the rows of weights and statistics to evaluate: the averages, if any."""
@@ -198,10 +190,11 @@ class TrainState:
             return rows.average_weights, rows.average_statistics
         return rows.weights, rows.statistics
 
-    def evaluated_values(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Returns the values to evaluate for `model.stateless_call`, in a replica context."""
+    def evaluated_logits(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the logits of normalized images with the values to evaluate, in a replica."""
         rows = map(tf.convert_to_tensor, self.evaluated())
-        return self.values(*rows, self.rows.read().others)
+        values = self.values(*rows, self.rows.read().others)
+        return self.function(values, images, training=False)[0]
 
     @contextlib.contextmanager
     def in_network(self) -> Iterator[keras.Model]:
@@ -213,12 +206,12 @@ class TrainState:
     def _replica_fill(self):
         values = self.weights.unpack(tf.convert_to_tensor(self.rows.weights))
         values |= self.statistics.unpack(tf.convert_to_tensor(self.rows.statistics))
-        variables = by_path(self.model.variables)
-        for path, value in values.items():
+        variables = by_path(self.network.variables)
+        for path, value in unstacked(values, self.function.stacks).items():
             variables[path].assign(value)
 
     def _replica_take_over(self):
-        values = by_path(self.model.variables)
+        values = stacked(by_path(self.network.variables), self.function.stacks)
         self.rows.weights.assign(self.weights.pack(values))
         self.rows.statistics.assign(self.statistics.pack(values))
 
@@ -276,7 +269,7 @@ class TrainState:
 
     def _weights_to_arrays(self, rows):
         own = self.weights.to_arrays(rows.weights) | self.statistics.to_arrays(rows.statistics)
-        kept = by_path(v for v in self.model.variables if v.path not in own)
+        kept = by_path(v for v in self.network.variables if v.path not in own)
         own |= {path: _on_host(variable) for path, variable in kept.items()}
         groups = {"model": own}
         if self.averages_weights:
@@ -300,7 +293,7 @@ class TrainState:
         rows.loss_scale.assign(arrays["loss_scale"]["scale"])
         rows.good_steps.assign(arrays["loss_scale"]["good_steps"].astype(np.float32))
         in_rows = self.weights.shapes | self.statistics.shapes
-        for path, variable in by_path(self.model.variables).items():
+        for path, variable in by_path(self.network.variables).items():
             if path not in in_rows:
                 variable.assign(model[path])
         self._strategy.run(self._replica_fill)
@@ -310,7 +303,7 @@ def make_state(
     config: TrainConfig,
     network: keras.Model,
     optimizer: Optimizer,
-    xla: bool = False,
+    plan: ComputePlan | None = None,
     freezing: Freezing = Freezing(),  # noqa: B008 - frozen
 ) -> TrainState:
     """Makes the state of a run; call it in the scope of the strategy.
@@ -319,13 +312,42 @@ def make_state(
         config: configuration of the run.
         network: a built model.
         optimizer: for the network's trainable variables.
-        xla: whether XLA compiles the steps.
+        plan: compute plan; None for steps that XLA does not compile.
         freezing: of the run.
     """
-    # Synchronized BN cannot exchange statistics inside a shared trace; and XLA would take all
-    # values for constants of the gradients of one, and compile every step anew.
-    shares_traces = not (config.sync_bn or xla)
-    return TrainState(network, optimizer, config.ema_decay, shares_traces, freezing)
+    function = LoopedNetwork(
+        network,
+        plan is None or plan.loops,
+        Remat(config.remat, config.remat_units),
+        plan is not None and plan.compiles_units,
+    )
+    return TrainState(network, optimizer, config.ema_decay, function, freezing)
+
+
+class _RandomStates:
+    """The states of the random layers of a network, by key."""
+
+    def __init__(self, variables, stacks):
+        self._stacks = stacks
+        self._variables = {v.path: v for v in variables if is_random_state(v)}
+        self._indices = {v.path: index for index, v in enumerate(variables) if is_random_state(v)}
+
+    def values(self, seed):
+        """Returns functions of a seed, int32 (2,); the variables' own values where it is None."""
+        if not self._variables:
+            return {}
+        if seed is None:
+            own = {path: variable.value for path, variable in self._variables.items()}
+            return stacked(own, self._stacks)
+        # As of stateless_fold_in(seed, index), for all indices at once.
+        first = tf.random.experimental.stateless_fold_in(seed, 0)[0]
+        indices = stacked(self._indices, self._stacks, np.stack)
+        values = {}
+        for key, index in indices.items():
+            numbers = tf.constant(index, tf.int32)
+            state = tf.stack([tf.fill(numbers.shape, first), numbers], axis=-1)
+            values[key] = tf.bitcast(state, tf.uint32)
+        return values
 
 
 def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:

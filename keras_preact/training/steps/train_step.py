@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_preact.data import DatasetInfo
-from keras_preact.layers.batch_norm import traced_for_xla
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.distribution.device_images import MOST_STEPS, DeviceImages, Draws
@@ -86,11 +85,11 @@ class TrainStep:
         if self.takes_draws and plan.xla_loops:
             return
         if plan.replicas == 1:
-            self._alone = tf.function(self._alone, jit_compile=plan.xla)
+            self._alone = tf.function(self._alone, jit_compile=plan.compiles_steps)
         # Synchronized BN cannot exchange statistics inside another function.
         elif not self.config.sync_bn:
-            self._differentiate = tf.function(self._differentiate, jit_compile=plan.xla)
-            self._update = tf.function(self._update, jit_compile=plan.xla)
+            self._differentiate = tf.function(self._differentiate, jit_compile=plan.compiles_steps)
+            self._update = tf.function(self._update, jit_compile=plan.compiles_steps)
 
     @property
     def takes_draws(self) -> bool:
@@ -236,7 +235,7 @@ class TrainStep:
             with tf.control_dependencies(after):
                 seed = self._seed(step, replica, part)
                 values = self.state.values(weights, statistics, others, seed)
-                gradients, changed, sums = self._gradients(*values, piece, seed, rows.loss_scale)
+                gradients, changed, sums = self._gradients(values, piece, seed, rows.loss_scale)
                 statistics, others = self.state.split(changed)
                 one = gradients, sums
                 total = one if total is None else tf.nest.map_structure(tf.add, total, one)
@@ -244,13 +243,13 @@ class TrainStep:
         gradient = self.state.trained.pack(gradients)
         return gradient, statistics, others, sums
 
-    def _gradients(self, trainable, non_trainable, batch, seed, scale):
+    def _gradients(self, values, batch, seed, scale):
         """Computes the forward and backward pass of one part.
 
         Returns:
-            gradients of the scaled loss by path, of what is trained; values of the other
-            variables after the pass; loss and number of correct answers. Gradients, loss and
-            number are sums over the part, divided by the global batch size.
+            gradients of the scaled loss by key, of what is trained; values of the other
+            variables after the pass, by key; loss and number of correct answers. Gradients, loss
+            and number are sums over the part, divided by the global batch size.
         """
         config = self.config
         batch = self.images.train_batch(*batch) if self.images else batch
@@ -259,21 +258,24 @@ class TrainStep:
         mixture = draw(config.mixup_alpha, config.cutmix_alpha, seed, self.info.image_shape)
         if mixture is not None:
             inputs = mix(inputs, mixture.pixels)
-        paths = [variable.path for variable in self.state.model.trainable_variables]
-        values = dict(zip(paths, trainable, strict=True))
+        keys = self.state.trained.keys
         # What is frozen is not watched: the backward pass ends above it.
-        watched = [values[path] for path in self.state.trained.paths]
+        watched = [values[key] for key in keys]
         with tf.GradientTape() as tape:
             tape.watch(watched)
-            with traced_for_xla(self.plan.xla):
-                logits, changed = self.state.model.stateless_call(
-                    trainable, non_trainable, inputs, training=True
-                )
+            logits, changed = self.state.function(
+                values,
+                inputs,
+                training=True,
+                differentiates=True,
+                learning=frozenset(self.state.trained.paths),
+                compiles=self.plan.xla and not self.plan.compiles_units,
+            )
             sums = self.objective.sums(logits, labels, weights, mixture, config.global_batch_size)
             scaled = sums[0] * scale if self._scales else sums[0]
         # A layer of a user's may not use each of its weights.
         gradients = tape.gradient(scaled, watched, unconnected_gradients="zero")
-        return dict(zip(self.state.trained.paths, gradients, strict=True)), changed, sums
+        return dict(zip(keys, gradients, strict=True)), changed, sums
 
     def _update(self, rows, gradient, statistics, others, sums, step):
         """Computes all values after a step, and its report."""
