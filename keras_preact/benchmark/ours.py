@@ -87,7 +87,7 @@ class Training(NamedTuple):
             sgd = optimizer.make_optimizer(config, schedule, model)
             state = make_state(config, model, sgd, plan)
         images = None
-        if architectures.resolve(config.depth).stem == "cifar":
+        if architectures.resolve(config.depth, block=config.block).stem == "cifar":
             images = DeviceImages(data, "none", strategy)
         step = TrainStep(state, config, data.info, plan, strategy, images)
         if step.takes_draws:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+from keras_preact.models.unit_loops import REMAT, Remat
 from keras_preact.support.choices import one_of
 from keras_preact.support.memory import in_words
 from keras_preact.support.text import aligned
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 # Bytes of a number in an activation.
 VALUE_BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
-REMAT = ("none", "unit", "group", "auto")
 _FLOAT32_BYTES = 4
 _PARTS = ("weights", "moments", "gradients", "update", "activations", "workspace", "total")
 
@@ -56,8 +56,7 @@ class UnitRun:
 
     def group(self, remat: str, remat_units: int | None = None) -> int:
         """The number of units that are computed again together."""
-        wanted = {"unit": 1, "auto": max(1, round(math.sqrt(self.units))), "group": remat_units}
-        return min(wanted[remat], self.units)
+        return 1 if remat == "unit" else Remat(remat, remat_units).group(self.units)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -116,7 +116,7 @@ def estimate(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> Train
         config.remat_units,
         moments=_moments(config),
         averages=config.ema_decay is not None,
-        loops=_loops(config),
+        loops=plan.loops,
     )
 
 
@@ -129,7 +129,7 @@ def _left(plan):
 def _ways_to_use_less(config, plan) -> Iterator[dict]:
     """Flags that need less memory, those first that change the run least."""
     given = {}
-    if config.remat != "auto" and _loops(config):
+    if config.remat != "auto" and plan.loops:
         given = {"remat": "auto"} | ({"remat_units": None} if config.remat_units else {})
         yield given
     if plan.precision == "float32" and config.precision in ("auto", "float32"):
@@ -172,7 +172,7 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) ->
 
 def _least_activation_bytes(config, net, plan):
     """The bytes of one part of a replica's batch as the backward pass begins."""
-    loops, again = _loops(config), (config.remat, config.remat_units)
+    loops, again = plan.loops, (config.remat, config.remat_units)
     # The backward pass begins with the last units.
     values = kept_values(net, loops, *again) + net.runs[-1].kept_in_group(*again)
     if plan.xla:
@@ -220,11 +220,6 @@ def _piece(config, plan):
 
 def _moments(config):
     return 2 if config.optimizer != "sgd" else 1 if config.momentum else 0
-
-
-def _loops(config):
-    """Whether equal units in a row may be computed in loops."""
-    return config.unit_loops != "off"
 
 
 def _largest_output(net):
