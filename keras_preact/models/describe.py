@@ -221,7 +221,9 @@ def _kept_in_loop(plan, input_shape, shortcut):
     if path[last + 1 :] or plan.after_addition or isinstance(shortcut, ExclusiveGating):
         tally.keep()
     on_shortcut = isinstance(shortcut, ExclusiveGating | ShortcutOnlyGating)
-    if on_shortcut or (isinstance(shortcut, Convolution) and shortcut.batch_norm):
+    if isinstance(shortcut, Convolution):
+        on_shortcut = shortcut.batch_norm or plan.after_addition
+    if on_shortcut:
         tally.new(tally.shape)
         tally.keep()
     return tally.activations

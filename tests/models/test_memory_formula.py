@@ -3,8 +3,12 @@
 import dataclasses
 
 import pytest
+import tensorflow as tf
+from variants import ORDERS, PYRAMID, SHORTCUTS
 
+from keras_preact.layers import BLOCKS, Convolution, ResidualUnit
 from keras_preact.models import describe
+from keras_preact.models.unit_graph import CONVOLUTIONS, INPUT, UnitGraph
 
 # Pixels and inner filters of the stages of a CIFAR net.
 STAGES = [(32 * 32, 16), (16 * 16, 32), (8 * 8, 64)]
@@ -14,12 +18,16 @@ def net(depth, **options):
     return describe(depth, print_fn=None, **options)
 
 
+def loops(description):
+    return [run for run in description.runs if run.units > 1]
+
+
 def per_pixel(description):
-    """(units, input, kept) of each run, in values for each pixel and inner filter."""
-    assert [run.first for run in description.runs] == [f"stage{n}_unit2" for n in (1, 2, 3)]
+    """(units, input, kept) of each loop, in values for each pixel and inner filter."""
+    assert [run.first for run in loops(description)] == [f"stage{n}_unit2" for n in (1, 2, 3)]
     return {
         (run.units, run.input / (pixels * filters), run.kept / (pixels * filters))
-        for run, (pixels, filters) in zip(description.runs, STAGES, strict=True)
+        for run, (pixels, filters) in zip(loops(description), STAGES, strict=True)
     }
 
 
@@ -39,8 +47,9 @@ def per_pixel(description):
         (20, {"unit": "relu_before_addition"}, 2, 1, 3),
         (20, {"unit": "relu_only_preactivation"}, 2, 1, 3),
         (164, {"unit": "original"}, 17, 4, 10),
-        # The gate's gradient needs the residual that it scales.
-        (20, {"shortcut": "exclusive_gating"}, 2, 1, 3),
+        # A gate is a convolution; the gradient of this one needs the residual that it scales, too.
+        (20, {"shortcut": "shortcut_only_gating"}, 2, 1, 3),
+        (20, {"shortcut": "exclusive_gating"}, 2, 1, 4),
         (20, {"shortcut": "constant_scaling"}, 2, 1, 2),
     ],
 )
@@ -50,32 +59,62 @@ def test_a_unit_in_a_loop_keeps_its_input_and_the_convolutions_that_gradients_ne
     assert per_pixel(net(depth, **options)) == {(units, entering, kept)}
 
 
+COMBINATIONS = [
+    *((block, unit, "identity") for block in BLOCKS for unit in [*ORDERS, PYRAMID]),
+    *(("basic", "full_preactivation", shortcut) for shortcut in SHORTCUTS),
+    *(("bottleneck", "original", shortcut) for shortcut in SHORTCUTS),
+    ("basic", "original", "none"),
+    ("basic", "bn_after_addition", "convolution"),
+    ("basic", "full_preactivation", Convolution(batch_norm=True)),
+]
+
+
+@pytest.mark.parametrize(
+    ("block", "unit", "shortcut"),
+    COMBINATIONS,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_the_values_kept_in_a_loop_are_those_that_loops_keep(block, unit, shortcut):
+    depth = {"single": 11, "basic": 20, "bottleneck": 29}[block]
+    last = loops(net(depth, block=block, unit=unit, shortcut=shortcut))[-1]
+    layer = ResidualUnit(64, block=block, order=unit, shortcut=shortcut)
+    images = tf.TensorSpec((1, 8, 8, layer.kind.output_channels(64)))
+    layer.build(images.shape)
+    graph = UnitGraph(layer, images, training=True, compiles=False)
+    assert last.kept == sum(each.shape.num_elements() for each in graph.kept(CONVOLUTIONS))
+    assert last.input == sum(each.shape.num_elements() for each in graph.kept(INPUT))
+
+
 def test_units_that_differ_from_their_neighbours_are_in_no_loop():
-    assert net(8).runs == ()
-    # ResNet-18 has two units a stage, of which the first of its first stage shares its activation.
-    assert net(18).runs == ()
-    assert [run.units for run in net(50).runs] == [2, 3, 5, 2]
+    assert [run.units for run in net(8).runs] == [1, 1, 1]
+    # ResNet-18 has two units a stage, and the first of its first stage shares its activation.
+    assert [run.units for run in net(18).runs] == [1] * 8
+    assert [run.units for run in net(50).runs] == [1, 2, 1, 3, 1, 5, 1, 2]
 
 
 def test_activations_of_bottleneck_nets_follow_the_closed_formula_of_the_documentation():
-    """Bytes a unit and image: 24, 16 and so on for each pixel and filter in float32."""
-    for n in (18, 36, 111):
+    pixels_times_filters = sum(pixels * filters for pixels, filters in STAGES)
+    assert pixels_times_filters == 28_672
+    for n, k in ((18, 4), (36, 6), (111, 10)):
         described = net(9 * n + 2, block="bottleneck")
-        pixels_times_filters = sum(pixels * filters for pixels, filters in STAGES)
-        looped = sum(run.units * run.activations for run in described.runs)
-        outside = described.activations - looped
         for batch_size, precision, size in ((32, "float32", 4), (128, "mixed_bfloat16", 2)):
             image = batch_size * size
 
-            def activations(*remat):
+            def loops_keep(*remat):
                 memory = described.training_memory(batch_size, precision, *remat)  # noqa: B023
-                return memory.activations - image * outside  # noqa: B023
+                alone = sum(
+                    run.input if remat else run.activations
+                    for run in described.runs  # noqa: B023
+                    if run.units == 1
+                )
+                around = sum(described.rows[i].activations for i in (0, -1, -2))  # noqa: B023
+                return memory.activations - image * (alone + around)  # noqa: B023
 
-            statistics = 4 * (n - 1) * sum(2 * 6 * filters for _, filters in STAGES)
-            assert activations() == (n - 1) * image * 6 * pixels_times_filters + statistics
-            assert activations("unit") == (n - 1) * image * 4 * pixels_times_filters
-            groups = -(-(n - 1) // 5)
-            assert activations("group", 5) == groups * image * 4 * pixels_times_filters
+            assert loops_keep() == 28_672 * 6 * image * (n - 1)
+            assert loops_keep("unit") == 28_672 * 4 * image * (n - 1)
+            groups = -(-(n - 1) // k)
+            assert loops_keep("auto") == 28_672 * 4 * image * groups
+            assert loops_keep("group", k) == 28_672 * 4 * image * groups
 
 
 def test_recomputing_groups_takes_memory_like_the_square_root_of_the_depth():
@@ -91,24 +130,30 @@ def test_recomputing_groups_takes_memory_like_the_square_root_of_the_depth():
 
 def test_a_group_holds_what_its_units_keep_while_it_is_in_the_backward_pass():
     described = net(164)
-    first = described.runs[0]
-    plain, unit, five = (
-        described.training_memory(8, "float32", *remat) for remat in ((), ("unit",), ("group", 5))
+    first = loops(described)[0]
+    unit, five = (
+        described.training_memory(8, "float32", *remat) for remat in (("unit",), ("group", 5))
     )
-    one = 8 * 4 * first.kept + 4 * first.statistics
-    assert unit.workspace - plain.workspace == one
-    assert five.workspace - plain.workspace == 5 * one
-    # No group is larger than a run.
-    assert described.training_memory(8, "float32", "group", 99).workspace == (
-        plain.workspace + 17 * one
-    )
+    one = 8 * 4 * first.kept
+    assert five.workspace - unit.workspace == 4 * one
+    # No group is larger than a row of equal units.
+    largest = described.training_memory(8, "float32", "group", 99)
+    assert largest.workspace - unit.workspace == 16 * one
+
+
+def test_units_alone_keep_their_input_where_they_are_recomputed():
+    described = net(8)
+    stem, *_, head, logits = described.rows
+    around = stem.activations + head.activations + logits.activations
+    inputs = sum(run.input for run in described.runs)
+    assert described.training_memory(1, remat="unit").activations == 4 * (around + inputs)
+    assert described.training_memory(1).activations == 4 * described.activations
 
 
 def test_without_loops_it_is_what_tensorflows_gradients_need():
     described = net(20)
     memory = described.training_memory(16, loops=False)
     assert memory.activations == 16 * 4 * described.activations
-    assert memory.workspace == 0
 
 
 def test_weights_gradients_moments_and_averages_are_of_float32_in_any_precision():
