@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 # Bytes of a number in an activation.
 VALUE_BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
+# On a processor: TensorFlow's graphs and kernels beyond what it takes before its first step, of any
+# network, as measured.
+RUNTIME_BYTES = 120 * 2**20
 _FLOAT32_BYTES = 4
 _PARTS = ("weights", "moments", "gradients", "update", "activations", "workspace", "total")
 
@@ -63,16 +66,18 @@ class UnitRun:
 class TrainingMemory:
     """Bytes of a training step on one device.
 
-    The program itself comes in addition: TensorFlow, compiled functions, images in memory.
+    The program itself comes in addition, with images in memory and on a processor `RUNTIME_BYTES`.
 
     Args:
         weights: and statistics, of the network and of the step.
         moments: of the optimizer.
         averages: of weights and statistics.
-        gradients: of all weights.
-        update: weights and moments after the step, until they take the place of those before.
+        gradients: of all weights: of each unit, in stacks, and in one row.
+        update: the weights as loops read them; and weights and moments after the step, until they
+            take the place of those before.
         activations: what the forward pass keeps for the backward pass.
-        workspace: what the backward pass holds of one unit, or of one group of units.
+        workspace: what the backward pass holds of one unit, and of the group of units that it
+            computes again.
     """
 
     weights: int
@@ -124,10 +129,10 @@ def training_memory(
         weights=2 * (parameters + statistics),
         moments=moments * parameters,
         averages=parameters + statistics if averages else 0,
-        gradients=parameters,
-        update=(1 + moments) * parameters,
+        gradients=3 * parameters,
+        update=(2 + moments) * parameters,
         activations=image_bytes * kept_values(net, loops, *again),
-        workspace=image_bytes * max(_workspace_values(run, loops, *again) for run in net.runs),
+        workspace=image_bytes * max(_workspace_values(run, *again) for run in net.runs),
     )
 
 
@@ -150,11 +155,12 @@ def values_outside(net: "Description") -> int:
     return net.activations - sum(run.units * run.activations for run in net.runs)
 
 
-def _workspace_values(run, loops, remat, remat_units):
-    """One unit's activations and the gradients of its output and input, and its group."""
-    if remat == "none" and (not loops or run.units == 1):
-        return 2 * run.input
-    return run.activations + 2 * run.input + run.kept_in_group(remat, remat_units)
+def _workspace_values(run, remat, remat_units):
+    """The activations of a unit and the gradients of its output and input, twice, and its group.
+
+    Twice, as measured: kernels take as much again.
+    """
+    return 2 * (run.activations + 2 * run.input) + run.kept_in_group(remat, remat_units)
 
 
 def table(net: "Description", batch_size: int, precision: str = "float32") -> str:

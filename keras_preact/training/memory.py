@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from keras_preact.data import DatasetInfo
 from keras_preact.models import Description, TrainingMemory, describe
-from keras_preact.models.training_memory import VALUE_BYTES, kept_values
+from keras_preact.models.training_memory import RUNTIME_BYTES, VALUE_BYTES, kept_values
 from keras_preact.support import memory
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution import device_images
@@ -93,9 +93,10 @@ def warnings(
 
 
 def estimated_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> int:
-    """Estimates the memory that a training step takes on a device, beyond the program itself.
+    """Estimates the memory that a training step takes on a device.
 
-    CPUs: of all devices of this process together, which share the machine's memory.
+    CPUs: on all devices of this process together, which share the machine's memory, beyond what
+    the process has taken before it builds the network.
 
     Args:
         config: of a run that trains.
@@ -103,7 +104,7 @@ def estimated_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -
         plan: compute plan; the precision of the configuration wins.
     """
     step = estimate(config, info, plan).total
-    return len(plan.devices) * step if _on_cpu(plan) else step
+    return len(plan.devices) * step + RUNTIME_BYTES if _on_cpu(plan) else step
 
 
 def estimate(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> TrainingMemory:

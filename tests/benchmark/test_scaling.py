@@ -17,6 +17,7 @@ from keras_preact.benchmark.job import make_net, make_scaling_jobs
 from keras_preact.benchmark.rows import csv_bytes
 from keras_preact.benchmark.scaling import plot
 from keras_preact.benchmark.scaling.run import ScalingRow, make_row, run
+from keras_preact.models.training_memory import RUNTIME_BYTES
 
 
 @pytest.fixture
@@ -162,7 +163,10 @@ def test_memory_on_a_gpu_is_what_the_framework_allocated_there(make_config):
     row = make_row(job, [answer(gpu=400.0)])
     assert row.step_memory_mebibytes == 400
     # The weights lie there as well.
-    assert row.formula_mebibytes > make_row(job, [answer()]).formula_mebibytes
+    formula = job.describe().training_memory(32)
+    assert row.formula_mebibytes == formula.total / 2**20
+    on_cpu = formula.in_step + RUNTIME_BYTES
+    assert make_row(job, [answer()]).formula_mebibytes == on_cpu / 2**20
 
 
 def test_what_fails_is_not_tried_at_greater_depths_and_leaves_the_others_alone(make_config):

@@ -9,6 +9,7 @@ from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.job import Job, label, make_scaling_jobs
 from keras_preact.benchmark.rows import median
 from keras_preact.benchmark.runner import alternate, check_memory, start_script
+from keras_preact.models.training_memory import RUNTIME_BYTES
 
 # Fields of a row that are medians over the rounds.
 _FIGURES = (
@@ -48,8 +49,8 @@ class ScalingRow:
         device_memory_mebibytes: what the framework allocated on the GPU.
         step_memory_mebibytes: on a GPU the latter, else the peak beyond the memory before.
         layer_memory_mebibytes: step_memory_mebibytes for each layer.
-        formula_mebibytes: step_memory_mebibytes by the formula of `Description.training_memory`,
-            with the weights on a GPU, without on a CPU; of keras_preact.
+        formula_mebibytes: step_memory_mebibytes of keras_preact by `Description.training_memory`;
+            on a GPU with the weights, on a CPU with `RUNTIME_BYTES`.
         error: of the first process that failed, after which no other was started.
     """
 
@@ -188,9 +189,9 @@ def _derived(job, answer):
 
 def _formula_mebibytes(job, device):
     options = {"loops": job.unit_loops != "off"}
-    arguments = job.batch_size, job.precision, job.remat
-    memory = job.describe().training_memory(*arguments, **options)
-    return (memory.total if device != "CPU" else memory.in_step) / 2**20
+    memory = job.describe().training_memory(job.batch_size, job.precision, job.remat, **options)
+    size = memory.in_step + RUNTIME_BYTES if device == "CPU" else memory.total
+    return size / 2**20
 
 
 def _in_words(answer):
