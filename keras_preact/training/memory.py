@@ -43,7 +43,7 @@ def check(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) -> None:
     memory.check(
         (training_bytes if trains else evaluation_bytes)(config, info, plan),
         _step(config),
-        fields if trains and config.remat == "none" else fields - {"remat"},
+        fields if trains and plan.loops and config.remat == "none" else fields - {"remat"},
     )
 
 
@@ -87,8 +87,8 @@ def warnings(
         flags = " ".join(f"--{name}={value}" for name, value in given.items() if value)
         to_fit = f"give {flags}: about {memory.in_words(bytes_then)}"
     return [
-        f"{_step(config)} takes about {memory.in_words(needed_bytes)}, and {where} has "
-        f"{memory.in_words(left_bytes)} left. To fit: {to_fit}"
+        f"Memory may run out. {_step(config)} takes about {memory.in_words(needed_bytes)}, and "
+        f"{where} has {memory.in_words(left_bytes)} left. To fit: {to_fit}"
     ]
 
 

@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
+from keras_preact.benchmark.measure import peak_memory_mebibytes
 from keras_preact.data import DatasetInfo
 from keras_preact.layers import Convolution
 from keras_preact.models import describe
 from keras_preact.support import memory as support
-from keras_preact.training import TrainConfig, memory
+from keras_preact.training import TrainConfig, memory, run
 from keras_preact.training.distribution.cluster import Cluster
 from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
 
@@ -130,7 +131,9 @@ def test_a_step_that_will_hardly_fit_is_told_with_the_flag_that_makes_it_fit():
     config = TrainConfig(**BIG, remat="auto")
     then = memory.estimated_bytes(config, INFO, make_compute_plan(config, Machine()))
     assert then < 4 * GIB
-    assert line.startswith("A step of 128 images through ResNet-1001 takes about ")
+    assert line.startswith(
+        "Memory may run out. A step of 128 images through ResNet-1001 takes about "
+    )
     assert "and the machine has 4 GiB left. To fit: give --remat=auto: about " in line
     assert line.endswith(support.in_words(then))
     assert warned(4 * GIB, remat="auto") == []
@@ -156,6 +159,24 @@ def test_a_step_that_will_hardly_fit_is_told_with_the_flag_that_makes_it_fit():
 def test_the_flags_that_change_the_run_least_come_first(left_bytes, options, flags):
     lines = warned(int(left_bytes), **options)
     assert [flags in line for line in lines] == ([True] if flags else [])
+
+
+def test_a_run_that_will_hardly_fit_begins_with_the_warning(tmp_path, monkeypatch, capsys):
+    own_bytes = int(2**20 * peak_memory_mebibytes())
+    # Less than the estimate, more than the lower bound.
+    limit_memory(monkeypatch, own_bytes + 32 * 2**20)
+    run(
+        TrainConfig(
+            dataset="synthetic",
+            depth=8,
+            global_batch_size=128,
+            train_steps=1,
+            warmup_steps=1,
+            run_dir=str(tmp_path / "run"),
+        )
+    )
+    begin, _, _ = capsys.readouterr().out.partition("Finished")
+    assert "Memory may run out. A step of 128 images through ResNet-8 takes about" in begin
 
 
 def test_devices_that_share_a_cpu_need_its_memory_together_and_frozen_parts_are_not_estimated():
