@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_preact.layers.batch_norm import bn_layers, traced_for_xla
 from keras_preact.models.unit_graph import NotPureError, UnitGraph
-from keras_preact.models.unit_loops import Remat, UnitLoop, recomputed
+from keras_preact.models.unit_loops import Remat, UnitLoop, alone
 from keras_preact.models.unit_signature import signature, varying_numbers
 
 Values = Mapping[str, tf.Tensor]
@@ -84,10 +84,8 @@ class LoopedNetwork:
             return x, changed
 
     def _call_row(self, row, values, x, training, differentiates, learning, compiles):
-        # One alone has a graph of its own only to be computed again.
-        recomputes = differentiates and self._remat.kind != "none" and _has_parts(row[0])
         graph = None
-        if len(row) > 1 or recomputes:
+        if len(row) > 1 or self._has_own_graph(row[0], differentiates):
             graph = self._graph(row, x, training, compiles)
         if graph is None:
             return _call_layers(row, values, x, training)
@@ -100,7 +98,11 @@ class LoopedNetwork:
         ]
         if len(row) == 1:
             numbers = [number[0] for number in numbers]
-            x, changed = recomputed(graph, x, [*inputs, *numbers], weights)
+            values = [*inputs, *numbers]
+            if differentiates:
+                x, changed = alone(graph, x, values, weights, self._remat)
+            else:
+                x, changed, _ = graph.forward(x, values)
         elif differentiates:
             learns = learning is None or not learning.isdisjoint(_paths(row))
             loop = UnitLoop(graph, len(row), weights)
@@ -115,6 +117,11 @@ class LoopedNetwork:
         given = [[values[v.path] for v in group] for group in (trainable, others)]
         y, changed = self._model.stateless_call(*given, images, training=training)
         return y, {v.path: value for v, value in zip(others, changed, strict=True)}
+
+    def _has_own_graph(self, layer, differentiates):
+        """Whether a layer outside of loops is compiled by itself, or computed again."""
+        recomputes = differentiates and self._remat.kind != "none"
+        return _has_parts(layer) and (recomputes or self._compiles_units)
 
     def _graph(self, row, x, training, compiles):
         """Returns the graph of the units of a row; None where they cannot be in a loop."""

@@ -230,28 +230,32 @@ class UnitLoop:
         ]
 
 
-def recomputed(
-    graph: UnitGraph, x: tf.Tensor, values: Sequence[tf.Tensor], weights: int
+def alone(
+    graph: UnitGraph, x: tf.Tensor, values: Sequence[tf.Tensor], weights: int, remat: Remat
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Returns what a unit returns; the backward pass computes the unit again from its input.
+    """Returns what a unit outside of loops returns, with its gradient.
 
     Args:
         graph: of the unit.
         x: its input.
         values: as for `UnitGraph.forward`.
         weights: number of trainable variables, the first of the values.
+        remat: with any but "none", the unit keeps its input alone.
     """
+    keeps = CONVOLUTIONS if remat.kind == "none" else INPUT
 
     @tf.custom_gradient
     def run(x, *values):
-        y, changed, _ = graph.forward(x, values)
+        y, changed, kept = graph.forward(x, values, keeps)
 
         def gradient(upstream, *_):
+            given = (upstream, *kept, *values)
+
             # Within a loop of one step, TensorFlow does not find that it has these values.
             def body(number, *_):
-                # Values from outside the loop come into it by an operation.
-                inside = [tf.identity(value) for value in (x, upstream, *values)]
-                by_x, by_weights = graph.backward(inside[:1], inside[1], inside[2:], INPUT)
+                upstream, *others = map(tf.identity, given)
+                own, values = others[: len(kept)], others[len(kept) :]
+                by_x, by_weights = graph.backward(own, upstream, values, keeps)
                 return number + 1, by_x, *by_weights
 
             begin = (tf.constant(0), *map(tf.zeros_like, (x, *values[:weights])))

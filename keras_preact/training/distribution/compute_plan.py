@@ -78,7 +78,7 @@ class ComputePlan:
 
         On CPUs a convolution took over ten times as long inside a loop that XLA compiles.
         """
-        return self.xla and self.loops and self._on_cpu
+        return self.xla and self.loops and not self.xla_loops
 
     @property
     def compiles_steps(self) -> bool:
@@ -86,16 +86,12 @@ class ComputePlan:
         return self.xla and not self.compiles_units
 
     @property
-    def _on_cpu(self):
-        return self.devices[0].startswith("CPU")
-
-    @property
     def xla_loops(self) -> bool:
         """Whether XLA compiles loops over steps with the steps in them.
 
         On CPUs a step of ResNet-20 took five times as long inside such a loop as outside.
         """
-        return self.xla and not self._on_cpu
+        return self.xla and not self.devices[0].startswith("CPU")
 
     def __str__(self) -> str:
         where = ", ".join(self.devices)

@@ -58,7 +58,7 @@ class Evaluator:
         else:
             self._function = tf.function(self._launch)
         if not (self._takes_pieces and plan.xla_loops):
-            self._sums = tf.function(self._sums, jit_compile=plan.xla)
+            self._sums = tf.function(self._sums, jit_compile=plan.compiles_steps)
 
     def __call__(
         self, batch_size: int, stop: Callable[[], bool] = lambda: False

@@ -146,7 +146,7 @@ def test_uneven_last_batches_are_evaluated_on_two_replicas_as_on_one(batch_size)
         small = make(replicas)
         images = small.step.images if on_device else None
         evaluate = Evaluator(
-            small.state.model, data, small.step.plan, small.strategy, images=images
+            small.state.network, data, small.step.plan, small.strategy, images=images
         )
         results.append(evaluate(batch_size))
         # A request of any process ends the evaluation.

@@ -37,7 +37,7 @@ def rows_of(small):
 def test_the_statistics_of_each_replica_are_gathered_and_put_back():
     small = make(2, ema_decay=0.5)
     statistics = ReplicaStatistics(small.state, small.strategy)
-    own = [v for v in small.state.model.variables if "moving_" in v.path]
+    own = [v for v in small.state.network.variables if "moving_" in v.path]
     assert [*small.state.statistics.shapes] == [v.path for v in own]
     assert rows_of(small).shape == (2, 2 * sum(np.prod(v.shape) for v in own))
     expected = scrambled(small, seed=1)
@@ -77,7 +77,7 @@ def evaluated(small):
 def stem_statistics(small, batches):
     """Returns mean and variance at the first BN of an original network for each batch, by NumPy."""
     data = datasets.load("digits")
-    conv = small.state.model.get_layer("stem_conv")
+    conv = small.state.network.get_layer("stem_conv")
     again = Conv2D(conv.filters, 3)
     again.build((None, 8, 8, 1))
     again.set_weights([evaluated(small)["stem_conv/kernel"]])

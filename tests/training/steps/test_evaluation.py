@@ -77,10 +77,11 @@ def test_other_values_can_be_evaluated_in_place_of_the_models_own(digits_and_mod
     ]
     own = model.get_weights()
 
-    def values():
-        return [[tf.convert_to_tensor(variable) for variable in group] for group in groups]
+    def logits(images):
+        values = [[tf.convert_to_tensor(variable) for variable in group] for group in groups]
+        return model.stateless_call(*values, images, training=False)[0]
 
-    result = evaluator(data, model, values=values)(100)
+    result = evaluator(data, model, logits=logits)(100)
     for variable, value in zip(model.weights, own, strict=True):
         np.testing.assert_array_equal(variable, value)
     for variables, group in zip(

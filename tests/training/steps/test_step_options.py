@@ -29,7 +29,7 @@ def test_waiting_for_input_is_measured():
 
 
 def log_probabilities(small, inputs):
-    logits = small.state.model(inputs, training=True).numpy().astype(np.float64)
+    logits = small.state.network(inputs, training=True).numpy().astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
@@ -85,7 +85,7 @@ def test_several_labels_are_trained_with_binary_cross_entropy(on_device):
     small, reference = make(1, data=data, on_device=on_device), make(1, data=data)
     images, labels = next(data.train(32).as_numpy_iterator())
     normalized = ((images - np.array(data.info.mean)) / data.info.std).astype(np.float32)
-    logits = reference.state.model(normalized, training=True).numpy().astype(np.float64)
+    logits = reference.state.network(normalized, training=True).numpy().astype(np.float64)
     report = small.take(1)
     expected = (np.logaddexp(0, logits) - labels * logits).mean()
     np.testing.assert_allclose(report["loss"], expected, rtol=1e-4)

@@ -119,13 +119,6 @@ def test_steps_in_a_loop_that_xla_compiles_are_those_outside():
     np.testing.assert_allclose(first["loss"], kernels.take(3)["loss"], rtol=1e-3)
 
 
-def test_units_share_no_traces_under_xla():
-    # XLA would take all values for constants, and compile every step.
-    small = make(1, xla="on")
-    assert small.state.model is small.state.network
-    assert make(1).state.model is not make(1).state.network
-
-
 def test_a_launch_that_fails_at_a_batch_has_taken_the_steps_before_it():
     whole, broken = make(1, on_device=False), make(1, on_device=False)
     batches = datasets.load("digits").train(32, seed=broken.config.seed).take(3)

@@ -1,5 +1,6 @@
 """XLA compiles a training step once, whatever the values: seen in profiles, without a clock."""
 
+import pytest
 import tensorflow as tf
 from small_steps import make
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
@@ -32,10 +33,20 @@ def test_the_profile_shows_when_xla_compiles_for_each_value(tmp_path):
     assert found == [1, 0, 1]
 
 
-def test_steps_are_compiled_once_in_a_run(tmp_path):
-    small = make(1, xla="on")
+@pytest.mark.parametrize(
+    ("options", "programs"),
+    [
+        # Forward and backward pass of each kind of unit: three of them, six at any larger depth.
+        ({"depth": 8}, 6),
+        ({"depth": 14}, 12),
+        ({"depth": 26}, 12),
+        ({"depth": 8, "unit_loops": "off"}, 1),
+    ],
+)
+def test_steps_are_compiled_once_in_a_run(tmp_path, options, programs):
+    small = make(1, xla="on", **options)
     found = [
         compilations(lambda k=steps: small.take(k, k), tmp_path / str(n))
         for n, steps in enumerate([1, 2, 1])
     ]
-    assert found == [1, 0, 0]
+    assert found == [programs, 0, 0]
