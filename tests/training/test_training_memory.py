@@ -237,10 +237,10 @@ print(estimate, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     ("options", "least"),
     [
         ({"depth": 20, "global_batch_size": 128}, 0.1),
-        ({"depth": 20, "global_batch_size": 1024}, 0.5),
-        ({"depth": 164, "global_batch_size": 128}, 0.6),
+        ({"depth": 20, "global_batch_size": 1024}, 0.4),
+        ({"depth": 164, "global_batch_size": 128}, 0.5),
         ({"depth": 164, "global_batch_size": 128, "precision": "mixed_bfloat16"}, 0.4),
-        ({"depth": 50, "image_size": 224, "global_batch_size": 16}, 0.3),
+        ({"depth": 50, "image_size": 224, "global_batch_size": 16}, 0.25),
         ({"depth": 56, "global_batch_size": 256, "unit": "original"}, 0.4),
         ({"depth": 20, "width_multiplier": 12.0, "global_batch_size": 2}, 0.2),
     ],
