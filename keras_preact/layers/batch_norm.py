@@ -11,6 +11,8 @@ import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from keras_preact.layers import synchronized
+from keras_preact.layers.quick_layer import QuickLayer, assign
+from keras_preact.layers.quick_variables import ones, zeros
 
 FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -53,7 +55,7 @@ def is_traced_for_xla() -> bool | None:
 
 
 @keras.saving.register_keras_serializable(package="keras_preact")
-class BatchNormalization(keras.layers.Layer):
+class BatchNormalization(QuickLayer):
     """Normalizes each channel of (batch, height, width, channels) images.
 
     Equals `keras.layers.BatchNormalization` on the channel axis, but calls
@@ -117,13 +119,11 @@ class BatchNormalization(keras.layers.Layer):
             "dtype": "float64" if self.compute_dtype == "float64" else "float32",
             "autocast": False,
         }
-        self.gamma = self.add_weight(name="gamma", initializer="ones", **options)
-        self.beta = self.add_weight(name="beta", initializer="zeros", **options)
+        self.gamma = self.add_weight(name="gamma", initializer=ones, **options)
+        self.beta = self.add_weight(name="beta", initializer=zeros, **options)
         options["trainable"] = False
-        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **options)
-        self.moving_variance = self.add_weight(
-            name="moving_variance", initializer="ones", **options
-        )
+        self.moving_mean = self.add_weight(name="moving_mean", initializer=zeros, **options)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer=ones, **options)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         normalize = _fused if x.dtype.name in FUSED_DTYPES else unfused
@@ -143,6 +143,10 @@ class BatchNormalization(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def load_own_variables(self, store):
+        self._check_load_own_variables(store)
+        assign(store, [self.gamma, self.beta, self.moving_mean, self.moving_variance])
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ import keras
 from keras_preact.layers import activation_order, shortcuts
 from keras_preact.layers.activation_order import ActivationOrder
 from keras_preact.layers.batch_norm import BatchNormalization
+from keras_preact.layers.quick_layer import QuickLayer
 from keras_preact.layers.shortcuts import Shortcut
 from keras_preact.layers.spatial import Conv2D, SymmetricMaxPooling2D, ZeroPad
 from keras_preact.layers.stochastic_depth import StochasticDepth, check_rate
@@ -13,7 +14,7 @@ from keras_preact.layers.unit_plan import Dilation, Operation, UnitKind
 
 
 @keras.saving.register_keras_serializable(package="keras_preact")
-class ResidualUnit(keras.layers.Layer):
+class ResidualUnit(QuickLayer):
     """One residual unit: a residual function, a shortcut, and their sum.
 
     Args:

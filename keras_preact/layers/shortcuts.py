@@ -15,13 +15,14 @@ from collections.abc import Iterable
 import keras
 
 from keras_preact.layers.batch_norm import BatchNormalization
+from keras_preact.layers.quick_layer import QuickLayer
 from keras_preact.layers.spatial import Conv2D
 from keras_preact.layers.taps import Factor
 from keras_preact.support.choices import one_of
 from keras_preact.support.text import bare
 
 
-class Shortcut(keras.layers.Layer):
+class Shortcut(QuickLayer):
     """Base class: `call(x, residual)` returns the sum that leaves the addition.
 
     For a shortcut of your own, subclass it and define `parts`, or `call` alone. Where it

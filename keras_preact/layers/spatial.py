@@ -2,6 +2,9 @@
 
 import keras
 
+from keras_preact.layers.quick_layer import QuickLayer, assign
+from keras_preact.layers.quick_variables import quick_initializer
+
 
 def he_normal() -> keras.initializers.Initializer:
     """N(0, sqrt(2 / (k * k * out))), untruncated: the initialization of the authors' code."""
@@ -11,7 +14,7 @@ def he_normal() -> keras.initializers.Initializer:
 
 
 @keras.saving.register_keras_serializable(package="keras_preact")
-class Conv2D(keras.layers.Conv2D):
+class Conv2D(QuickLayer, keras.layers.Conv2D):
     """A bias-free, He-initialized convolution, padded alike on both sides.
 
     TensorFlow's "same" pads a strided convolution of an even-sized image on the
@@ -44,6 +47,17 @@ class Conv2D(keras.layers.Conv2D):
         }
         super().__init__(filters, kernel_size, strides=strides, **{**defaults, **kwargs, **fixed})
         self.pad_pixels = 0 if strides == 1 else (kernel_size - 1) // 2
+
+    def add_weight(self, *arguments, initializer=None, **options):
+        initializer = quick_initializer(initializer)
+        return super().add_weight(*arguments, initializer=initializer, **options)
+
+    def load_own_variables(self, store):
+        if self.lora_enabled or not self.built:
+            super().load_own_variables(store)
+            return
+        self._check_load_own_variables(store)
+        assign(store, [self._kernel, *([self.bias] if self.use_bias else [])])
 
     def call(self, x):
         if not self.pad_pixels:

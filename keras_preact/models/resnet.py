@@ -13,6 +13,7 @@ from keras_preact.layers import (
     activation_order,
     shortcuts,
 )
+from keras_preact.layers.quick_variables import quick_variables
 from keras_preact.layers.residual_unit import make_layer
 from keras_preact.layers.stochastic_depth import check_rate
 from keras_preact.models import architectures
@@ -128,16 +129,17 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
         order = activation_order.get(getattr(units[0], "order", "full_preactivation"))
 
     inputs = _inputs(input_tensor, input_shape or architecture.default_input_shape)
-    x = _run(architecture.stem_operations(order), inputs)
-    _check_formats(units)
-    for layer in units:
-        x = layer(x)
-    _check_formats(units)  # of layers that units make when they are built
-    x = _run(architecture.head_operations(order), x)
-    if include_top:
-        x = _classify(x, classes, classifier_activation)
-    elif pooling:
-        x = _pool(x, pooling)
+    with quick_variables():
+        x = _run(architecture.stem_operations(order), inputs)
+        _check_formats(units)
+        for layer in units:
+            x = layer(x)
+        _check_formats(units)  # of layers that units make when they are built
+        x = _run(architecture.head_operations(order), x)
+        if include_top:
+            x = _classify(x, classes, classifier_activation)
+        elif pooling:
+            x = _pool(x, pooling)
 
     name = name or f"resnet{depth}"
     model = Network(_source(inputs), x, name=name, arguments=arguments)

@@ -23,8 +23,10 @@ CONVOLUTIONS, INPUT = "convolutions", "input"
 _COSTLY = {
     *("Conv2D", "DepthwiseConv2dNative", "Conv3D", "MatMul", "BatchMatMulV2", "Einsum"),
     # Calls of functions may compute anything.
-    *("PartitionedCall", "StatelessIf", "StatelessCase", "StatelessWhile"),
+    *("PartitionedCall", "StatelessIf", "StatelessWhile"),
 }
+# TensorFlow counts it among the operations with a state, but it is the same at each call.
+_CONSTANT = {"DeviceIndex"}
 
 
 class NotPureError(ValueError):
@@ -184,7 +186,7 @@ def _check_pure(unit, graph):
     if graph.captures:
         raise NotPureError(f"{unit.name} computes with values that are none of its variables")
     for op in graph.get_operations():
-        if op.op_def.is_stateful:
+        if op.op_def.is_stateful and op.type not in _CONSTANT:
             raise NotPureError(
                 f"{unit.name} has an operation, {op.type}, that is no function of its inputs; "
                 "random numbers should come from a keras.random.SeedGenerator"

@@ -30,7 +30,13 @@ def signature(layer: keras.layers.Layer) -> Hashable:
     Args:
         layer: built.
     """
-    return _of(layer, f"{layer.path}/")
+    if isinstance(layer, keras.Model):
+        return id(layer)
+    found: dict[int, int] = {}
+    structure = _of_layer(layer, found)
+    # Values are handed over in the order of these lists, whatever attributes they belong to.
+    variables = (*layer.trainable_variables, *layer.non_trainable_variables)
+    return structure, tuple(found.get(id(variable), variable.path) for variable in variables)
 
 
 def varying_numbers(layer: keras.layers.Layer) -> list[tuple[keras.layers.Layer, str]]:
@@ -42,34 +48,39 @@ def varying_numbers(layer: keras.layers.Layer) -> list[tuple[keras.layers.Layer,
     ]
 
 
-def _of_layer(layer, prefix):
+def _of_layer(layer, found):
+    # A part may know the layer that it is a part of.
+    if id(layer) in found:
+        return found[id(layer)]
+    found[id(layer)] = len(found)
     ignored = _RECORDS.union(getattr(type(layer), "varies_in_loops", ()))
     return type(layer), tuple(
-        (name, _of(value, prefix))
+        (name, _of(value, found))
         for name, value in sorted(vars(layer).items())
         if name not in ignored
     )
 
 
-def _of(value, prefix):
-    """Returns a hashable that is equal for values of equal effect."""
+def _of(value, found):
+    """Returns a hashable that is equal for values of equal effect; numbers what it finds."""
     match value:
         case keras.Model():
             return id(value)
         case keras.layers.Layer():
-            return _of_layer(value, prefix)
+            return _of_layer(value, found)
         case keras.Variable():
-            return _of_variable(value, prefix)
+            number = found.setdefault(id(value), len(found))
+            return number, tuple(value.shape), value.dtype, value.trainable
         case keras.DTypePolicy():
             return value.name
         case keras.random.SeedGenerator():
-            return type(value), _of_variable(value.state, prefix)
+            return type(value), _of(value.state, found)
         case UnitPlan():
             return dataclasses.replace(value, name="")
         case list() | tuple():
-            return type(value).__name__, *(_of(each, prefix) for each in value)
+            return type(value).__name__, *(_of(each, found) for each in value)
         case Mapping():
-            return tuple((key, _of(value[key], prefix)) for key in sorted(value, key=str))
+            return tuple((key, _of(value[key], found)) for key in sorted(value, key=str))
         case np.ndarray():
             return value.shape, value.dtype.str, value.tobytes()
         case float():
@@ -82,8 +93,3 @@ def _of(value, prefix):
         return id(value)
     # True and 1 would be equal.
     return type(value), value
-
-
-def _of_variable(variable, prefix):
-    path = variable.path.removeprefix(prefix)
-    return path, tuple(variable.shape), variable.dtype, variable.trainable

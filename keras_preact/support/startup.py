@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # Beside the package in a clone.
@@ -33,6 +34,8 @@ def _program() -> str:
 
 # Found out at once, as sys.argv changes later.
 PROGRAM = _program()
+# Seconds by time.perf_counter.
+BEGAN = time.perf_counter()
 
 # Lines that native code prints in programs where all is well, as extended regular expressions.
 _NOTICES = (

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.data.summary import one_line
 from keras_preact.layers import Preprocessing
-from keras_preact.support import console
+from keras_preact.support import console, startup
 from keras_preact.support.commands import program
 from keras_preact.support.console import say
 from keras_preact.support.machine import gpu_advice
@@ -29,6 +29,7 @@ from keras_preact.training.distribution.distributed_input import naming_unreadab
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.networks import build_model, restore_model
 from keras_preact.training.reporting import metrics_file, propagation_file, trackers
+from keras_preact.training.reporting.start_times import StartTimes
 from keras_preact.training.run_folder import RunFolder, check_same_data
 from keras_preact.training.run_in_progress import Run
 from keras_preact.training.start import Start, changed_fields
@@ -76,6 +77,8 @@ def run(
 
 def _train(start, cluster, agreement, actions):
     config = start.config
+    # In another program, of which training is a part, the imports are long past.
+    times = StartTimes(startup.BEGAN if startup.PROGRAM else None)
     config.require("dataset", *(() if config.init_from else ("depth",)))
     trackers.check(config.log_to)
     minutes = config.max_runtime_minutes
@@ -87,7 +90,8 @@ def _train(start, cluster, agreement, actions):
         folder.check_free(start.config)
         with strategies.prepared(start.config, cluster, agreement.on_plan) as devices:
             start.read_origin(folder)
-            data = load_data(start.config, like=start.like)
+            with times.part("data"):
+                data = load_data(start.config, like=start.like)
             start.know_data(data)
             config = start.config
             check_labels(config, data.info)
@@ -96,8 +100,8 @@ def _train(start, cluster, agreement, actions):
             agreement.on_data(data)
             # Reading the origin may have drawn random numbers.
             keras.utils.set_random_seed(config.seed)
-            state = _make_state(start, data.info, devices)
-            training = Run(config, data, devices, state, folder, interruption)
+            state = _make_state(start, data.info, devices, times)
+            training = Run(config, data, devices, state, folder, interruption, times)
             if training.class_weights:
                 start.notes.append(class_weights.told(training.class_weights))
             before, after = standard_actions(training)
@@ -106,15 +110,17 @@ def _train(start, cluster, agreement, actions):
             return _finish(training, Trainer(training, [*before, *actions, *after]))
 
 
-def _make_state(start, info, devices):
+def _make_state(start, info, devices, times):
     config = start.config
     with devices.strategy.scope():
-        network = build_model(config, info, sync_bn=config.sync_bn)
-        start.begin(network)
+        with times.part("network"):
+            network = build_model(config, info, sync_bn=config.sync_bn)
+            start.begin(network)
         schedule = schedules.make_schedule(config, info.train_count)
         sgd = optimizer.make_optimizer(config, schedule, network)
         freezing = make_freezing(config, info.train_count, network)
-        return make_state(config, network, sgd, devices.plan, freezing)
+        with times.part("state"):
+            return make_state(config, network, sgd, devices.plan, freezing)
 
 
 def _restore(training):

@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from etils import epath
@@ -232,6 +232,12 @@ class RunFolder:
         record = run_record.RunRecord(config, info, history, self.run_id, class_weights)
         run_record.write(self.config, record, plan)
         write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
+
+    def keep_start_seconds(self, seconds: Mapping[str, float], plan: ComputePlan) -> None:
+        """Adds the seconds of the parts of this call's start to its entry in the history."""
+        record = run_record.read(self.config)
+        record.history[-1]["start_seconds"] = {k: round(v, 3) for k, v in seconds.items()}
+        run_record.write(self.config, record, plan)
 
     def keep_division(self, division: Division | None) -> None:
         """Writes the split of each image, unless the data bring it or the run has it already."""

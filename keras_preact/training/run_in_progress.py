@@ -23,6 +23,7 @@ from keras_preact.training.distribution.distributed_input import (
 from keras_preact.training.distribution.strategies import Devices, check_same_start, wait_for_all
 from keras_preact.training.interruption import Interruption
 from keras_preact.training.monitor import Monitor
+from keras_preact.training.reporting.start_times import StartTimes
 from keras_preact.training.reporting.writer import Writer
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps.bn_statistics import Recomputation, ReplicaStatistics
@@ -51,6 +52,7 @@ class Run:
         state: weights and all else that steps change, made in the scope of the strategy.
         folder: of the run, locked.
         interruption: tells when to stop.
+        times: of the start so far; default: it begins now.
 
     Attributes:
         schedule: learning rate by step.
@@ -74,9 +76,11 @@ class Run:
         state: TrainState,
         folder: RunFolder,
         interruption: Interruption,
+        times: StartTimes | None = None,
     ):
         self.config, self.data, self.devices = config, data, devices
         self.state, self.folder, self.interruption = state, folder, interruption
+        self._times = times or StartTimes()
         self.schedule = make_schedule(config, data.info.train_count)
         self.train_steps = self.schedule.train_steps
         self.checkpoints = Checkpoints(
@@ -96,7 +100,9 @@ class Run:
         recorded = folder.class_weights() if config.resume else None
         self.class_weights = class_weights.of_run(config.class_weights, data, recorded)
         objective = make_objective(config, data.info, self.class_weights)
-        self._train_step = TrainStep(state, config, data.info, plan, strategy, images, objective)
+        self._train_step = TrainStep(
+            state, config, data.info, plan, strategy, images, objective, self._times.traced
+        )
         self._evaluator = Evaluator(
             state.network, data, plan, strategy, state.evaluated_logits, images
         )
@@ -106,6 +112,7 @@ class Run:
         self.evaluation: Evaluation | MultiLabelEvaluation | None = None
         figure = chosen_monitor(config.monitor, data.info.multi_label)
         self.monitor = Monitor(figure, config.early_stopping_epochs, self.epoch)
+        self._example_step: int | None = None
         self._go_on_from(RunState(seed=config.seed))
 
     def _go_on_from(self, run_state: RunState) -> None:
@@ -174,8 +181,14 @@ class Run:
         """Opens the writer's files, and turns signals into requests to stop."""
         with self.interruption, contextlib.closing(self.writer):
             self.writer.begin(self.done, self._csv_bytes, self.train_steps)
-            self.writer.example(self.data, self.done)
+            self._example_step = self.done
             yield
+
+    def _show_example(self):
+        """Writes augmented images for TensorBoard, once: after the first launch, not before it."""
+        if self._example_step is not None:
+            self.writer.example(self.data, self._example_step)
+            self._example_step = None
 
     def batches(self) -> Iterator | Draws:
         """Returns the training batches from the next step on, as the steps take them."""
@@ -216,17 +229,30 @@ class Run:
         try:
             with self._naming_unreadable(steps):
                 stop = self.interruption.requested
-                rows = self._train_step(batches, start, steps, stop)
+                compiler = "XLA's compilation" if self.devices.plan.xla else "graph optimization"
+                with self._times.launch(steps, compiler):
+                    rows = self._train_step(batches, start, steps, stop)
         except UnreadableError:
             if self.devices.plan.workers == 1:
                 self._add(self._train_step.completed())
                 self._stop_unread()
             raise
         self._add(rows)
+        self._tell_start()
+        self._show_example()
         self._pace.update(self._train_step.seconds_per_step)
         if self.state.phase != phase:
             # The first launch after a thaw compiles; its time is not typical.
             self.restart_clocks()
+
+    def _tell_start(self):
+        """Prints and records how long the start took, once that is known."""
+        if self.is_over:
+            self._times.finish()
+        if told := self._times.told():
+            self.writer.line(told)
+            if self.devices.writes:
+                self.folder.keep_start_seconds(self._times.seconds, self.devices.plan)
 
     def _add(self, rows):
         if not len(rows):

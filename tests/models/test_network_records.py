@@ -65,3 +65,28 @@ def test_a_network_trains_and_nests_as_any_keras_model(tmp_path):
     outer.fit(np.zeros((2, 8, 8, 3)), np.zeros(2), verbose=0)
     inner = saved_and_loaded(outer, tmp_path).layers[0]
     assert inner.preprocessing == model.preprocessing
+
+
+def test_keras_makes_no_layer_to_save_or_load_a_unit(tmp_path, monkeypatch):
+    model, made = keras_preact.ResNetV2(8, input_shape=(8, 8, 1), classes=2), []
+    initialize = keras.layers.Layer.__init__
+
+    def count(layer, **arguments):
+        made.append(type(layer))
+        initialize(layer, **arguments)
+
+    monkeypatch.setattr(keras.layers.Layer, "__init__", count)
+    path = tmp_path / "net.weights.h5"
+    model.save_weights(path)
+    model.load_weights(path)
+    # Once for each kind of object and call.
+    assert made.count(keras.layers.Layer) <= 4
+
+
+def test_a_loaded_network_has_the_weights_and_names_of_the_saved_one(tmp_path):
+    model = keras_preact.ResNetV2(11, block="bottleneck", input_shape=(8, 8, 3))
+    loaded = saved_and_loaded(model, tmp_path)
+    assert [v.path for v in loaded.variables] == [v.path for v in model.variables]
+    assert [v.value.name for v in loaded.variables] == [v.value.name for v in model.variables]
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -126,7 +126,7 @@ class Recomputation:
                 given = tf.where(kept, statistics, given)
             values = self._state.values(weights, given, others)
             inputs = self._normalize(images)
-            _, changed = self._state.function(values, inputs, training=True)
+            _, changed = self._state.function(values, inputs, training=True, compiles=False)
             row = self._state.split(changed)[0]
             # As of a variable that the call does not change; see _assign.
             return row if kept is None else tf.where(kept, old, row)

@@ -140,7 +140,8 @@ class TrainState:
         def variable(value):
             return tf.Variable(value, trainable=False)
 
-        values = {v.path: v.numpy() for v in self.network.variables}
+        # On the host: thousands of eager operations would take seconds.
+        values = {path: _on_host(v) for path, v in by_path(self.network.variables).items()}
         rows = [layout.from_arrays(values) for layout in (self.weights, self.statistics)]
         averages = rows if self.averages_weights else [tf.zeros([1, WIDTH])] * 2
         return Rows(

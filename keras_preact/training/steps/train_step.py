@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -50,6 +50,7 @@ class TrainStep:
         images: on the devices; None for batches of images from the host.
         objective: the training loss; by default the one of the configuration, with classes of
             equal weight.
+        traced: wraps the function of a launch before it is traced; see `StartTimes`.
 
     Attributes:
         seconds_per_step: mean over all processes at the last launch, the same in each: their
@@ -63,6 +64,7 @@ class TrainStep:
     strategy: tf.distribute.Strategy
     images: DeviceImages | None = None
     objective: Objective | None = None
+    traced: Callable[[Callable], Callable] = lambda function: function
 
     def __post_init__(self):
         self.objective = self.objective or make_objective(self.config, self.info)
@@ -79,9 +81,11 @@ class TrainStep:
         for name in ("_alone", "_differentiate", "_update"):
             vars(self).pop(name, None)
         if self.takes_draws:
-            self._function = tf.function(self._launch_from_draws, jit_compile=plan.xla_loops)
+            self._function = tf.function(
+                self.traced(self._launch_from_draws), jit_compile=plan.xla_loops
+            )
         else:
-            self._function = tf.function(self._launch)
+            self._function = tf.function(self.traced(self._launch))
         if self.takes_draws and plan.xla_loops:
             return
         if plan.replicas == 1:
