@@ -8,31 +8,42 @@ import shutil
 from etils import epath
 
 from keras_preact.data import datasets
+from keras_preact.layers import BLOCKS
 from keras_preact.models import architectures
+from keras_preact.models.architectures import IMAGENET_DEPTHS, cifar_blocks
 from keras_preact.support import options
 from keras_preact.support.options import option
 from keras_preact.support.paths import usable
 from keras_preact.support.text import shown
-from keras_preact.training.config import XLA
+from keras_preact.training.config import REMAT, XLA
 
 FRAMEWORKS = ("keras_preact", "keras", "torch", "torch_compile")
 # Run by PyTorch, eager and compiled.
 OF_TORCH = ("torch", "torch_compile")
-MODES = ("train", "inference", "serving", "server", "input", "overhead")
+MODES = ("train", "inference", "serving", "server", "input", "overhead", "scaling")
+# Their tables have columns of their own.
+ALONE = ("server", "input", "overhead", "scaling")
 # They measure exports, which PyTorch does not write.
 OF_EXPORTS = ("serving", "server")
 BATCHING = ("written", "none")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
+DEPTHS = (164, 50)
 # Two cores finish these in minutes; a GPU needs larger ones to be busy.
 BATCH_SIZES = {"cifar": 128, "imagenet": 16}
 BATCH_SIZES_ON_GPU = {"cifar": 128, "imagenet": 256}
 # Overhead does not depend on the arithmetic, which would drown it.
 OVERHEAD_PIXELS = {"cifar": 8, "imagenet": 32}
+# Basic nets from the first of the paper to its deepest, and bottleneck nets between.
+SCALING_DEPTHS = (20, 110, 164, 326, 1001, 1202)
+SCALING_BATCH_SIZE = 32
+# Enough to tell what a step takes in nets of which one takes seconds.
+SCALING_LEAST_STEPS = 3
 # More would not improve a figure.
 MOST_ROUNDS = 1_000
 MOST_STEPS = 100_000
 MOST_SECONDS = 3_600
+MOST_MINUTES = 1_440
 # Each is a thread with a connection.
 MOST_CLIENTS = 1_000
 
@@ -45,15 +56,29 @@ class BenchmarkConfig:
         ValueError: if a value is outside its rule, or needs a package that is not installed.
     """
 
-    models: tuple[int, ...] = option("what", "depths of pre-activation nets", (164, 50))
-    precisions: tuple[str, ...] = option(
-        "what", "separated by commas", ("float32", "mixed_bfloat16"), PRECISIONS
+    models: tuple[int, ...] | None = option(
+        "what",
+        "depths of pre-activation nets; default: 164,50, for mode scaling "
+        + ",".join(map(str, SCALING_DEPTHS)),
+    )
+    block: str | None = option(
+        "what",
+        "convolutions of a unit; default: by depth, for mode scaling bottleneck where several fit",
+        None,
+        BLOCKS,
+    )
+    precisions: tuple[str, ...] | None = option(
+        "what",
+        "separated by commas; default: float32,mixed_bfloat16, for mode scaling float32",
+        None,
+        PRECISIONS,
     )
     modes: tuple[str, ...] = option(
         "what",
         "separated by commas; serving: an export in a session; server, alone: exports in the "
         "program of --server; input, alone: reading and augmenting photographs; overhead, alone: "
-        "training steps beyond their compiled function",
+        "training steps beyond their compiled function; scaling, alone: start, step and memory of "
+        "training against depth",
         MODES[:2],
         MODES,
     )
@@ -61,12 +86,24 @@ class BenchmarkConfig:
         "what", "separated by commas; default: those installed", None, FRAMEWORKS
     )
     batch_size: int | None = option(
-        "what", "images; default 128, of ImageNet nets 16, on a GPU 256; 1 for mode overhead"
+        "what",
+        "images; default 128, of ImageNet nets 16, on a GPU 256; for mode scaling 32, for mode "
+        "overhead 1",
     )
     image_size: int | None = option(
         "what", "pixels; default 32, of ImageNet nets 224; 8 and 32 for mode overhead"
     )
     xla: str = option("what", "compile keras_preact with XLA, as in training", "auto", XLA)
+    remat: tuple[str, ...] | None = option(
+        "what",
+        "what keras_preact computes twice in training; for mode scaling one or more, separated by "
+        "commas; default: none, for mode scaling none,auto",
+        None,
+        [name for name in REMAT if name != "group"],
+    )
+    unit_loops: str = option(
+        "what", "compute equal units of keras_preact as one loop, as in training", "auto", XLA
+    )
 
     data_dir: str | None = option(
         "what", "folder of photographs, train/CLASS/IMAGE, for mode input; default: some are made"
@@ -75,6 +112,10 @@ class BenchmarkConfig:
     rounds: int = option("how", "processes that measure each figure; it is their median", 3)
     steps: int | None = option(
         "how", "timed steps of each process; default: 10, or as many as take 5 seconds"
+    )
+
+    most_minutes: int = option(
+        "how", "minutes after which a process of mode scaling is stopped and counts as failed", 15
     )
 
     server: str | None = option("server", "path of tensorflow_model_server, for mode server")
@@ -92,21 +133,26 @@ class BenchmarkConfig:
     )
 
     csv: str = option("output", "file of all figures; an earlier one is replaced", "benchmark.csv")
-    plot: str | None = option("output", "a PNG with a bar for each throughput")
+    plot: str | None = option(
+        "output", "a PNG with a bar for each throughput, or lines against the depth"
+    )
 
     def __post_init__(self):
         options.check_choices(self)
         options.check_lists(self)
-        for depth in self.models:
+        for depth in self.chosen_models:
             try:
-                architectures.resolve(depth)
+                architectures.resolve(depth, block=self.chosen_block(depth))
             except ValueError as error:
                 raise ValueError(f"models must be depths of networks: {error}") from None
         options.check_range(self, ("batch_size", "image_size"), least=1)
         options.check_range(self, ("rounds",), least=1, most=MOST_ROUNDS)
         options.check_range(self, ("steps",), least=1, most=MOST_STEPS)
+        options.check_range(self, ("most_minutes",), least=1, most=MOST_MINUTES)
+        self._check_alone()
         self._check_server()
         self._check_input()
+        self._check_recomputation()
         if self.measures_overhead:
             self._check_overhead()
         if set(OF_TORCH) & set(self.frameworks or ()) and not _installed("torch"):
@@ -119,6 +165,33 @@ class BenchmarkConfig:
         _check_file("csv", self.csv, ".csv")
         if self.plot is not None:
             _check_file("plot", self.plot, ".png")
+
+    def _check_alone(self):
+        for mode in ALONE:
+            if mode in self.modes and len(self.modes) > 1:
+                raise ValueError(
+                    f"modes must be {mode} alone where they name it, as its table has other "
+                    f"columns. Received: modes={','.join(self.modes)}"
+                )
+
+    def _check_recomputation(self):
+        remat = self.chosen_remat
+        if len(remat) > 1 and not self.measures_scaling:
+            raise ValueError(
+                "remat takes one value, and with --modes=scaling several. Received: "
+                f"remat={','.join(remat)}"
+            )
+        if self.unit_loops == "off" and remat != ("none",):
+            raise ValueError(
+                "remat recomputes units in loops: give --remat=none with --unit_loops=off. "
+                f"Received: remat={','.join(remat)}, unit_loops=off"
+            )
+        if self.measures_scaling and "torch_compile" in (self.frameworks or ()):
+            raise ValueError(
+                "frameworks of --modes=scaling must be keras_preact, keras or torch: compiling a "
+                "deep net with torch_compile takes hours. Received: "
+                f"frameworks={','.join(self.frameworks)}"
+            )
 
     def _check_server(self):
         options.check_range(self, ("seconds",), least=1, most=MOST_SECONDS)
@@ -134,11 +207,6 @@ class BenchmarkConfig:
                     f"server goes with --modes=server. Received: server={shown(self.server)}"
                 )
             return
-        if self.modes != ("server",):
-            raise ValueError(
-                "modes must be server alone where they name it, as its table has other columns. "
-                f"Received: modes={','.join(self.modes)}"
-            )
         if self.frameworks and set(self.frameworks) <= set(OF_TORCH):
             raise ValueError(
                 "frameworks must name keras_preact or keras with --modes=server, as PyTorch "
@@ -174,11 +242,6 @@ class BenchmarkConfig:
                     f"data_dir goes with --modes=input. Received: data_dir={shown(self.data_dir)}"
                 )
             return
-        if self.modes != ("input",):
-            raise ValueError(
-                "modes must be input alone where they name it, as its table has other columns. "
-                f"Received: modes={','.join(self.modes)}"
-            )
         if self.plot is not None:
             raise ValueError(
                 "plot draws the throughput of networks, which --modes=input does not measure: use "
@@ -193,11 +256,6 @@ class BenchmarkConfig:
         return "input" in self.modes
 
     def _check_overhead(self):
-        if self.modes != ("overhead",):
-            raise ValueError(
-                "modes must be overhead alone where they name it, as its table has other columns. "
-                f"Received: modes={','.join(self.modes)}"
-            )
         if self.frameworks not in (None, ("keras_preact",)):
             raise ValueError(
                 "frameworks must be keras_preact with --modes=overhead, as it looks inside the "
@@ -220,6 +278,34 @@ class BenchmarkConfig:
         return "server" in self.modes
 
     @property
+    def measures_scaling(self) -> bool:
+        """Whether training is measured against the depth, alone."""
+        return "scaling" in self.modes
+
+    @property
+    def chosen_models(self) -> tuple[int, ...]:
+        """The depths given, or those of the modes."""
+        return self.models or (SCALING_DEPTHS if self.measures_scaling else DEPTHS)
+
+    def chosen_block(self, depth: int) -> str | None:
+        """The block given; None for the one of the depth alone."""
+        fits_several = depth not in IMAGENET_DEPTHS and len(cifar_blocks(depth)) > 1
+        if fits_several and self.measures_scaling and self.block is None:
+            return "bottleneck"
+        return self.block
+
+    @property
+    def chosen_precisions(self) -> tuple[str, ...]:
+        """The precisions given, or those of the modes."""
+        return self.precisions or PRECISIONS[: 1 if self.measures_scaling else 2]
+
+    @property
+    def chosen_remat(self) -> tuple[str, ...]:
+        """The ways to recompute that are given, or those of the modes."""
+        several = self.measures_scaling and self.unit_loops != "off"
+        return self.remat or (("none", "auto") if several else ("none",))
+
+    @property
     def program(self) -> str | None:
         """The path of the server's program; None if there is none that can be started."""
         return shutil.which(os.path.expanduser(self.server or ""))
@@ -230,7 +316,9 @@ class BenchmarkConfig:
         if self.measures_overhead:
             return ("keras_preact",)
         needed = {name: "torch" if name in OF_TORCH else "keras" for name in FRAMEWORKS}
-        installed = (name for name in FRAMEWORKS if _installed(needed[name]))
+        if self.measures_scaling:
+            del needed["torch_compile"]
+        installed = (name for name, module in needed.items() if _installed(module))
         return self.frameworks or tuple(installed)
 
     @property

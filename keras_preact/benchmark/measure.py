@@ -36,38 +36,46 @@ def measure(framework: types.ModuleType, job: types.SimpleNamespace) -> dict:
         job: a `job.Job`.
 
     Returns:
-        images_per_second; steps, the number timed; first_step_seconds, from the start of
-        building to the first result; device; peak_memory_mebibytes, of the whole process;
-        device_memory_mebibytes, None without a GPU.
+        images_per_second; steps, the number timed; build_seconds, of network and optimizer;
+        first_step_seconds, from the start of building to the first result; device;
+        memory_before_mebibytes, of the whole process before its first step;
+        peak_memory_mebibytes, of the whole process; device_memory_mebibytes, None without a GPU.
     """
     start = time.perf_counter()
     take = framework.prepare(job)
+    build_seconds = time.perf_counter() - start
+    memory_before_mebibytes = memory_mebibytes()
     take(1)
     first_step_seconds = time.perf_counter() - start
     take(WARM_UP_STEPS)
-    steps, seconds = timed(take, job.steps)
+    steps, seconds = timed(take, job.steps, job.least_steps)
     device, device_memory_mebibytes = framework.device()
     return {
         "images_per_second": job.batch_size * steps / seconds,
         "steps": steps,
+        "build_seconds": build_seconds,
         "first_step_seconds": first_step_seconds,
+        "memory_before_mebibytes": memory_before_mebibytes,
         "peak_memory_mebibytes": peak_memory_mebibytes(),
         "device": device,
         "device_memory_mebibytes": device_memory_mebibytes,
     }
 
 
-def timed(take: Callable[[int], float], steps: int | None) -> tuple[int, float]:
+def timed(
+    take: Callable[[int], float], steps: int | None, least_steps: int = LEAST_STEPS
+) -> tuple[int, float]:
     """Takes steps; returns their number and the seconds they took.
 
     Args:
         take: takes that many steps and returns the seconds.
-        steps: None for at least `LEAST_STEPS` and about `ENOUGH_SECONDS` or more. Tries with
+        steps: None for at least least_steps and about `ENOUGH_SECONDS` or more. Tries with
             fewer steps then serve as a longer warm-up.
+        least_steps: see steps.
     """
     if steps is not None:
         return steps, take(steps)
-    steps = LEAST_STEPS
+    steps = least_steps
     while (seconds := take(steps)) < ENOUGH_SECONDS and steps < MOST_STEPS:
         enough = math.ceil(1.2 * steps * ENOUGH_SECONDS / max(seconds, 1e-9))
         # A first try may have been slow to begin, so no more than a hundredfold at once.
@@ -77,11 +85,20 @@ def timed(take: Callable[[int], float], steps: int | None) -> tuple[int, float]:
 
 def peak_memory_mebibytes() -> float:
     """The largest resident memory that this process has had."""
+    return _resident_mebibytes("VmHWM")
+
+
+def memory_mebibytes() -> float:
+    """The resident memory of this process now; the largest where the system tells no other."""
+    return _resident_mebibytes("VmRSS")
+
+
+def _resident_mebibytes(field):
     status = pathlib.Path("/proc/self/status")
     if status.exists():
         # Not ru_maxrss, which on Linux begins at what the parent process held.
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) / 2**10
+        return int(lines[field].split()[0]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -44,9 +44,12 @@ def prepare(job: "Job") -> Callable[[int], float]:
     keras.config.set_dtype_policy(job.precision)
     config = TrainConfig(
         depth=job.net.depth,
+        block=job.net.block,
         global_batch_size=job.batch_size,
         precision=job.precision,
         xla=job.xla,
+        unit_loops=job.unit_loops,
+        remat=job.remat,
         strategy="one_device",
     )
     shape = (job.image_size, job.image_size, 3)
@@ -84,7 +87,7 @@ class Training(NamedTuple):
             sgd = optimizer.make_optimizer(config, schedule, model)
             state = make_state(config, model, sgd, plan)
         images = None
-        if architectures.resolve(config.depth).stem == "cifar":
+        if architectures.resolve(config.depth, block=config.block).stem == "cifar":
             images = DeviceImages(data, "none", strategy)
         step = TrainStep(state, config, data.info, plan, strategy, images)
         if step.takes_draws:
@@ -118,7 +121,7 @@ def export(job: "Job", folder: str) -> None:
     # An export is built in float32, whatever precision it computes in.
     keras.config.set_dtype_policy("float32")
     shape = (job.image_size, job.image_size, 3)
-    graph = network.trace(ResNetV2(job.net.depth, input_shape=shape), shape)
+    graph = network.trace(ResNetV2(job.net.depth, block=job.net.block, input_shape=shape), shape)
     graph = rewriting.rewrite(graph)[-1].graph
     graph = saved_model.rewrite(graph, job.precision.removeprefix("mixed_"))[-1].graph
     saved_model.write(graph, _info(job, shape).preprocessing, folder)
@@ -141,7 +144,7 @@ def _training(config, training):
 
 
 def _inference(config, images, info):
-    model = ResNetV2(config.depth, input_shape=info.image_shape)
+    model = ResNetV2(config.depth, block=config.block, input_shape=info.image_shape)
 
     # Compiled by XLA where training is, as Keras' predict is.
     @tf.function(jit_compile=make_compute_plan(config, Machine.here()).xla)

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_preact.benchmark import plot
-from keras_preact.benchmark.config import OF_TORCH, BenchmarkConfig
+from keras_preact.benchmark.config import OF_TORCH, SCALING_LEAST_STEPS, BenchmarkConfig
 from keras_preact.benchmark.input import run as input_run
 from keras_preact.benchmark.input.run import InputOutcome, InputRow
 from keras_preact.benchmark.measure import ENOUGH_SECONDS, LEAST_STEPS
@@ -18,6 +18,9 @@ from keras_preact.benchmark.overhead import table as overhead_table
 from keras_preact.benchmark.overhead.run import OverheadOutcome, OverheadRow
 from keras_preact.benchmark.rows import Row, csv_bytes, is_csv
 from keras_preact.benchmark.runner import Outcome
+from keras_preact.benchmark.scaling import plot as scaling_plot
+from keras_preact.benchmark.scaling import table as scaling_table
+from keras_preact.benchmark.scaling.run import ScalingOutcome, ScalingRow
 from keras_preact.benchmark.server import table as load_table
 from keras_preact.benchmark.server.rows import LoadRow
 from keras_preact.benchmark.server.run import LoadOutcome
@@ -51,7 +54,7 @@ NOTES = (
 )
 
 
-AnyOutcome = Outcome | LoadOutcome | InputOutcome | OverheadOutcome
+AnyOutcome = Outcome | LoadOutcome | InputOutcome | OverheadOutcome | ScalingOutcome
 
 
 def check(config: BenchmarkConfig) -> None:
@@ -66,7 +69,7 @@ def check(config: BenchmarkConfig) -> None:
 
 
 def _is_our_csv(first):
-    return any(is_csv(first, kind) for kind in (Row, LoadRow, InputRow, OverheadRow))
+    return any(is_csv(first, kind) for kind in (Row, LoadRow, InputRow, OverheadRow, ScalingRow))
 
 
 def _may_be_replaced(path, is_ours):
@@ -86,7 +89,8 @@ def hand_over(outcome: AnyOutcome, config: BenchmarkConfig) -> None:
         write_whole(config.csv_path, csv_bytes(outcome.rows, type(outcome.rows[0])))
         written.append(config.csv_path)
         if config.plot_path:
-            write_whole(config.plot_path, plot.png(outcome.rows, machine_line(outcome)))
+            draw = scaling_plot if config.measures_scaling else plot
+            write_whole(config.plot_path, draw.png(outcome.rows, machine_line(outcome)))
             written.append(config.plot_path)
     finally:
         # The table is printed even if writing fails: nobody wants to measure again.
@@ -103,6 +107,13 @@ def text(outcome: AnyOutcome, config: BenchmarkConfig) -> str:
         machine = _machine(_gpus(row.device for row in outcome.rows))
         table = overhead_table.lines(outcome.rows, WIDTH)
         return "\n".join([*textwrap.wrap(machine, WIDTH), "", *table])
+    if config.measures_scaling:
+        table = scaling_table.lines(outcome.rows, WIDTH)
+        steps = _steps(config.steps, SCALING_LEAST_STEPS)
+        rounds = "process" if config.rounds == 1 else "processes, in turn with the others: medians"
+        measured = f"Each figure is of {config.rounds} {rounds}; later steps are {steps} after a "
+        measured = textwrap.wrap(f"{measured}warm-up. Other load moves every figure.", WIDTH)
+        return "\n".join([*textwrap.wrap(machine_line(outcome), WIDTH), "", *table, *measured])
     if config.measures_server:
         machine = _machine([], [outcome.version or "a server that does not tell its version"])
         table = load_table.lines(outcome.rows, config, WIDTH)
@@ -127,16 +138,17 @@ def text(outcome: AnyOutcome, config: BenchmarkConfig) -> str:
     return "\n".join([*parts, *_table(outcome.rows), "", *notes])
 
 
-def _steps(steps):
+def _steps(steps, least_steps=LEAST_STEPS):
     if steps is None:
-        return f"{LEAST_STEPS} steps, or as many as take {ENOUGH_SECONDS:g} seconds,"
+        return f"{least_steps} steps, or as many as take {ENOUGH_SECONDS:g} seconds,"
     return f"{steps} step" + ("s" if steps > 1 else "")
 
 
-def machine_line(outcome: Outcome) -> str:
+def machine_line(outcome: Outcome | ScalingOutcome) -> str:
     """Processor, cores, GPUs and versions."""
     devices = [row.device for row in outcome.rows]
-    devices += [peak.get("device") for peak in outcome.peaks.values()]
+    if isinstance(outcome, Outcome):
+        devices += [peak.get("device") for peak in outcome.peaks.values()]
     return _machine(_gpus(devices), _pytorch(outcome))
 
 

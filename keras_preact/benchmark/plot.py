@@ -15,15 +15,16 @@ STYLES = {
     "torch_compile": {"facecolor": PURPLE, "hatch": "xx"},
 }
 
-_TITLE = "keras_preact benchmark"
+# By which a picture is known again.
+TITLE = "keras_preact benchmark"
 
 
 def is_png(first: bytes) -> bool:
     """Whether a file that begins with these bytes was made by `png`."""
-    return first.startswith(b"\x89PNG\r\n") and f"Title\0{_TITLE}".encode() in first
+    return first.startswith(b"\x89PNG\r\n") and f"Title\0{TITLE}".encode() in first
 
 
-@as_png(metadata={"Title": _TITLE})
+@as_png(metadata={"Title": TITLE})
 def png(rows: Sequence[Row], subtitle: str) -> bytes:
     """A panel for each model and mode, a bar for each precision and framework.
 

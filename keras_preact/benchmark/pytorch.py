@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from keras_preact.benchmark.job import Job, Net
@@ -43,7 +44,7 @@ def prepare(job: "Job") -> Callable[[int], float]:
     if job.precision == "mixed_float16" and place == "cpu":
         raise ValueError("PyTorch's mixed_float16 is for GPUs")
     torch.backends.cudnn.benchmark = True
-    model = Normalized(ResNetV2(job.net)).to(place, memory_format=torch.channels_last)
+    model = Normalized(ResNetV2(job.net, job.remat)).to(place, memory_format=torch.channels_last)
     if job.framework == "torch_compile":
         model = torch.compile(model)
     shape = (job.batch_size, 3, job.image_size, job.image_size)
@@ -122,11 +123,16 @@ class Normalized(nn.Module):
 
 
 class ResNetV2(nn.Module):
-    """From (batch, 3, height, width) to logits (batch, classes), modules named as our layers."""
+    """From (batch, 3, height, width) to logits (batch, classes), modules named as our layers.
 
-    def __init__(self, net: "Net"):
+    Args:
+        net: the network.
+        remat: "unit" to compute every unit twice in training, with PyTorch's checkpoint; "none".
+    """
+
+    def __init__(self, net: "Net", remat: str = "none"):
         super().__init__()
-        self.net = net
+        self.net, self.remat = net, remat
         channels = _add_modules(self, net.stem, channels=3)
         self.units = nn.Sequential()
         for unit in net.units:
@@ -136,7 +142,10 @@ class ResNetV2(nn.Module):
         self.logits = nn.Linear(channels, net.classes)
 
     def forward(self, x):
-        x = self.units(_run(self, self.net.stem, x))
+        x = _run(self, self.net.stem, x)
+        for unit in self.units:
+            recomputes = self.training and self.remat == "unit"
+            x = checkpoint(unit, x, use_reentrant=False) if recomputes else unit(x)
         x = _run(self, self.net.head, x)
         return self.logits(x.mean((2, 3)))
 

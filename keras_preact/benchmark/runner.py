@@ -9,7 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import tensorflow as tf
 
@@ -35,12 +35,15 @@ class Outcome:
     peaks: dict[str, dict]
 
 
-def start_script(script: str | os.PathLike, argument: dict) -> dict:
+def start_script(
+    script: str | os.PathLike, argument: dict, most_minutes: float | None = None
+) -> dict:
     """Runs a script in a subprocess and waits for it; the subprocess ends with this process.
 
     Args:
         script: in this folder.
         argument: goes to the script's standard input, as JSON.
+        most_minutes: after which the subprocess is killed; default: never.
 
     Returns:
         The JSON that it printed as its last line; {"error": text} where it failed.
@@ -53,14 +56,18 @@ def start_script(script: str | os.PathLike, argument: dict) -> dict:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
-    done = subprocess.run(
-        command,
-        input=json.dumps(argument),
-        env=environment,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(argument),
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=most_minutes and 60 * most_minutes,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"stopped after {most_minutes:g} minutes, see --most_minutes"}
     if done.returncode == 0:
         return json.loads(done.stdout.rstrip().rpartition("\n")[2])
     if done.returncode == -signal.SIGKILL:
@@ -93,9 +100,9 @@ def run(
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
     groups = make_jobs(config, on_gpu)
     check_memory(itertools.chain(*groups))
-    answers = [_alternate(jobs, config.rounds, say, start) for jobs in groups]
+    answers = [_with_peak(jobs, config.rounds, say, start) for jobs in groups]
     peaks = {}
-    for precision in config.precisions:
+    for precision in config.chosen_precisions:
         of_precision = [
             answer
             for jobs, answer in zip(groups, answers, strict=True)
@@ -117,14 +124,35 @@ def check_memory(jobs: Iterable[Job]) -> None:
         memory.check(batch_bytes, what, ("batch_size", "image_size"))
 
 
-def _alternate(jobs: Sequence[Job], rounds: int, say, start) -> dict[str, list[dict]]:
-    """The answers of each framework's processes, and of those that measure the peak.
-
-    A B C A B C, so that all meet the same changes of clock, temperature and neighbours.
-    """
+def _with_peak(jobs, rounds, say, start):
+    """The answers of each framework's processes, and of those that measure the peak."""
     first = jobs[0]
     scripts = {"arithmetic peak": ("peak.py", {"precision": first.precision})}
     scripts |= {job.framework: ("measure.py", dataclasses.asdict(job)) for job in jobs}
+    title = f"{first.net.name} {first.precision} {first.mode}"
+    return alternate(scripts, title, rounds, say, start, _in_words)
+
+
+def alternate(
+    scripts: Mapping[str, tuple[str, dict]],
+    title: str,
+    rounds: int,
+    say: Callable[[str], None],
+    start: Callable[[str, dict], dict],
+    in_words: Callable[[dict], str],
+) -> dict[str, list[dict]]:
+    """Starts scripts in turn; returns the answers of each.
+
+    A B C A B C, so that all meet the same changes of clock, temperature and neighbours.
+
+    Args:
+        scripts: by name, the script and its argument.
+        title: of the lines that are said.
+        rounds: how often each is started, unless it fails.
+        say: receives a line about each process.
+        start: runs a script, as `start_script` does.
+        in_words: tells an answer without an error.
+    """
     answers = {name: [] for name in scripts}
     for number in range(1, rounds + 1):
         for name, script in scripts.items():
@@ -133,16 +161,12 @@ def _alternate(jobs: Sequence[Job], rounds: int, say, start) -> dict[str, list[d
                 continue
             answer = start(*script)
             answers[name].append(answer)
-            say(
-                f"{first.net.name} {first.precision} {first.mode}, round {number} of {rounds}, "
-                f"{name}: {_in_words(answer)}"
-            )
+            told = answer["error"] if "error" in answer else in_words(answer)
+            say(f"{title}, round {number} of {rounds}, {name}: {told}")
     return answers
 
 
 def _in_words(answer):
-    if "error" in answer:
-        return answer["error"]
     if "peak_teraflops" in answer:
         return f"{answer['peak_teraflops']:.3g} TFLOP/s"
     return f"{answer['images_per_second']:.1f} images/s"

@@ -5,6 +5,7 @@ from keras_preact.models.describe import Description, describe
 from keras_preact.models.features import feature_extractor
 from keras_preact.models.network import Network, arguments_of, preprocessing_of
 from keras_preact.models.resnet import PlainNet, ResNet, ResNetV2
+from keras_preact.models.training_memory import TrainingMemory
 
 __all__ = [
     "Architecture",
@@ -13,6 +14,7 @@ __all__ = [
     "PlainNet",
     "ResNet",
     "ResNetV2",
+    "TrainingMemory",
     "arguments_of",
     "describe",
     "feature_extractor",

@@ -273,17 +273,32 @@ def _imagenet_units(depth, block):
     return table_block, units
 
 
+def cifar_blocks(depth: int) -> list[str]:
+    """The blocks of basic and bottleneck that a depth with the CIFAR stem may have.
+
+    A depth of the paper has the paper's block alone, although others may fit its formula.
+    """
+    if depth in CIFAR_BLOCKS:
+        return [CIFAR_BLOCKS[depth]]
+    return [name for name in _fitting(depth) if name != "single"]
+
+
+def _fitting(depth):
+    """The blocks of which three equal stages, with the stem and the logits, have this depth."""
+    return [
+        name
+        for name, (kernels, _) in BLOCKS.items()
+        if depth > 2 and not (depth - 2) % (3 * len(kernels))
+    ]
+
+
 def _cifar_units(depth, block):
     """Three stages of n units, one weighted layer per convolution, the stem and the logits."""
     convolutions = {name: len(kernels) for name, (kernels, _) in BLOCKS.items()}
-    fitting = [
-        name
-        for name, per_unit in convolutions.items()
-        if depth > 2 and not (depth - 2) % (3 * per_unit)
-    ]
+    fitting = _fitting(depth)
     if block is None:
-        candidates = [name for name in fitting if name != "single"]
-        block = CIFAR_BLOCKS.get(depth) or (candidates[0] if len(candidates) == 1 else None)
+        candidates = cifar_blocks(depth)
+        block = candidates[0] if len(candidates) == 1 else None
     if block in fitting:
         n = (depth - 2) // (3 * convolutions[block])
         return block, (n, n, n)

@@ -1,7 +1,8 @@
-"""Parameters, multiply-adds and shapes of a network from closed formulas."""
+"""Parameters, multiply-adds, shapes and training memory of a network from closed formulas."""
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -17,7 +18,8 @@ from keras_preact.layers import (
     activation_order,
     shortcuts,
 )
-from keras_preact.models import architectures
+from keras_preact.models import architectures, training_memory
+from keras_preact.models.training_memory import TrainingMemory, UnitRun
 from keras_preact.support.text import aligned
 
 
@@ -45,9 +47,15 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """The rows of a network in order, and their sums."""
+    """The rows of a network in order, and their sums.
+
+    Args:
+        rows: of stem, units, head and logits.
+        runs: the units, equal ones in a row together.
+    """
 
     rows: tuple[Row, ...]
+    runs: tuple[UnitRun, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -73,6 +81,35 @@ class Description:
         addition, are left out.
         """
         return sum(row.activations for row in self.rows)
+
+    def training_memory(
+        self,
+        batch_size: int,
+        precision: str = "float32",
+        remat: str = "none",
+        remat_units: int | None = None,
+        *,
+        moments: int = 1,
+        averages: bool = False,
+        loops: bool = True,
+    ) -> TrainingMemory:
+        """Estimates the memory of a training step, in bytes.
+
+        Args:
+            batch_size: images on one device.
+            precision: name of a Keras dtype policy.
+            remat, remat_units: what is computed twice; see the flags of training.
+            moments: values of the optimizer for each weight: 1 for SGD with momentum, 2 for AdamW.
+            averages: whether averages of the weights are kept.
+            loops: whether equal units in a row are computed in loops.
+
+        Raises:
+            ValueError: if a name is unknown, a number is not above 0, remat_units does not go
+                with remat, or remat is given without loops.
+        """
+        options = {"moments": moments, "averages": averages, "loops": loops}
+        arguments = batch_size, precision, remat, remat_units
+        return training_memory.training_memory(self, *arguments, **options)
 
     def __str__(self) -> str:
         head = ("layer", "output shape", "parameters", "statistics", "multiply-adds")
@@ -101,6 +138,8 @@ def describe(
     projection: str | None = None,
     width_multiplier: float = 1.0,
     layout: str = "paper",
+    batch_size: int | None = None,
+    precision: str = "float32",
     print_fn: Callable[[str], None] | None = print,
 ) -> Description:
     """Prints and returns what each part of a network costs, without building it.
@@ -108,6 +147,9 @@ def describe(
     Takes the builders' arguments, with the meaning and defaults of `ResNetV2`.
 
     Args:
+        batch_size: number of images; prints the memory of a training step as well, with and without
+            recomputation.
+        precision: of that step, name of a Keras dtype policy.
         print_fn: receives the table; None to print nothing.
 
     Raises:
@@ -128,20 +170,63 @@ def describe(
     kind = architecture.unit_kind(order, projection, template.matches_dimensions)
     tally = _Tally(shape)
     tally.run(architecture.stem_operations(order))
-    rows = [tally.row("stem")]
+    rows, units = [tally.row("stem")], []
     for plan in architecture.units(kind):
+        entering = tally.shape
         _unit(tally, plan, template)
         rows.append(tally.row(plan.name))
+        units.append((plan, entering, rows[-1]))
     if head := architecture.head_operations(order):
         tally.run(head)
         rows.append(tally.row("head"))
     if include_top:
         classes, channels = architecture.classes(classes), tally.shape[-1]
         rows.append(Row("logits", (classes,), (channels + 1) * classes, 0, channels * classes))
-    description = Description(tuple(rows))
+    description = Description(tuple(rows), tuple(_runs(units, template)))
     if print_fn is not None:
         print_fn(str(description))
+        if batch_size is not None:
+            print_fn(training_memory.table(description, batch_size, precision))
     return description
+
+
+def _runs(units, shortcut):
+    """Yields a run for all equal units in a row."""
+    by_signature = itertools.groupby(
+        units, key=lambda unit: (dataclasses.replace(unit[0], name=""), unit[1])
+    )
+    for (plan, input_shape), equal in by_signature:
+        first, *others = (row for *_, row in equal)
+        yield UnitRun(
+            first.name,
+            1 + len(others),
+            math.prod(input_shape),
+            _kept_in_loop(plan, input_shape, shortcut),
+            first.activations,
+        )
+
+
+def _kept_in_loop(plan, input_shape, shortcut):
+    """Values of the input and of the outputs of convolutions that the gradients need."""
+    tally = _Tally(input_shape)
+    tally.keep()
+    path = plan.preactivation + plan.residual
+    last = max(place for place, operation in enumerate(path) if operation.kind == "conv")
+    for operation in path[:last]:
+        if operation.kind == "conv":
+            tally.stride(operation.strides, operation.filters)
+            tally.keep()
+    tally.stride(path[last].strides, path[last].filters)
+    # The sum alone passes gradients on as they are.
+    if path[last + 1 :] or plan.after_addition or isinstance(shortcut, ExclusiveGating):
+        tally.keep()
+    on_shortcut = isinstance(shortcut, ExclusiveGating | ShortcutOnlyGating)
+    if isinstance(shortcut, Convolution):
+        on_shortcut = shortcut.batch_norm or plan.after_addition
+    if on_shortcut:
+        tally.new(tally.shape)
+        tally.keep()
+    return tally.activations
 
 
 class _Tally:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 # Ways to need less memory, by the option that has the effect.
 _ADVICE = {
+    "remat": "give --remat=auto",
     "global_batch_size": "lower --global_batch_size",
     "gradient_accumulation_steps": "raise --gradient_accumulation_steps",
     "batch_size": "lower --batch_size",
@@ -69,10 +70,21 @@ def most(root: pathlib.Path = pathlib.Path("/")) -> tuple[float, str]:
 
 def available_bytes(root: pathlib.Path = pathlib.Path("/")) -> int | None:
     """The memory that the machine has left, as Linux estimates it; None where it does not tell."""
-    for line in _lines(root / "proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return None
+    return _size_in(root / "proc/meminfo", "MemAvailable")
+
+
+def left_bytes(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """The memory that this process can have in addition, as far as Linux tells it; else None.
+
+    Args:
+        root: the folder of proc and sys.
+    """
+    available = available_bytes(root)
+    if available is None:
+        return None
+    most_bytes, _ = most(root)
+    own_bytes = _size_in(root / "proc/self/status", "VmRSS") or 0
+    return max(0, min(available, most_bytes - own_bytes))
 
 
 def in_words(size_bytes: float) -> str:
@@ -91,10 +103,15 @@ def _physical_bytes():
 
 
 def _swap_bytes(root):
-    for line in _lines(root / "proc/meminfo"):
-        if line.startswith("SwapTotal:"):
+    return _size_in(root / "proc/meminfo", "SwapTotal") or 0
+
+
+def _size_in(path, name):
+    """Bytes from a line such as "SwapTotal: 8 kB"; None where there is no such line."""
+    for line in _lines(path):
+        if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
-    return 0
+    return None
 
 
 def _group_limits(root, swap_bytes):

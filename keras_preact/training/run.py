@@ -96,6 +96,7 @@ def _train(start, cluster, agreement, actions):
             config = start.config
             check_labels(config, data.info)
             memory.check(config, data.info, devices.plan)
+            start.notes += memory.warnings(config, data.info, devices.plan)
             agreement.on_data(data)
             # Reading the origin may have drawn random numbers.
             keras.utils.set_random_seed(config.seed)

@@ -128,3 +128,15 @@ def test_available_memory_is_what_the_system_estimates(tmp_path):
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   7 kB\n")
     assert memory.available_bytes(tmp_path) == 7 * 1024
+
+
+def test_what_a_process_can_still_have_is_limited_by_its_machine_and_by_its_group(machine):
+    assert memory.left_bytes(machine({})) is None
+    files = {
+        "proc/meminfo": f"MemAvailable: {6 * 2**20} kB",
+        "proc/self/status": f"VmRSS: {2**20} kB",
+    }
+    assert memory.left_bytes(machine(files)) == 6 * GIB
+    files |= {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": 4 * GIB}
+    assert memory.left_bytes(machine(files)) == 3 * GIB
+    assert memory.left_bytes(machine({"sys/fs/cgroup/memory.max": GIB // 2})) == 0

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 
+from keras_preact.benchmark.measure import peak_memory_mebibytes
 from keras_preact.data import DatasetInfo
 from keras_preact.layers import Convolution
 from keras_preact.models import describe
-from keras_preact.training import TrainConfig, memory
+from keras_preact.support import memory as support
+from keras_preact.training import TrainConfig, memory, run
 from keras_preact.training.distribution.cluster import Cluster
 from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
 
@@ -33,6 +35,18 @@ def needed(count=memory.training_bytes, machine=Machine(), cluster=None, **optio
     return count(config, INFO, make_compute_plan(config, machine, cluster))
 
 
+# Two of three units in each stage are in a loop. There each keeps its input and the output of its
+# first convolution, elsewhere the outputs of a ReLU for each of the two as well.
+STAGES = 1024 * 16 + 256 * 32 + 64 * 64
+LOOPED = 2 * 2 * STAGES
+OUTSIDE = NET.activations - 2 * 4 * STAGES
+KEPT = OUTSIDE + LOOPED
+
+
+def bytes_of(images, value_bytes=4, kept=KEPT):
+    return images * value_bytes * kept
+
+
 # Weights, their momentum, and the statistics of BN.
 STATE = 4 * (2 * NET.parameters + NET.moving_statistics)
 
@@ -40,24 +54,23 @@ STATE = 4 * (2 * NET.parameters + NET.moving_statistics)
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, 12 * IMAGE + STATE + 12 * 4 * NET.activations),
-        ({"gradient_accumulation_steps": 3}, 12 * IMAGE + STATE + 4 * 4 * NET.activations),
-        ({"precision": "mixed_bfloat16"}, 12 * IMAGE + STATE + 12 * 2 * NET.activations),
-        ({"xla": "on"}, 12 * IMAGE + STATE + 12 * 2 * NET.activations),
-        ({"devices": "2"}, 12 * IMAGE + 2 * STATE + 6 * 4 * NET.activations),
-        ({"momentum": 0.0}, 12 * IMAGE + STATE - 4 * NET.parameters + 48 * NET.activations),
+        ({}, 12 * IMAGE + STATE + bytes_of(12)),
+        ({"unit_loops": "off"}, 12 * IMAGE + STATE + 12 * 4 * NET.activations),
+        ({"unit_loops": "off", "xla": "on"}, 12 * IMAGE + STATE + 12 * 2 * NET.activations),
+        ({"gradient_accumulation_steps": 3}, 12 * IMAGE + STATE + bytes_of(4)),
+        ({"precision": "mixed_bfloat16"}, 12 * IMAGE + STATE + bytes_of(12, 2)),
+        ({"xla": "on"}, 12 * IMAGE + STATE + bytes_of(12, kept=OUTSIDE // 2 + LOOPED)),
+        ({"devices": "2"}, 12 * IMAGE + 2 * STATE + bytes_of(6)),
+        ({"momentum": 0.0}, 12 * IMAGE + STATE - 4 * NET.parameters + bytes_of(12)),
         (
             {"ema_decay": 0.9},
-            12 * IMAGE
-            + STATE
-            + 4 * (NET.parameters + NET.moving_statistics)
-            + 48 * NET.activations,
+            12 * IMAGE + STATE + 4 * (NET.parameters + NET.moving_statistics) + bytes_of(12),
         ),
         # Nothing is known of how many activations the backward pass needs.
         ({"freeze": ("stem",)}, 12 * IMAGE + STATE + 12 * 4 * 32 * 32 * 16),
         (
             {"freeze": ("stem",), "thaw_epoch": 1.0},
-            12 * IMAGE + STATE + 12 * 4 * NET.activations,
+            12 * IMAGE + STATE + bytes_of(12),
         ),
         # In a wide network, gradients take more memory than activations.
         ({"width_multiplier": 20, "global_batch_size": 1}, None),
@@ -76,17 +89,104 @@ def test_the_network_is_that_of_the_configuration():
     net = describe(**options, print_fn=None)
     spelled = describe(**{**options, "shortcut": Convolution()}, print_fn=None)
     state = 4 * (2 * net.parameters + net.moving_statistics)
-    assert needed(**options) == 12 * IMAGE + state + 48 * spelled.activations
+    assert needed(**options, unit_loops="off") == 12 * IMAGE + state + 48 * spelled.activations
 
 
 def test_a_worker_holds_its_part_of_the_batch():
     pair = Cluster(("a:2222", "b:2222"), 1)
-    assert needed(cluster=pair) == 6 * IMAGE + STATE + 6 * 4 * NET.activations
+    assert needed(cluster=pair) == 6 * IMAGE + STATE + bytes_of(6)
 
 
 @pytest.mark.parametrize("count", [memory.training_bytes, memory.evaluation_bytes])
 def test_gpus_have_memory_of_their_own_and_the_images_come_from_here(count):
     assert needed(count, machine=Machine(((8, 0),))) == 12 * IMAGE
+
+
+def test_what_is_recomputed_is_not_held_but_for_a_group_of_the_last_stage():
+    def activations(remat, units=None):
+        return needed(remat=remat, remat_units=units) - 12 * IMAGE - STATE
+
+    around = sum(row.activations for row in NET.rows if "unit" not in row.name)
+    # The first unit of each stage keeps its input: an image of 16 filters, 16 and 32.
+    alone = 1024 * 16 + 1024 * 16 + 256 * 32
+    # Of the two units of a loop, the input of each; and, in the last stage, what one keeps.
+    last = 2 * 64 * 64
+    assert activations("unit") == 48 * (around + alone + 2 * STAGES + last)
+    assert activations("group", 2) == 48 * (around + alone + STAGES + 2 * last)
+
+
+GIB = 2**30
+BIG = {"depth": 1001, "global_batch_size": 128}
+
+
+def warned(left_bytes, machine=Machine(), **options):  # noqa: B008
+    config = TrainConfig(**{**BIG, **options})
+    plan = make_compute_plan(config, machine)
+    return memory.warnings(config, INFO, plan, (left_bytes, "the machine"))
+
+
+def test_a_step_that_will_hardly_fit_is_told_with_the_flag_that_makes_it_fit():
+    assert warned(16 * GIB) == []
+    [line] = warned(4 * GIB)
+    config = TrainConfig(**BIG, remat="auto")
+    then = memory.estimated_bytes(config, INFO, make_compute_plan(config, Machine()))
+    assert then < 4 * GIB
+    assert line.startswith(
+        "Memory may run out. A step of 128 images through ResNet-1001 takes about "
+    )
+    assert "and the machine has 4 GiB left. To fit: give --remat=auto: about " in line
+    assert line.endswith(support.in_words(then))
+    assert warned(4 * GIB, remat="auto") == []
+
+
+@pytest.mark.parametrize(
+    ("left_bytes", "options", "flags"),
+    [
+        (1.2 * GIB, {}, "give --remat=auto --precision=mixed_bfloat16: about"),
+        (1.2 * GIB, {"remat": "auto"}, "give --precision=mixed_bfloat16: about"),
+        (1.2 * GIB, {"remat": "group", "remat_units": 110}, "give --remat=auto --precision=mix"),
+        (0.7 * GIB, {}, "give --remat=auto --gradient_accumulation_steps=8: about"),
+        (0.7 * GIB, {"gradient_accumulation_steps": 128}, None),
+        (6 * GIB, {"unit_loops": "off"}, "give --gradient_accumulation_steps=4: about"),
+        (
+            0.7 * GIB,
+            {"global_batch_size": 384, "gradient_accumulation_steps": 3},
+            "give --remat=auto --gradient_accumulation_steps=24: about",
+        ),
+        (0.01 * GIB, {}, "take a smaller --depth or --width_multiplier"),
+    ],
+)
+def test_the_flags_that_change_the_run_least_come_first(left_bytes, options, flags):
+    lines = warned(int(left_bytes), **options)
+    assert [flags in line for line in lines] == ([True] if flags else [])
+
+
+def test_a_run_that_will_hardly_fit_begins_with_the_warning(tmp_path, monkeypatch, capsys):
+    own_bytes = int(2**20 * peak_memory_mebibytes())
+    # Less than the estimate, more than the lower bound.
+    limit_memory(monkeypatch, own_bytes + 32 * 2**20)
+    run(
+        TrainConfig(
+            dataset="synthetic",
+            depth=8,
+            global_batch_size=128,
+            train_steps=1,
+            warmup_steps=1,
+            run_dir=str(tmp_path / "run"),
+        )
+    )
+    begin, _, _ = capsys.readouterr().out.partition("Finished")
+    assert "Memory may run out. A step of 128 images through ResNet-8 takes about" in begin
+
+
+def test_devices_that_share_a_cpu_need_its_memory_together_and_frozen_parts_are_not_estimated():
+    alone, both = (
+        memory.estimated_bytes(config, INFO, make_compute_plan(config, Machine()))
+        for config in (TrainConfig(**BIG), TrainConfig(**BIG, devices="2"))
+    )
+    assert alone < both < 1.1 * alone
+    assert warned(GIB, freeze=("stem",)) == []
+    assert warned(0) == []
 
 
 def test_an_evaluation_holds_images_weights_and_the_largest_output():
@@ -137,12 +237,12 @@ print(estimate, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     ("options", "least"),
     [
         ({"depth": 20, "global_batch_size": 128}, 0.1),
-        ({"depth": 20, "global_batch_size": 1024}, 0.5),
-        ({"depth": 164, "global_batch_size": 128}, 0.6),
+        ({"depth": 20, "global_batch_size": 1024}, 0.4),
+        ({"depth": 164, "global_batch_size": 128}, 0.5),
         ({"depth": 164, "global_batch_size": 128, "precision": "mixed_bfloat16"}, 0.4),
-        ({"depth": 50, "image_size": 224, "global_batch_size": 16}, 0.3),
+        ({"depth": 50, "image_size": 224, "global_batch_size": 16}, 0.25),
         ({"depth": 56, "global_batch_size": 256, "unit": "original"}, 0.4),
-        ({"depth": 20, "width_multiplier": 12.0, "global_batch_size": 2}, 0.2),
+        ({"depth": 20, "width_multiplier": 12.0, "global_batch_size": 2}, 0.15),
     ],
     ids=str,
 )

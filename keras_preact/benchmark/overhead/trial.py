@@ -208,9 +208,12 @@ def profiled(take: Callable[[], None]) -> dict:
 def _config(job):
     return TrainConfig(
         depth=job.net.depth,
+        block=job.net.block,
         global_batch_size=job.batch_size,
         precision=job.precision,
         xla=job.xla,
+        unit_loops=job.unit_loops,
+        remat=job.remat,
         strategy="one_device",
         # So small that no value leaves the range that the processor computes at full speed.
         learning_rate=_LEARNING_RATE,

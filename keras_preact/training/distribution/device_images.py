@@ -75,11 +75,11 @@ def fits(data: Dataset, plan: ComputePlan) -> bool:
     # Devices that are parts of one CPU share its memory.
     copies = len(plan.devices) if plan.devices[0].startswith("CPU") else 1
     needed_bytes = copies * sum(source.images.nbytes for source in sources)
-    return needed_bytes <= MOST_SHARE * _memory_bytes(plan)
+    return needed_bytes <= MOST_SHARE * memory_bytes(plan)
 
 
-def _memory_bytes(plan):
-    """The memory of the smallest device."""
+def memory_bytes(plan: ComputePlan) -> float:
+    """The memory of the smallest device; of the machine for CPUs; 0 where it is not known."""
     if plan.devices[0].startswith("CPU"):
         return memory.most()[0]
     limits = [device.memory_limit for device in device_lib.list_local_devices() if _is_gpu(device)]

@@ -1,0 +1,1 @@
+"""Start, step and memory of training against the depth."""
