@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from keras_preact.exporting.formats.flatbuffer import is_constant, operation, unpack
 from keras_preact.exporting.formats.ranges import Activations
@@ -41,8 +42,13 @@ class Addition:
 
 
 def find(file: bytes) -> list[Addition]:
-    """Returns the additions of feature maps in a TFLite file, in their order."""
+    """Returns the additions of feature maps in a TFLite file, in their order.
+
+    There are none in a file with control flow, whose activations cannot be read one by one.
+    """
     model = unpack(file)
+    if len(model.subgraphs) > 1:
+        return []
     [graph] = model.subgraphs
     readers, sums = collections.defaultdict(list), []
     for operator in graph.operators:
@@ -64,10 +70,12 @@ def find(file: bytes) -> list[Addition]:
     streams = {operator.outputs[0] for operator in sums}
     found = []
     for number, operator in enumerate(sums, 1):
-        [stream], named = operator.outputs, _UNIT.search(name(operator.outputs[0]))
+        [stream] = operator.outputs
+        # A fused ReLU may be the next unit's; its name comes first.
+        named = _UNIT.findall(name(stream))
         first, second = operator.inputs
         residual = first if second in streams else second
-        unit = named[0] if named else f"addition {number}"
+        unit = named[-1] if named else f"addition {number}"
         found.append(Addition(unit, name(stream), name(residual), tuple(after(stream))))
     return found
 
@@ -145,9 +153,7 @@ def _steps(file, names):
     return {
         tensor.name.decode(): function(tensor.quantization)
         for tensor in graph.tensors
-        if tensor.name.decode() in names
-        and tensor.quantization is not None
-        and tensor.quantization.scale is not None
+        if tensor.name.decode() in names and tensor.type == schema.TensorType.INT8
     }
 
 

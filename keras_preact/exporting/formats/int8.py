@@ -24,6 +24,8 @@ HELD_OUT_IMAGES = 200
 # As --saved_model_agreement_percent demands of a SavedModel in lower precision.
 LEAST_AGREEMENT = 0.95
 _MEASURED_IMAGES = 8
+# With more additions, TensorFlow's calibration is slow, and not worth its time if int8 fails.
+_DEEP = 30
 
 # Reads a file: from uint8 images to probabilities (batch, classes).
 Read = Callable[[bytes], Callable[[np.ndarray], np.ndarray]]
@@ -118,9 +120,10 @@ def convert(
     if not found:
         return plain(), None
     trials = _Trials(exact, read, images, found, multi_label)
-    if additions != "int8":
+    is_deep = len(found) > _DEEP
+    if additions == "float" or (additions == "auto" and is_deep):
         trials.make("observed", 0)
-    if additions == "int8" or (additions == "auto" and trials.agrees):
+    if additions == "int8" or (additions == "auto" and (not is_deep or trials.agrees)):
         trials.make_plain(plain)
     if additions == "float":
         trials.make("narrowed", len(found))
@@ -150,9 +153,10 @@ class _Trials:
         self._add(file, kind, float_count)
 
     def make_plain(self, plain: Callable[[], bytes]):
-        """Replaces the first file by the one that TensorFlow calibrates.
+        """Tries the file that TensorFlow calibrates, in place of all others.
 
-        Its ranges are the same up to rounding, but in deep nets its calibration takes minutes.
+        Its ranges are the observed ones or wider, where it reads a tensor after an addition in
+        place has overwritten it. In deep nets it takes minutes.
         """
         self.attempts.clear(), self._files.clear()
         self._add(plain(), "observed", 0)

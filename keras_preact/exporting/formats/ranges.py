@@ -24,7 +24,8 @@ class Activations:
     """The activations of a TFLite file, for one image at a time.
 
     Args:
-        file: the contents of the file; its input is images (batch, height, width, channels).
+        file: the contents of the file, with one subgraph; its input is images (batch, height,
+            width, channels).
         names: of the tensors to return; all activations by default.
     """
 
@@ -40,15 +41,14 @@ class Activations:
             )
         self._interpreter.allocate_tensors()
         [self._input] = self._interpreter.get_input_details()
-        # The interpreter's tensors begin with those of the file, in the same order.
-        self._details = {}
-        for position, detail in zip(range(len(graph.tensors)), self._tensors(), strict=False):
-            wanted = names is None or detail["name"] in names
-            if wanted and not is_constant(model, graph.tensors[position]):
-                self._details[detail["name"]] = detail
-
-    def _tensors(self):
-        return sorted(self._interpreter.get_tensor_details(), key=lambda each: each["index"])
+        # The interpreter adds tensors of its own after those of the file.
+        self._details = {
+            detail["name"]: detail
+            for detail in self._interpreter.get_tensor_details()
+            if detail["index"] < len(graph.tensors)
+            and not is_constant(model, graph.tensors[detail["index"]])
+            and (names is None or detail["name"] in names)
+        }
 
     def __call__(self, image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Yields name and value, float32, of each activation.
