@@ -247,8 +247,9 @@ def _of_int8(found):
         "## Residual additions in int8",
         _table(("ranges", "additions in float32", "agreement", "size"), attempts),
         f"Agreement is the share of {found['images']:,} training images, which set no ranges, with "
-        "the answer of float32. Observed ranges reach from the least to the largest value; "
-        "narrowed ones cut off values far from all others, so that the steps become finer. "
+        "the answer of float32. Ranges are those of TensorFlow's calibration; or the observed "
+        "ones, from the least to the largest value; or narrowed ones, which cut off values far "
+        "from all others so that the steps become finer. "
         "`--int8_additions` chooses the precision of the additions.",
         _table(
             (

@@ -24,7 +24,6 @@ HELD_OUT_IMAGES = 200
 # As --saved_model_agreement_percent demands of a SavedModel in lower precision.
 LEAST_AGREEMENT = 0.95
 _MEASURED_IMAGES = 8
-# With more additions, TensorFlow's calibration is slow, and not worth its time if int8 fails.
 _DEEP = 30
 
 # Reads a file: from uint8 images to probabilities (batch, classes).
@@ -49,8 +48,8 @@ class Attempt:
     """An int8 file that was tried, and how often it answers as float32 does.
 
     Args:
-        ranges: "observed", from the least to the largest value of each activation, or
-            "narrowed", of the least squared error.
+        ranges: of the activations: "tensorflow", of its own calibration; "observed", from the
+            least to the largest value; or "narrowed", of the least squared error.
         float_additions: number of additions in float32.
         agreement: share of equal answers on the held-out images, 0 to 1.
         size_bytes: of the file.
@@ -96,18 +95,25 @@ def convert(
 ) -> tuple[bytes, Int8Report | None]:
     """Returns an int8 file, and a report if the network has residual additions.
 
-    | additions | |
-    |---|---|
-    | int8 | all is in int8 |
-    | float | the additions are in float32, and so is what scales, shifts and rectifies \
-    their sums before the next convolution; ranges are narrowed |
-    | auto | all is in int8 if the file then answers as float32 does; otherwise ranges are \
-    narrowed, and the additions that lose most are in float32: none, half, all, until \
-    the file does, or else the file that does so most often |
+    Files are tried in this order until one answers as float32 does; if none does, the one that
+    does so most often is taken. In a net of more than 30 additions the first is left out:
+    TensorFlow's calibration takes minutes there and fails, as it reads what a unit adds only
+    after the addition in place has overwritten it by the sum.
+
+    | ranges of activations | additions in float32 | additions |
+    |---|---|---|
+    | TensorFlow's | none | auto, int8 |
+    | observed | none | auto, int8 |
+    | narrowed | none | auto, int8 |
+    | narrowed | half, those that lose most | auto |
+    | narrowed | all | auto, float |
+
+    With an addition, what scales, shifts and rectifies its sum before the next convolution is in
+    float32.
 
     Args:
         exact: the contents of the float32 file.
-        plain: makes the file with all in int8.
+        plain: makes the file with TensorFlow's ranges.
         read: reads a file.
         images: to calibrate and to compare on.
         additions: one of `ADDITIONS`.
@@ -120,20 +126,15 @@ def convert(
     if not found:
         return plain(), None
     trials = _Trials(exact, read, images, found, multi_label)
-    is_deep = len(found) > _DEEP
-    if additions == "float" or (additions == "auto" and is_deep):
-        trials.make("observed", 0)
-    if additions == "int8" or (additions == "auto" and (not is_deep or trials.agrees)):
-        trials.make_plain(plain)
-    if additions == "float":
-        trials.make("narrowed", len(found))
-    elif additions == "auto":
-        for count in (0, len(found) // 2, len(found)):
-            if trials.agrees:
-                break
-            trials.make("narrowed", count)
+    if additions != "float" and len(found) <= _DEEP:
+        trials.take(plain(), "tensorflow", 0)
+    counts = {"int8": [0], "float": [len(found)], "auto": [0, len(found) // 2, len(found)]}
+    for kind, count in [("observed", 0), *(("narrowed", each) for each in counts[additions])]:
+        if additions != "float" and trials.agrees:
+            break
+        trials.make(kind, count)
     last = len(trials.attempts) - 1
-    return trials.result(trials.best if additions == "auto" and not trials.agrees else last)
+    return trials.result(last if additions == "float" or trials.agrees else trials.best)
 
 
 class _Trials:
@@ -150,18 +151,10 @@ class _Trials:
         names = [name for each in self._worst[:float_count] for name in each.tensors]
         file = ranges.quantize(self._exact, getattr(self, f"_{kind}"), names)
         check_integer(file, names)
-        self._add(file, kind, float_count)
+        self.take(file, kind, float_count)
 
-    def make_plain(self, plain: Callable[[], bytes]):
-        """Tries the file that TensorFlow calibrates, in place of all others.
-
-        Its ranges are the observed ones or wider, where it reads a tensor after an addition in
-        place has overwritten it. In deep nets it takes minutes.
-        """
-        self.attempts.clear(), self._files.clear()
-        self._add(plain(), "observed", 0)
-
-    def _add(self, file, kind, float_count):
+    def take(self, file: bytes, kind: str, float_count: int):
+        """Adds a file, and how often it answers as float32 does."""
         agreement = float(np.mean(self._answers(file) == self._expected))
         self._files.append(file)
         self.attempts.append(Attempt(kind, float_count, agreement, len(file)))
@@ -173,7 +166,7 @@ class _Trials:
     @property
     def agrees(self) -> bool:
         """Whether the last file answers as float32 does."""
-        return self.attempts[-1].agreement >= LEAST_AGREEMENT
+        return bool(self.attempts) and self.attempts[-1].agreement >= LEAST_AGREEMENT
 
     @property
     def best(self) -> int:
