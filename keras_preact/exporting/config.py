@@ -54,8 +54,8 @@ class ExportConfig:
     calibration_images: int = option("files", "training images that set the ranges of int8", 300)
     int8_additions: str = option(
         "files",
-        "precision of the residual additions in int8; auto: float for those that lose most, if "
-        "int8 then answers as float32 does and otherwise does not",
+        "precision of the residual additions in the int8 file; auto: int8 if the file answers as "
+        "float32 does, otherwise float for half of them or all",
         "auto",
         ADDITIONS,
     )
