@@ -12,7 +12,7 @@ from tiny_nets import Function, make_net
 
 from keras_preact import ResNetV2
 from keras_preact.data import datasets
-from keras_preact.exporting.formats import int8, saved_model, tflite
+from keras_preact.exporting.formats import int8, ranges, saved_model, tflite
 from keras_preact.exporting.formats.flatbuffer import operation, unpack
 from keras_preact.exporting.graph import network, rewriting
 
@@ -168,9 +168,9 @@ def test_a_network_without_additions_is_converted_as_it_is(tmp_path, official):
 
 
 @pytest.mark.slow
-def test_a_deep_trained_network_answers_as_float32_does_with_float_additions(tmp_path):
+def test_a_deep_trained_network_loses_less_with_float_additions(tmp_path):
     data = datasets.load("digits")
-    model = ResNetV2(164, input_shape=data.info.image_shape)
+    model = ResNetV2(56, block="bottleneck", input_shape=data.info.image_shape)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, 120)), loss)
     model.fit(
@@ -190,15 +190,16 @@ def test_a_deep_trained_network_answers_as_float32_does_with_float_additions(tmp
         raise AssertionError("TensorFlow's calibration takes minutes")
 
     file, report = int8.convert(exact, plain, read, chosen, "float")
-    assert len(report.before) == 54 and report.attempts[0].ranges == "observed"
-    assert report.attempts[-1].agreement >= 0.97
-    assert report.attempts[-1].agreement >= report.attempts[0].agreement
+    assert len(report.before) == 18 and report.attempts[0].ranges == "observed"
+    assert report.attempts[1].agreement >= report.attempts[0].agreement
     gains = [
         later.stream_decibels - earlier.stream_decibels
         for earlier, later in zip(report.before, report.after, strict=True)
     ]
-    assert np.median(gains) > 3
+    assert np.median(gains) > 1
     others = data.eval_source.images[200:]
-    expected = read(exact)(others).argmax(axis=1)
-    assert len(set(expected)) == 10
-    assert np.mean(read(file)(others).argmax(axis=1) == expected) >= 0.95
+    integers = ranges.quantize(exact, ranges.observed(exact, chosen.calibration))
+    expected, *got = (read(each)(others) for each in (exact, integers, file))
+    assert np.ptp(expected) > 0.5, "a network that says nothing proves nothing"
+    errors = [np.abs(each - expected).mean() for each in got]
+    assert errors[1] < 0.8 * errors[0]
