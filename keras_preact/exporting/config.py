@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from keras_preact.data.limits import MAX_IMAGE_PIXELS
+from keras_preact.exporting.formats.int8 import ADDITIONS
 from keras_preact.exporting.formats.tflite import KINDS
 from keras_preact.exporting.graph.precision import PRECISIONS
 from keras_preact.exporting.serving.server_files import (
@@ -51,6 +52,13 @@ class ExportConfig:
         "files", "TFLite files to write, separated by commas; empty for none", KINDS, KINDS
     )
     calibration_images: int = option("files", "training images that set the ranges of int8", 300)
+    int8_additions: str = option(
+        "files",
+        "precision of the residual additions in the int8 file; auto: int8 if the file answers as "
+        "float32 does, otherwise float for half of them or all",
+        "auto",
+        ADDITIONS,
+    )
     saved_model_precision: str = option(
         "files", "precision that the SavedModel computes in", "float32", PRECISIONS
     )

@@ -32,6 +32,10 @@ _COLUMNS = (
     *("latency, 1 image", f"throughput, {THROUGHPUT_BATCH} images", "tolerance"),
 )
 
+# The table of distortions shows these units; report.json has all.
+_WORST_UNITS = 10
+_DISTORTIONS = ("stream_decibels", "residual_decibels")
+
 _TFLITE_PYTHON = """\
 import zipfile
 
@@ -179,7 +183,8 @@ def to_markdown(
 
     Args:
         facts: with `source`, `model`, `data`, `evaluation`, `machine`, `created`,
-            `version`, `rewriting`, `serving_bytes`, `tried_server`, `is_labelled` and `commands`.
+            `version`, `rewriting`, `serving_bytes`, `tried_server`, `is_labelled`, `commands` and
+            `int8`, an `Int8Report` as a dictionary, where there is one.
         artifacts: the Keras model first.
         left_out: files that are not in the export.
     """
@@ -201,6 +206,7 @@ def to_markdown(
         f"medians on {machine}; the files take turns in one process, and other load changes the "
         "times.",
         *_of_left_out(left_out),
+        *_of_int8(facts.get("int8")),
         *_of_rewriting(facts),
         "## Use",
         *(f"{title}:\n\n```\n{command}\n```" for title, command in facts["commands"].items()),
@@ -211,6 +217,53 @@ def to_markdown(
         "The SHA-256 of a folder, in report.json, is that of the lines of its files.",
     ]
     return ("\n\n".join(paragraphs) + "\n").encode()
+
+
+def _of_int8(found):
+    """The section on the residual additions of the int8 file."""
+    if not found:
+        return []
+    attempts = [
+        [
+            f"{attempt['ranges']}{' (written)' if number == found['written'] else ''}",
+            f"{attempt['float_additions']} of {len(found['before'])}",
+            f"{attempt['agreement']:.1%}",
+            f"{attempt['size_bytes'] / 1e6:,.2f} MB",
+        ]
+        for number, attempt in enumerate(found["attempts"])
+    ]
+    pairs = list(zip(found["before"], found["after"], strict=True))
+    worst = sorted(pairs, key=lambda pair: pair[0]["rounding_decibels"])[:_WORST_UNITS]
+    units = [
+        [
+            before["unit"],
+            "float32" if after["rounding_decibels"] is None else "int8",
+            *(f"{before[name]:.1f}" for name in ("rounding_decibels", *_DISTORTIONS)),
+            *(f"{after[name]:.1f}" for name in _DISTORTIONS),
+        ]
+        for before, after in worst
+    ]
+    return [
+        "## Residual additions in int8",
+        _table(("ranges", "additions in float32", "agreement", "size"), attempts),
+        f"Agreement is the share of {found['images']:,} training images, which set no ranges, with "
+        "the answer of float32. Ranges are those of TensorFlow's calibration; or the observed "
+        "ones, from the least to the largest value; or narrowed ones, which cut off values far "
+        "from all others so that the steps become finer. "
+        "`--int8_additions` chooses the precision of the additions.",
+        _table(
+            (
+                *("unit", "addition", "rounding alone"),
+                *("stream, all in int8", "residual, all in int8", "stream", "residual"),
+            ),
+            units,
+        ),
+        f"The {len(units)} of {len(pairs)} residual units whose additions lose most when rounded "
+        "to int8, with signal-to-noise ratios in decibels beside float32: at 20 the error is a "
+        "tenth of the signal, at 0 as large. Rounding alone compares what a unit adds with the "
+        "rounding of its sum; stream and residual carry the errors of all units before. All units "
+        "are in report.json.",
+    ]
 
 
 def _of_rewriting(facts):

@@ -16,7 +16,7 @@ from keras_preact.exporting.checks.verification import (
 )
 from keras_preact.exporting.config import ExportConfig
 from keras_preact.exporting.export_folder import SAVED_MODEL, ExportFolder, Layout
-from keras_preact.exporting.formats import saved_model, tflite, weights
+from keras_preact.exporting.formats import int8, saved_model, tflite, weights
 from keras_preact.exporting.graph import network, rewriting
 from keras_preact.exporting.left_out import PartlyExported, left_out
 from keras_preact.exporting.serving import server_files, warmup
@@ -78,13 +78,16 @@ def _output_dir(config):
 
 def _write(exported, config, layout, name, verification, facts) -> dict[str, str]:
     """Writes all files; returns reasons why TFLite files could not be made, by kind."""
-    facts["rewriting"], facts["serving_bytes"], impossible = [], None, {}
+    facts["rewriting"], facts["serving_bytes"], facts["int8"], impossible = [], None, None, {}
     if config.weights_kinds:
         weights.write(exported.model, layout.weights, config.weights_kinds)
     if SAVED_MODEL in config.formats or config.tflite_kinds:
         image_shape = exported.data.info.image_shape
         steps = rewriting.rewrite(network.trace(exported.model, image_shape))
-        impossible = _write_tflite(steps[-1].graph, exported, config, layout)
+        if config.tflite_kinds:
+            lite = _write_tflite(steps[-1].graph, exported, config, layout)
+            impossible = lite.impossible
+            facts["int8"] = dataclasses.asdict(lite.int8) if lite.int8 else None
         if SAVED_MODEL in config.formats:
             steps += saved_model.rewrite(steps[-1].graph, config.saved_model_precision)
             _write_for_servers(steps[-1].graph, exported, config, layout, name)
@@ -101,17 +104,16 @@ def _write_for_servers(graph, exported, config, layout, name):
     server_files.write(layout.serving, name, image, file, config.serving_image)
 
 
-def _write_tflite(graph, exported, config, layout) -> dict[str, str]:
-    """Writes the TFLite files; returns reasons why some could not be made, by kind."""
-    if not config.tflite_kinds:
-        return {}
-    calibrates = "int8" in config.tflite_kinds
-    images = exported.calibration_images(config.calibration_images) if calibrates else None
-    name, preprocessing = (
-        f"{exported.model.name} trained on {exported.data.info.name}",
-        exported.preprocessing,
-    )
-    return tflite.write(graph, preprocessing, layout.tflite, name, config.tflite_kinds, images)
+def _write_tflite(graph, exported, config, layout) -> tflite.Written:
+    images = None
+    if "int8" in config.tflite_kinds:
+        count = config.calibration_images
+        held_out = exported.held_out_images(count, int8.HELD_OUT_IMAGES)
+        images = int8.Images(exported.calibration_images(count), held_out)
+    name = f"{exported.model.name} trained on {exported.data.info.name}"
+    kinds, additions = config.tflite_kinds, config.int8_additions
+    preprocessing = exported.preprocessing
+    return tflite.write(graph, preprocessing, layout.tflite, name, kinds, images, additions)
 
 
 def _load(config, layout, preprocessing, impossible) -> list[WrittenFile]:

@@ -70,6 +70,22 @@ class Source:
             [(images, *_)] = data.train(count, augmentation="none").take(1).as_numpy_iterator()
         return images
 
+    def held_out_images(self, calibration: int, most: int) -> np.ndarray:
+        """Returns training images as evaluation crops them, at most `most`.
+
+        They are others than those of `calibration_images(calibration)`, if there are enough.
+
+        Raises:
+            UnreadableError: if an image can no longer be read.
+        """
+        data, count = self.data, min(most, self.data.info.train_count)
+        # Batches of `count` images; the first ones calibrate.
+        step = -(-calibration // count)
+        with naming_unreadable(data, "train", lambda: data.train_indices(step, count)):
+            batches = data.train(count, start_step=step, augmentation="none")
+            [(images, *_)] = batches.take(1).as_numpy_iterator()
+        return images
+
     def example(self) -> tuple[np.ndarray, bytes]:
         """Returns the first evaluation image, uint8 (height, width, channels), and a JPEG file.
 

@@ -13,6 +13,8 @@ from small_exports import (
     evaluation_images,
     export,
     keras_probabilities,
+    leaping_clock,
+    lite_probabilities,
     load_data,
     read_report,
     saved_model_probabilities,
@@ -22,8 +24,9 @@ from small_exports import (
 )
 from tensorflow_serving.apis import prediction_log_pb2
 
-from keras_preact import ResNetV2
+from keras_preact import ResNetV2, exporting
 from keras_preact.data import datasets
+from keras_preact.exporting import ExportConfig
 from keras_preact.exporting.serving import client
 from keras_preact.support.lock import locked
 from keras_preact.training import TrainConfig, run
@@ -297,3 +300,23 @@ def test_the_files_beside_an_export_are_those_that_the_server_is_asked_with(digi
     assert (digits_export / "serving" / "client.py").read_bytes() == io.FileIO(
         client.__file__
     ).read()
+
+
+def test_additions_in_float32_can_be_asked_for(digits_run, digits_export, tmp_path):
+    options = {"formats": ("tflite",), "tflite": ("int8",), "eval_images": None}
+    options |= {"int8_additions": "float", "calibration_images": 100, "int8_loss_points": 5.0}
+    out = tmp_path / "out"
+    with leaping_clock():
+        exporting.run(ExportConfig(run_dir=str(digits_run.folder), output_dir=str(out), **options))
+    found = read_report(out)["int8"]
+    assert [each["float_additions"] for each in found["attempts"]] == [0, 3]
+    assert found["written"] == 1
+    images, _ = evaluation_images(load_data(digits_run.folder))
+    expected = keras_probabilities(digits_run.folder, images)
+    got = [
+        lite_probabilities(folder / "tflite/1/int8.tflite", images)
+        for folder in (out, digits_export)
+    ]
+    errors = [np.abs(each - expected).mean() for each in got]
+    assert errors[0] < errors[1]
+    assert np.mean(got[0].argmax(axis=1) == expected.argmax(axis=1)) > 0.97

@@ -19,7 +19,7 @@ def parsed(*arguments):
 def test_the_tolerances_are_those_that_are_promised():
     config = ExportConfig(run_dir="run")
     assert (config.float32_tolerance, config.float16_tolerance) == (1e-4, 1e-2)
-    assert config.int8_loss_points == 1
+    assert (config.int8_loss_points, config.int8_additions) == (1, "auto")
     assert config.tflite == ("float32", "float16", "dynamic", "int8")
     assert config.eval_images is None
 
@@ -36,6 +36,7 @@ def test_flags_reach_the_fields():
     config = parsed(
         *("--model=a/b.keras", "--dataset=folder", "--data_dir=images", "--image_size=32"),
         *("--version=7", "--freeze", "--model_name=Net-1.2_b", "--eval_images=9"),
+        "--int8_additions=float",
         *("--float32_tolerance=0", "--float16_tolerance=1e-3", "--int8_loss_points=2.5"),
         *("--calibration_images=3", "--max_image_pixels=4", "--output_dir=out"),
     )
@@ -48,6 +49,7 @@ def test_flags_reach_the_fields():
         freeze=True,
         model_name="Net-1.2_b",
         eval_images=9,
+        int8_additions="float",
         float32_tolerance=0.0,
         float16_tolerance=1e-3,
         int8_loss_points=2.5,
@@ -80,6 +82,10 @@ TOLERANCES = ("float32_tolerance", "float16_tolerance", "int8_loss_points")
         ),
         ({"run_dir": "r", "checkpoint": "last"}, "newest, best"),
         ({"run_dir": "r", "tflite": ("int8", "int4")}, "tflite='int4'. Did you mean 'int8'"),
+        (
+            {"run_dir": "r", "int8_additions": "int16"},
+            "int8_additions must be one of auto, int8, float. Received: int8_additions='int16'",
+        ),
         *(({"run_dir": "r", name: 0}, f"{name} must be at least 1") for name in COUNTS),
         *(({"run_dir": "r", name: 2**31}, "at most 2147483647") for name in COUNTS),
         *(

@@ -254,3 +254,25 @@ def test_files_are_described_by_their_paths_in_the_export(tmp_path):
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert describe_files(root, root / "a") == {"a/b/c": (3, abc)}
     assert describe_files(root, root / "a" / "b" / "c") == {"a/b/c": (3, abc)}
+
+
+def test_the_report_shows_the_additions_that_lose_most_and_what_was_tried(digits_export):
+    found = read_report(digits_export)["int8"]
+    assert [each["unit"] for each in found["before"]] == [
+        f"stage{stage}_unit1" for stage in (1, 2, 3)
+    ]
+    attempt = found["attempts"][found["written"]]
+    assert attempt["float_additions"] == sum(
+        each["rounding_decibels"] is None for each in found["after"]
+    )
+    section = report_md(digits_export).partition("\n## Residual additions in int8\n")[2]
+    section = section.partition("\n## ")[0]
+    assert f"(written) | {attempt['float_additions']} of 3 | {attempt['agreement']:.1%}" in section
+    rows = [line for line in section.splitlines() if line.startswith("| stage")]
+    rounding = {each["unit"]: each["rounding_decibels"] for each in found["before"]}
+    assert [row.split(" | ")[0][2:] for row in rows] == sorted(rounding, key=rounding.get)
+
+
+def test_without_residual_additions_or_int8_the_report_is_silent_about_them():
+    facts = {**FACTS, "serving_bytes": {"images": 0, "max_difference": None}, "int8": None}
+    assert "Residual additions" not in to_markdown(facts, TWO).decode()

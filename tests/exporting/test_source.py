@@ -189,3 +189,16 @@ def test_without_a_run_or_a_checkpoint_there_is_nothing_to_export(digits_run, tm
     (tmp_path / "config.json").write_bytes((digits_run.folder / "config.json").read_bytes())
     with pytest.raises(ValueError, match="There is no best checkpoint"):
         source.check(ExportConfig(run_dir=str(tmp_path), checkpoint="best"))
+
+
+def test_held_out_images_are_none_that_calibrate_where_there_are_enough(tmp_path):
+    model = ResNetV2(8, input_shape=(8, 8, 1), classes=10)
+    read = source.read(saved(tmp_path, model))
+    count = read.data.info.train_count
+    calibrate, held_out = read.calibration_images(300), read.held_out_images(300, 200)
+    assert (len(calibrate), len(held_out)) == (300, 200)
+    # Not all digits of 8 x 8 pixels differ from each other.
+    shared = {image.tobytes() for image in calibrate} & {image.tobytes() for image in held_out}
+    assert len(shared) <= 2
+    assert len(read.held_out_images(count, 200)) == 200
+    assert len(read.held_out_images(1, 10 * count)) == count

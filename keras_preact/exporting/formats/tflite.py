@@ -1,16 +1,18 @@
 """TFLite files for phones and microcontrollers, of built-in operations only."""
 
+import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from etils import epath
 
+from keras_preact.exporting.formats import int8
+from keras_preact.exporting.formats.int8 import Int8Report
 from keras_preact.exporting.formats.saved_model import write_for_tflite
 from keras_preact.exporting.formats.tflite_metadata import add_metadata
 from keras_preact.exporting.graph.network import InferenceGraph
@@ -19,11 +21,25 @@ from keras_preact.support.choices import one_of
 from keras_preact.support.console import say
 from keras_preact.support.errors import RunError
 from keras_preact.support.files import remove
+from keras_preact.support.machine import cores
 
 KINDS = ("float32", "float16", "dynamic", "int8")
 SIGNATURE = "serving_default"
 
 _UNSUPPORTED = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """TFLite files that were written.
+
+    Args:
+        impossible: why a file could not be made, by kind; empty if all were.
+        int8: about the residual additions of the int8 file, if it has any.
+    """
+
+    impossible: Mapping[str, str]
+    int8: Int8Report | None = None
 
 
 def write(
@@ -32,12 +48,10 @@ def write(
     folder: epath.Path,
     model_name: str,
     kinds: Sequence[str],
-    calibration_images: np.ndarray | None = None,
-) -> dict[str, str]:
+    images: int8.Images | None = None,
+    additions: str = "auto",
+) -> Written:
     """Writes a TFLite file KIND.tflite of each kind, with metadata.
-
-    Returns:
-        Why a file could not be made, by kind; empty if all were.
 
     Args:
         graph: of the network, from normalized images.
@@ -45,15 +59,19 @@ def write(
         folder: a folder that does not exist yet.
         model_name: for the metadata, as in "resnet20 trained on digits".
         kinds: some of `KINDS`.
-        calibration_images: as for `convert`.
+        images: for int8.
+        additions: precision of the residual additions in int8, one of `int8.ADDITIONS`.
     """
-    plain, impossible = folder / ".saved_model", {}
+    plain, impossible, report = folder / ".saved_model", {}, None
     folder.mkdir(parents=True)
     write_for_tflite(graph, preprocessing, plain)
     for kind in kinds:
         say(f"Converting to TFLite: {kind}")
         try:
-            file = convert(plain, kind, calibration_images)
+            if kind == "int8":
+                file, report = _convert_to_int8(plain, preprocessing, images, additions)
+            else:
+                file = convert(plain, kind)
         except RunError as error:
             impossible[kind] = str(error)
             continue
@@ -61,7 +79,18 @@ def write(
         file = add_metadata(file, model_name.partition(" ")[0], description, preprocessing)
         (folder / f"{kind}.tflite").write_bytes(file)
     remove(plain)
-    return impossible
+    return Written(impossible, report)
+
+
+def _convert_to_int8(saved_model, preprocessing, images, additions):
+    return int8.convert(
+        convert(saved_model, "float32"),
+        lambda: convert(saved_model, "int8", images.calibration),
+        lambda file: LiteModel(file, cores()).predict,
+        images,
+        additions,
+        preprocessing.multi_label,
+    )
 
 
 def convert(
@@ -106,7 +135,7 @@ def convert(
         return _convert(converter)
     _calibrate(converter, calibration_images)
     file = _convert(converter)
-    _check_integer(file)
+    int8.check_integer(file)
     return file
 
 
@@ -114,7 +143,7 @@ class LiteModel:
     """A TFLite file made by `convert`, in LiteRT's interpreter.
 
     Args:
-        path: of the file.
+        file: its path or its contents.
         threads: number of threads; one by default.
 
     Raises:
@@ -125,8 +154,11 @@ class LiteModel:
         classes: their number.
     """
 
-    def __init__(self, path: epath.PathLike, threads: int | None = None):
-        interpreter = Interpreter(os.fspath(path), num_threads=threads)
+    def __init__(self, file: epath.PathLike | bytes, threads: int | None = None):
+        if isinstance(file, bytes):
+            interpreter = Interpreter(model_content=file, num_threads=threads)
+        else:
+            interpreter = Interpreter(os.fspath(file), num_threads=threads)
         self._run = interpreter.get_signature_runner(SIGNATURE)
         images = self._run.get_input_details()["images"]
         output = self._run.get_output_details()["probabilities"]
@@ -172,20 +204,3 @@ def _convert(converter):
         if not lacking:
             raise
         raise RunError(f"TFLite has no built-in operation for {lacking}.") from error
-
-
-def _check_integer(file):
-    """Refuses operations in float32; the converter leaves those that have no int8 form."""
-    model = schema.ModelT.InitFromPackedBuf(file)
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items()}
-    lacking = {
-        names[model.operatorCodes[operator.opcodeIndex].builtinCode]
-        for graph in model.subgraphs
-        for operator in graph.operators
-        for output in operator.outputs
-        if graph.tensors[output].type == schema.TensorType.FLOAT32
-    }
-    if lacking:
-        # The converter puts one before each float32 operation.
-        lacking.discard("DEQUANTIZE")
-        raise RunError(f"TFLite cannot compute in int8: {', '.join(sorted(lacking))}.")

@@ -13,6 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_preact.exporting.formats import preprocessing_record
+from keras_preact.exporting.formats.flatbuffer import pack, unpack
 from keras_preact.layers import Preprocessing
 
 BUFFER = "TFLITE_METADATA"
@@ -153,13 +154,11 @@ def _pack_list(builder, offsets):
 
 
 def _insert(file, metadata):
-    model = schema.ModelT.InitFromPackedBuf(file)
+    model = unpack(file)
     model.buffers.append(schema.BufferT(np.frombuffer(metadata, np.uint8)))
     entry = schema.MetadataT(BUFFER, len(model.buffers) - 1)
     model.metadata = [*(model.metadata or []), entry]
-    builder = flatbuffers.Builder(len(file))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return pack(model)
 
 
 def _append(model, files):

@@ -13,6 +13,7 @@ from tiny_nets import Function, make_info, make_net
 import keras_preact
 from keras_preact.data import datasets
 from keras_preact.exporting.formats import tflite
+from keras_preact.exporting.formats.int8 import Images
 from keras_preact.exporting.graph import network
 from keras_preact.layers import BLOCKS, ORDERS, SHORTCUTS
 from keras_preact.support.errors import RunError
@@ -207,14 +208,14 @@ def test_an_operation_that_has_no_int8_is_named(tmp_path):
 def test_a_kind_that_cannot_be_made_does_not_keep_the_others_away(tmp_path):
     graph = network.trace(make_net(Function(tf.nn.elu)), SHAPE)
     info, folder = make_info(), epath.Path(tmp_path / "tflite")
-    images = np.zeros((1, *SHAPE), np.uint8)
-    impossible = tflite.write(graph, info.preprocessing, folder, "net", ("int8", "float32"), images)
-    assert impossible == {"int8": "TFLite cannot compute in int8: ELU."}
+    black = np.zeros((1, *SHAPE), np.uint8)
+    images = Images(black, black)
+    written = tflite.write(graph, info.preprocessing, folder, "net", ("int8", "float32"), images)
+    assert written.impossible == {"int8": "TFLite cannot compute in int8: ELU."}
     assert [path.name for path in folder.iterdir()] == ["float32.tflite"]
-    assert (
-        tflite.write(graph, info.preprocessing, epath.Path(tmp_path / "one"), "net", ("float32",))
-        == {}
-    )
+    one = epath.Path(tmp_path / "one")
+    written = tflite.write(graph, info.preprocessing, one, "net", ("float32",))
+    assert (written.impossible, written.int8) == ({}, None)
 
 
 def test_an_unknown_kind_is_refused(saved_model):
