@@ -42,16 +42,7 @@ def prepare(job: "Job") -> Callable[[int], float]:
         result's way to the host.
     """
     keras.config.set_dtype_policy(job.precision)
-    config = TrainConfig(
-        depth=job.net.depth,
-        block=job.net.block,
-        global_batch_size=job.batch_size,
-        precision=job.precision,
-        xla=job.xla,
-        unit_loops=job.unit_loops,
-        remat=job.remat,
-        strategy="one_device",
-    )
+    config = make_config(job)
     shape = (job.image_size, job.image_size, 3)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (job.batch_size, *shape), np.uint8)
@@ -61,6 +52,20 @@ def prepare(job: "Job") -> Callable[[int], float]:
     if job.mode == "train":
         return _training(config, Training.build(config, make_data(job, images, labels)))
     return _inference(config, images, _info(job, shape))
+
+
+def make_config(job: "Job") -> TrainConfig:
+    """Returns the configuration of a run that trains as a job does."""
+    return TrainConfig(
+        depth=job.net.depth,
+        block=job.net.block,
+        global_batch_size=job.batch_size,
+        precision=job.precision,
+        xla=job.xla,
+        unit_loops=job.unit_loops,
+        remat=job.remat,
+        strategy="one_device",
+    )
 
 
 class Training(NamedTuple):

@@ -15,9 +15,9 @@ import tensorflow as tf
 from keras_preact.layers.batch_norm import traced_for_xla
 from keras_preact.models.unit_signature import varying_numbers
 
-# How much the forward pass of a unit keeps: its input and the outputs of its convolutions, or its
-# input alone.
-CONVOLUTIONS, INPUT = "convolutions", "input"
+# How much the forward pass of a unit keeps: all that the gradients read, its input and the outputs
+# of its convolutions, or its input alone.
+ALL, CONVOLUTIONS, INPUT = "all", "convolutions", "input"
 
 # Operations that cost more to repeat than their outputs cost to keep.
 _COSTLY = {
@@ -97,7 +97,7 @@ class UnitGraph:
         Args:
             x: (batch, height, width, channels).
             values: of the trainable variables, of the others, and of `varying_numbers`.
-            keeps: `CONVOLUTIONS`, `INPUT`, or None to keep nothing.
+            keeps: `ALL`, `CONVOLUTIONS`, `INPUT`, or None to keep nothing.
         """
         kept = self.kept(keeps)
         results = self._compute([*self._results, *kept], [self._x, *self._values], [x, *values])
@@ -141,8 +141,11 @@ class UnitGraph:
             kept = {}
 
             def ends(tensor):
-                is_costly = tensor.op.name in self._names and tensor.op.type in _COSTLY
-                if tensor.name == self._x.name or (keeps == CONVOLUTIONS and is_costly):
+                is_kept = tensor.op.name in self._names and (
+                    (keeps == CONVOLUTIONS and tensor.op.type in _COSTLY)
+                    or (keeps == ALL and tensor.op.type != "Const")
+                )
+                if tensor.name not in given and (is_kept or tensor.name == self._x.name):
                     kept[tensor.name] = tensor
                 return tensor.name in kept or tensor.name in given
 

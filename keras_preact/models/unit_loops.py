@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_preact.models.unit_graph import CONVOLUTIONS, INPUT, UnitGraph
+from keras_preact.models.unit_graph import ALL, CONVOLUTIONS, INPUT, UnitGraph
 
 REMAT = ("none", "unit", "group", "auto")
 
@@ -23,8 +23,8 @@ class Remat:
         kind: one of `REMAT`. "none": each unit keeps its input and the outputs of its
             convolutions; BN and ReLU are computed again. "unit": each unit keeps its input.
             "group": the first unit of every group keeps its input; the backward pass computes one
-            group again at a time, with what "none" keeps. "auto": groups whose length is near the
-            square root of the number of units in a row.
+            group again at a time, and keeps all of it that the gradients read. "auto": groups
+            whose length is near the square root of the number of units in a row.
         units: of a group.
     """
 
@@ -191,20 +191,18 @@ class UnitLoop:
             begin, end = self._bounds(number, group)
 
             def again(unit, x, kept):
-                y, keep = self._graph.recompute(x, values.read(unit), CONVOLUTIONS)
+                y, keep = self._graph.recompute(x, values.read(unit), ALL)
                 kept = [a.write(unit - begin, k) for a, k in zip(kept, keep, strict=True)]
                 return unit + 1, y, kept
 
             _, _, kept = tf.while_loop(
                 lambda unit, *_: unit < end,
                 again,
-                (begin, inputs.read(number), self._arrays(group, CONVOLUTIONS)),
+                (begin, inputs.read(number), self._arrays(group, ALL)),
                 parallel_iterations=1,
                 maximum_iterations=group,
             )
-            upstream, arrays = self._back(
-                upstream, values, kept, arrays, begin, end, CONVOLUTIONS, begin
-            )
+            upstream, arrays = self._back(upstream, values, kept, arrays, begin, end, ALL, begin)
             return number - 1, upstream, arrays
 
         groups = -(-self._length // group)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 
 from keras_preact.benchmark.config import BenchmarkConfig
 from keras_preact.benchmark.job import Job, label, make_scaling_jobs
+from keras_preact.benchmark.ours import make_config
 from keras_preact.benchmark.rows import median
 from keras_preact.benchmark.runner import alternate, check_memory, start_script
 from keras_preact.models.training_memory import RUNTIME_BYTES
+from keras_preact.training.distribution.compute_plan import Machine, make_compute_plan
 
 # Fields of a row that are medians over the rounds.
 _FIGURES = (
@@ -188,7 +190,8 @@ def _derived(job, answer):
 
 
 def _formula_mebibytes(job, device):
-    options = {"loops": job.unit_loops != "off"}
+    gpus = () if device == "CPU" else ((8, 0),)
+    options = {"loops": make_compute_plan(make_config(job), Machine(gpus)).loops}
     memory = job.describe().training_memory(job.batch_size, job.precision, job.remat, **options)
     size = memory.in_step + RUNTIME_BYTES if device == "CPU" else memory.total
     return size / 2**20
