@@ -139,7 +139,8 @@ class LoopedNetwork:
             if len(row) > 1 and graph.output != images:
                 raise NotPureError("their output is of another shape or type than their input")
         except NotPureError as error:
-            line = f"{first.name} to {row[-1].name}: {error}"
+            to_last = f" to {row[-1].name}" if len(row) > 1 else ""
+            line = f"{first.name}{to_last}: {error}"
             self.unrolled += [] if line in self.unrolled else [line]
             return None
         return graph

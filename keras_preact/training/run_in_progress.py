@@ -251,6 +251,8 @@ class Run:
             self._times.finish()
         if told := self._times.told():
             self.writer.line(told)
+            for row in self.state.function.unrolled:
+                self.writer.line(f"No loop over {row}")
             if self.devices.writes:
                 self.folder.keep_start_seconds(self._times.seconds, self.devices.plan)
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_preact.layers import ResidualUnit
-from keras_preact.models.unit_graph import CONVOLUTIONS, INPUT, UnitGraph
+from keras_preact.models.unit_graph import ALL, CONVOLUTIONS, INPUT, UnitGraph
 
 
 def kept_values(keeps, filters=4, channels=16, **options):
@@ -15,8 +15,10 @@ def kept_values(keeps, filters=4, channels=16, **options):
     shape = (2, 8, 8, channels)
     unit.build(shape)
     graph = UnitGraph(unit, tf.TensorSpec(shape), training=True, compiles=False)
-    values = sum(math.prod(tensor.shape) for tensor in graph.kept(keeps))
-    assert values % (2 * 8 * 8) == 0
+    tensors = graph.kept(keeps)
+    # The others are statistics, a few numbers a channel.
+    assert keeps == ALL or all(len(tensor.shape) == 4 for tensor in tensors)
+    values = sum(math.prod(tensor.shape) for tensor in tensors if len(tensor.shape) == 4)
     return values // (2 * 8 * 8)
 
 
@@ -42,6 +44,19 @@ def kept_values(keeps, filters=4, channels=16, **options):
 )
 def test_units_keep_their_input_and_the_outputs_of_convolutions(options, values):
     assert kept_values(CONVOLUTIONS, **options) == values
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        # The inputs of BN and of convolutions, which are the outputs of ReLU.
+        ({"block": "bottleneck"}, 12 * 4),
+        ({"block": "basic", "filters": 16}, 4 * 16),
+    ],
+    ids=str,
+)
+def test_units_of_a_group_keep_all_that_gradients_read(options, values):
+    assert kept_values(ALL, **options) == values
 
 
 @pytest.mark.parametrize("order", ["original", "full_preactivation"])

@@ -101,3 +101,22 @@ def test_a_row_with_one_bad_value_is_not_finite(value):
 def test_weights_of_other_types_are_refused():
     with pytest.raises(ValueError, match=r"must be float32.*Received: .*a of bfloat16"):
         RowLayout(variables({"a": (3,)}, "bfloat16"))
+
+
+def test_stacks_lie_together_in_a_row_and_keep_the_order_of_saved_values():
+    stack = ("a1", "a2", "a3")
+    shapes = {"a1": (3, 7), "x": (5,), "a2": (3, 7), "y": (16,), "a3": (3, 7)}
+    layout = RowLayout(variables(shapes), [stack, ("elsewhere1", "elsewhere2")])
+    assert [*layout.shapes] == [*stack, "x", "y"]
+    assert layout.keys(["y", "a2", "a1", "a3"]) == ["y", "a1"]
+    random = np.random.default_rng(0)
+    expected = {name: random.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+    by_key = {"a1": np.stack([expected[name] for name in stack])}
+    by_key |= {name: expected[name] for name in "xy"}
+    row = layout.pack(by_key)
+    np.testing.assert_array_equal(row, layout.from_arrays(expected))
+    assert_equal(by_key, layout.unpack(row))
+    # As checkpoints have them, whatever is stacked.
+    flat = np.concatenate([value.ravel() for value in expected.values()])
+    np.testing.assert_array_equal(layout.to_values(row), flat)
+    np.testing.assert_array_equal(layout.from_values(flat), row)

@@ -128,3 +128,30 @@ def test_a_launch_that_fails_at_a_batch_has_taken_the_steps_before_it():
     assert rows.shape == (3, len(REPORT))
     np.testing.assert_array_equal(rows[:, 0], whole.take(3)["loss"])
     assert_same(weights(whole), weights(broken), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"remat": "unit"}, {"remat": "group", "remat_units": 2}, {"remat": "auto"}],
+    ids=lambda options: options["remat"],
+)
+def test_recomputation_changes_no_bit_of_a_run(options):
+    options = {"depth": 26, "shortcut": "dropout", "stochastic_depth_rate": 0.2, **options}
+    plain = make(1, **{**options, "remat": "none", "remat_units": None, "unit_loops": "off"})
+    again = make(1, **options)
+    assert not plain.state.function.stacks and again.state.function.stacks
+    first, second = plain.take(3), again.take(3)
+    np.testing.assert_array_equal(second["loss"], first["loss"])
+    assert_same(weights(plain), weights(again), rtol=1e-6, atol=1e-7)
+
+
+def test_a_run_saved_with_loops_goes_on_without_them():
+    looped, plain = (make(1, depth=26, unit_loops=loops) for loops in ("on", "off"))
+    looped.take(2)
+    plain.state.from_arrays(looped.state.to_arrays(2))
+    plain.done = 2
+    if plain.step.takes_draws:
+        plain.batches.take(2)
+    assert_same(weights(looped), weights(plain), rtol=0, atol=0)
+    first, second = looped.take(2), plain.take(2)
+    np.testing.assert_allclose(second["loss"], first["loss"], rtol=1e-6)
