@@ -42,7 +42,7 @@ def save(folder, state, step, **options):
 def values(state):
     """Returns all values that must be saved but the step, by group and name."""
     arrays = state.to_arrays(0)
-    assert len(arrays["optimizer"]) == len(state.model.trainable_variables) + 1  # the step
+    assert len(arrays["optimizer"]) == len(state.network.trainable_variables) + 1  # the step
     del arrays["optimizer"]["iteration"]
     return {f"{group}/{name}": v for group, vs in arrays.items() for name, v in vs.items()}
 

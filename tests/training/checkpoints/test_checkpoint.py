@@ -86,7 +86,7 @@ def test_the_saved_state_is_that_of_the_call_though_it_changes_meanwhile(tmp_pat
 
 
 def test_the_saved_statistics_are_the_means_of_those_of_the_replicas(tmp_path, state, other):
-    statistics = [v for v in state.model.variables if "moving_" in v.path]
+    statistics = [v for v in state.network.variables if "moving_" in v.path]
     size = sum(np.prod(v.shape) for v in statistics)
     rows = np.random.default_rng(0).normal(size=(2, size)).astype(np.float32)
     checkpoints = checkpoint.Checkpoints(tmp_path, state, keep=1)
