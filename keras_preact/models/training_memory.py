@@ -55,7 +55,9 @@ class UnitRun:
 
     def kept_in_group(self, remat: str, remat_units: int | None = None) -> int:
         """The values that the units of a group keep while it is in the backward pass."""
-        return 0 if remat == "none" else self.group(remat, remat_units) * self.activations
+        if remat in ("none", "unit"):
+            return 0 if remat == "none" else self.kept
+        return self.group(remat, remat_units) * self.activations
 
     def group(self, remat: str, remat_units: int | None = None) -> int:
         """The number of units that are computed again together."""
