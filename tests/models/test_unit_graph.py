@@ -17,8 +17,8 @@ def kept_values(keeps, filters=4, channels=16, **options):
     graph = UnitGraph(unit, tf.TensorSpec(shape), training=True, compiles=False)
     tensors = graph.kept(keeps)
     # The others are statistics, a few numbers a channel.
-    assert keeps == ALL or all(len(tensor.shape) == 4 for tensor in tensors)
-    values = sum(math.prod(tensor.shape) for tensor in tensors if len(tensor.shape) == 4)
+    assert keeps == ALL or all(tensor.shape.rank == 4 for tensor in tensors)
+    values = sum(math.prod(tensor.shape) for tensor in tensors if tensor.shape.rank == 4)
     return values // (2 * 8 * 8)
 
 

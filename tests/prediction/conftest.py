@@ -8,7 +8,7 @@ from image_encoding import encode, smooth_image
 from shared_between_workers import shared
 
 from keras_preact import load_run
-from keras_preact.exporting.formats import saved_model, tflite
+from keras_preact.exporting.formats import int8, saved_model, tflite
 from keras_preact.exporting.graph import network, rewriting
 from keras_preact.training import TrainConfig, run
 from keras_preact.training.run_folder import RunFolder
@@ -61,9 +61,15 @@ def _write_models(root, run_dir):
     graph = rewriting.rewrite(network.trace(model, info.image_shape))[-1].graph
     saved_model.write(graph, info.preprocessing, root / "1")
     images = np.stack([smooth_image(32, 32, seed) for seed in range(4)])
-    assert not tflite.write(
-        graph, info.preprocessing, root / "lite", "net", ("float32", "int8"), images
+    written = tflite.write(
+        graph,
+        info.preprocessing,
+        root / "lite",
+        "net",
+        ("float32", "int8"),
+        int8.Images(images, images),
     )
+    assert not written.impossible
     return {
         "run": run_dir,
         "keras": root / "net.keras",

@@ -347,7 +347,8 @@ class _RandomStates:
         for key, index in indices.items():
             numbers = tf.constant(index, tf.int32)
             state = tf.stack([tf.fill(numbers.shape, first), numbers], axis=-1)
-            values[key] = tf.bitcast(state, tf.uint32)
+            state = tf.bitcast(state, tf.uint32)
+            values[key] = tf.cast(state, self._variables[key].dtype)
         return values
 
 

@@ -121,10 +121,10 @@ def test_the_newest_few_and_the_best_are_kept(tmp_path, state, other):
     # The best is for evaluating and exporting, and has no optimizer.
     held = tf.train.load_checkpoint(f"{best}/variables").get_variable_to_shape_map()
     assert {name.partition("/")[0] for name in held} == {"model", "_CHECKPOINTABLE_OBJECT_GRAPH"}
-    checkpoint.load_model(best, other.model)
+    checkpoint.load_model(best, other.network)
     scramble(state, seed=9)
     expected = saved_model(state)
-    for loaded in other.model.variables:
+    for loaded in other.network.variables:
         np.testing.assert_array_equal(loaded, expected[loaded.path], err_msg=loaded.path)
 
 
@@ -132,9 +132,9 @@ def test_a_checkpoint_of_a_bfloat16_net_fits_the_float32_net(tmp_path, other):
     keras.config.set_dtype_policy("mixed_bfloat16")
     saved = make(1)
     path = save(tmp_path, saved, 1)
-    checkpoint.load_model(str(path), other.model)
+    checkpoint.load_model(str(path), other.network)
     expected = saved_model(saved)
-    for loaded in other.model.variables:
+    for loaded in other.network.variables:
         np.testing.assert_array_equal(loaded, expected[loaded.path], err_msg=loaded.path)
 
 

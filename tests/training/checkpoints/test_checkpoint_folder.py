@@ -150,4 +150,4 @@ def test_another_architecture_is_refused_with_the_variables_that_differ(two_save
     assert str(error.value).splitlines()[1:] == expected + more
     averages = "ema_decay" in options
     with pytest.raises(ValueError, match="averages/" if averages else "model/"):
-        checkpoint.load_model(str(two_saved / "step-10"), other.model, averages)
+        checkpoint.load_model(str(two_saved / "step-10"), other.network, averages)

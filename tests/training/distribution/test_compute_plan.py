@@ -18,7 +18,7 @@ PAIR = Cluster(("a:2222", "b:2222"), 1)
 
 
 def decided(machine=CPU, cluster=None, **options):
-    return make_compute_plan(TrainConfig(depth=20, **options), machine, cluster)
+    return make_compute_plan(TrainConfig(**{"depth": 20, **options}), machine, cluster)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,35 @@ def test_a_compute_plan_says_where_it_computes_and_why(machine, cluster, options
     ],
 )
 def test_precision_and_xla_have_a_line_each(machine, options, precision, xla):
-    assert str(decided(machine, **options)).splitlines()[1:] == [precision, xla]
+    *lines, _ = str(decided(machine, **options)).splitlines()[1:]
+    assert lines == [precision, xla]
+
+
+@pytest.mark.parametrize(
+    ("machine", "cluster", "options", "loops", "reason"),
+    [
+        (CPU, None, {}, False, "faster with less than 8 units a stage"),
+        (CPU, None, {"depth": 56}, True, "9 units in a stage"),
+        (CPU, None, {"depth": 1001}, True, "111 units in a stage"),
+        (CPU, None, {"unit_loops": "on"}, True, "as given"),
+        (CPU, None, {"depth": 56, "unit_loops": "off"}, False, "as given"),
+        (CPU, None, {"remat": "auto"}, True, "remat computes units again in loops"),
+        (CPU, None, {"xla": "on"}, True, "XLA compiles each kind of unit once"),
+        (ONE, None, {}, True, "XLA compiles each kind of unit once"),
+        (FOUR, None, {"depth": 1001, "sync_bn": True}, False, "sync_bn exchanges statistics"),
+    ],
+)
+def test_equal_units_are_loops_where_that_pays(machine, cluster, options, loops, reason):
+    plan = decided(machine, cluster, **options)
+    assert plan.loops is loops and reason in plan.reasons["loops"]
+    state = "on" if loops else "off"
+    assert f"Loops over equal units {state}: {reason}" in str(plan).splitlines()[-1]
+
+
+@pytest.mark.parametrize("options", [{"remat": "auto"}, {"unit_loops": "on"}])
+def test_loops_and_synchronized_bn_exclude_each_other(options):
+    with pytest.raises(ValueError, match="sync_bn cannot exchange statistics inside loops"):
+        decided(FOUR, **options, sync_bn=True)
 
 
 def test_the_machine_is_described_by_its_gpus_and_its_processor(monkeypatch):

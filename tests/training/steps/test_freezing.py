@@ -115,7 +115,7 @@ def gradient_operations(small):
 
 def test_the_backward_pass_ends_above_the_frozen_parts():
     # The stem and three units of two convolutions: gradients of kernels, and of what goes in.
-    options = {"xla": "on", "on_device": False}  # units share no traces there
+    options = {"unit_loops": "off", "on_device": False}
     whole = gradient_operations(make(**options))
     upper = gradient_operations(make(freeze=("stem", "stage1"), **options))
     head = gradient_operations(make(freeze=("all_but_head",), **options))

@@ -113,7 +113,7 @@ def test_stacks_lie_together_in_a_row_and_keep_the_order_of_saved_values():
     expected = {name: random.normal(size=shape).astype("float32") for name, shape in shapes.items()}
     by_key = {"a1": np.stack([expected[name] for name in stack])}
     by_key |= {name: expected[name] for name in "xy"}
-    row = layout.pack(by_key)
+    row = layout.pack(by_key).numpy()
     np.testing.assert_array_equal(row, layout.from_arrays(expected))
     assert_equal(by_key, layout.unpack(row))
     # As checkpoints have them, whatever is stacked.
