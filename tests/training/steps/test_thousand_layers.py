@@ -23,4 +23,5 @@ def test_a_thousand_layers_take_a_step_with_and_without_recomputation():
     assert_same(weights(plain), weights(again), rtol=1e-5, atol=1e-7)
     shallow = make(1, **{**options, "depth": 164})
     shallow.take(1)
-    assert nodes(plain) == nodes(shallow)
+    # Not six times as many.
+    assert nodes(plain) < 1.05 * nodes(shallow)
