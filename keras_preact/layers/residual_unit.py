@@ -51,7 +51,7 @@ class ResidualUnit(QuickLayer):
     Source: "Identity Mappings in Deep Residual Networks", figures 1, 2 and 4, appendix.
     """
 
-    # Known to its stochastic depth, which computes with it.
+    # Its `StochasticDepth` computes with it, and is lent the rate of each unit.
     varies_in_loops = ("stochastic_depth_rate",)
 
     def __init__(

@@ -16,7 +16,6 @@ from keras_preact.benchmark.measure import answer
 from keras_preact.benchmark.on_tensorflow import device
 from keras_preact.benchmark.overhead import operations
 from keras_preact.models import architectures
-from keras_preact.training import TrainConfig
 from keras_preact.training.distribution.device_images import MOST_STEPS
 from keras_preact.training.steps.pace import Pace
 from keras_preact.training.steps.train_step import REPORT, TrainStep
@@ -206,19 +205,9 @@ def profiled(take: Callable[[], None]) -> dict:
 
 
 def _config(job):
-    return TrainConfig(
-        depth=job.net.depth,
-        block=job.net.block,
-        global_batch_size=job.batch_size,
-        precision=job.precision,
-        xla=job.xla,
-        unit_loops=job.unit_loops,
-        remat=job.remat,
-        strategy="one_device",
-        # So small that no value leaves the range that the processor computes at full speed.
-        learning_rate=_LEARNING_RATE,
-        warmup_learning_rate=_LEARNING_RATE,
-    )
+    # So small that no value leaves the range that the processor computes at full speed.
+    rates = {"learning_rate": _LEARNING_RATE, "warmup_learning_rate": _LEARNING_RATE}
+    return ours.make_config(job).updated(**rates)
 
 
 def _noise(job):

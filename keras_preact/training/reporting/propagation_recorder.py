@@ -22,7 +22,7 @@ class PropagationRecorder:
     alone.
 
     Args:
-        model: the network, not its copy that shares traces, which hides its units.
+        model: the network.
         data: the run's.
         config: configuration of the run.
 
