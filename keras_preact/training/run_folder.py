@@ -6,6 +6,7 @@ import shlex
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -320,6 +321,17 @@ def configure(given: dict) -> TrainConfig:
         of_this_call = {"mode": "train", "resume": False, "overwrite": False}
         return folder.read()[0].updated(**{**of_this_call, **given})
     return config
+
+
+def learned(config: TrainConfig) -> dict[str, Any]:
+    """Returns the fields that decide what is learned, complete and as JSON has them.
+
+    Two runs with the same of them learn the same, but for rounding. The length of training is one
+    of them.
+    """
+    fields = config.resolved().to_json()
+    free = _FREE_TO_RESUME - {"train_steps", "train_epochs"}
+    return {name: value for name, value in fields.items() if name not in free}
 
 
 def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool = False) -> None:
