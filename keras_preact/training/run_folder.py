@@ -37,6 +37,8 @@ _FREE_TO_RESUME = {
     *("max_runtime_minutes", "on_nan", "max_rollbacks"),
     *("early_stopping_epochs", "log_to"),
 }
+# Fields that are free all the same, but decide what is learned: where a run begins and ends.
+_OF_LEARNING = {"init_from", "train_steps", "train_epochs", "early_stopping_epochs"}
 # Fields of a single call: no part of the run.
 _OF_A_CALL = {"run_dir", "mode", "resume", "overwrite", "checkpoint"}
 _FREE_TO_EVALUATE = {*_FREE_TO_RESUME, "global_batch_size", "skip_bad_images"}
@@ -324,14 +326,18 @@ def configure(given: dict) -> TrainConfig:
 
 
 def learned(config: TrainConfig) -> dict[str, Any]:
-    """Returns the fields that decide what is learned, complete and as JSON has them.
+    """Returns the fields that change what is learned, resolved, as JSON has them.
 
-    Two runs with the same of them learn the same, but for rounding. The length of training is one
-    of them.
+    Two runs on the same images learn the same, but for rounding, where these are equal.
     """
-    fields = config.resolved().to_json()
-    free = _FREE_TO_RESUME - {"train_steps", "train_epochs"}
-    return {name: value for name, value in fields.items() if name not in free}
+    config = config.resolved()
+    names = [field.name for field in dataclasses.fields(config)]
+    values = {name: getattr(config, name) for name in names}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name not in _FREE_TO_RESUME or name in _OF_LEARNING
+    }
 
 
 def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool = False) -> None:
