@@ -40,9 +40,10 @@ def overview(rows: Sequence[RowCurves], title: str, error: str):
         title: above the picture.
         error: name of the error on the y axis, as in "test error".
     """
+    last = max(row.main.steps[-1] for row in rows)
     ends = [100 * row.main.median[-1] for row in rows]
     names = [
-        textwrap.fill(f"{end:.2f}  {row.label}", _LABEL_LETTERS, subsequent_indent=" " * 8)
+        textwrap.fill(f"{end:.2f}  {_ending(row, last)}", _LABEL_LETTERS, subsequent_indent="  ")
         for end, row in zip(ends, rows, strict=True)
     ]
     lines = [name.count("\n") + 1 for name in names]
@@ -61,12 +62,12 @@ def overview(rows: Sequence[RowCurves], title: str, error: str):
             axes.fill_between(curve.steps, *limits, color=look["color"], alpha=0.12, linewidth=0)
     for step in {step for row in rows for step in row.drop_steps}:
         _drop(axes, step)
-    last = max(row.main.steps[-1] for row in rows)
-    axes.set(xlabel="step", ylabel=f"{error} (%)", ylim=(0, top), xlim=(0, last))
+    bottom = _bottom_of(rows, top)
+    axes.set(xlabel="step", ylabel=f"{error} (%)", ylim=(bottom, top), xlim=(0, last))
     _step_axis(axes, last)
     axes.grid(alpha=0.3)
     heights = [_LINE_INCHES * number / (height - 1.2) for number in lines]
-    ends = [min(end / top, 1) for end in ends]
+    ends = [min((end - bottom) / (top - bottom), 1) for end in ends]
     for number, (row, end, name, place) in enumerate(
         zip(rows, ends, names, apart(ends, heights), strict=True)
     ):
@@ -74,6 +75,14 @@ def overview(rows: Sequence[RowCurves], title: str, error: str):
         axes.plot([row.main.steps[-1] / last, 1.03], [end, place], linewidth=0.7, **look)
         axes.text(1.04, place, name, va="center", fontsize=8.5, **look)
     return picture
+
+
+def _ending(row, last):
+    """The name of a row, with the step where its curve ends before the others."""
+    end = int(row.main.steps[-1])
+    if row.diverged and end < last:
+        return f"{row.label} (diverged)"
+    return row.label if end == last else f"{row.label} (step {end:,})"
 
 
 def apart(places: Sequence[float], heights: Sequence[float]) -> list[float]:
@@ -227,6 +236,12 @@ def _top(rows: Sequence[RowCurves]) -> float:
         if step >= (1 - _LAST_PART) * last
     ]
     return min(100, 1.12 * max(late, default=100)) or 1
+
+
+def _bottom_of(rows, top):
+    """0, but for early training: there, all errors may be far above it."""
+    lowest = min(float(100 * row.main.low.min()) for row in rows)
+    return 0 if lowest < top / 2 else lowest - 0.1 * (top - lowest)
 
 
 @as_png

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from keras_preact.experiments import (
     report_markdown,
@@ -19,6 +20,7 @@ from keras_preact.experiments.document import (
     Section,
 )
 from keras_preact.experiments.experiment import MARKDOWN, PAGE, Experiment
+from keras_preact.experiments.paper import TABLES
 from keras_preact.experiments.rankings import Verdict, correlation, sentences, verdicts
 from keras_preact.experiments.report_pictures import (
     curves,
@@ -27,12 +29,16 @@ from keras_preact.experiments.report_pictures import (
     of_one_row,
     order_picture,
 )
-from keras_preact.experiments.report_wording import about_figures, counts
+from keras_preact.experiments.report_wording import about_figures, column_name, counts
 from keras_preact.experiments.results import RowResult
 from keras_preact.experiments.run_facts import RunFacts
 from keras_preact.support.files import write_whole
 
 CSV, RANKINGS_CSV, CURVES_CSV = "results.csv", "rankings.csv", "curves.csv"
+
+_PROGRAM = ("keras-preact",)
+# Flags of experiments that are fields of runs as well.
+_OWN_FLAGS = ("data_dir", "validation_images")
 
 _Facts = Sequence[tuple[RowResult, RunFacts]]
 
@@ -77,7 +83,7 @@ def _document(
     table = experiment.table
     columns = _columns(found)
     about = about_figures(experiment, found, [run for _, run in facts])
-    error_tables = [tables.of_errors(experiment, name, rows) for name, rows in columns.items()]
+    error_tables = [tables.of_errors(experiment, rows) for rows in columns.values()]
     ranking_lines = [*sentences(ranked, _whose(experiment)), *_correlations(experiment, columns)]
     sections = [
         Section("figures", "What these figures are", [Points(about)]),
@@ -143,13 +149,14 @@ def _rankings(lines, ranked, found, columns) -> Iterator[Block]:
 
 
 def _correlations(experiment, columns) -> Iterable[str]:
-    for name, rows in columns.items():
+    for rows in columns.values():
         if (found := correlation(rows)) is not None:
             tau, p, count = found
             yield (
-                f"{name}: Kendall's rank correlation of the published errors and the measured "
-                f"medians of {count} rows is {tau:.2f} (1: the same order; -1: the opposite); rows "
-                f"in random order reach it with p = {p:.2g} (permutation test of the whole order)."
+                f"{column_name(rows)}: Kendall's rank correlation of the published errors and the "
+                f"measured medians of {count} rows is {tau:.2f} (1: the same order; -1: the "
+                f"opposite); rows in random order reach it with p = {p:.2g} (permutation test of "
+                "the whole order)."
             )
     yield (
         "These sentences are about the order of errors under this budget "
@@ -207,22 +214,30 @@ def planned_commands(experiment: Experiment) -> list[str]:
         fields, folder = experiment.fields(row), experiment.row_folder(row)
         for seed in experiment.seeds:
             own = {**fields, "seed": seed, "run_dir": str(folder / f"seed-{seed}")}
-            lines.append(shlex.join(["keras-preact", "train", *train_flags.texts(own)]))
+            lines.append(shlex.join([*_PROGRAM, "train", *train_flags.texts(own)]))
     return lines
 
 
 def experiment_command(experiment: Experiment) -> str:
     """The command that runs the experiment."""
-    budget = experiment.budget
-    words = ["keras-preact", "experiments", experiment.table.name, f"--budget={budget.name}"]
-    if budget.steps is not None:
-        words.append(f"--steps={budget.steps}")
-    words.append(f"--seeds={','.join(map(str, experiment.seeds))}")
-    return shlex.join([*words, f"--output_dir={experiment.folder}"])
+    table, budget, given = experiment.table, experiment.budget, dict(experiment.given)
+    flags: dict[str, Any] = {"budget": budget.name, "steps": budget.steps}
+    whole = TABLES.get(table.name)
+    names = [row.name for row in table.rows]
+    if whole and {row.name for row in whole.rows}.issuperset(names):
+        words = [table.name]
+        if len(names) < len(whole.rows):
+            flags["rows"] = names
+    else:
+        words, flags["table"] = [], f"{table.name}.toml"
+    if experiment.seeds == tuple(range(len(experiment.seeds))):
+        flags["seeds"] = len(experiment.seeds)
+    flags |= {name: given.pop(name) for name in _OWN_FLAGS if name in given}
+    flags |= {"train_flags": shlex.join(train_flags.texts(given)) or None}
+    flags["output_dir"] = str(experiment.folder)
+    return shlex.join([*_PROGRAM, "experiments", *words, *train_flags.texts(flags)])
 
 
 def rebuild_command(experiment: Experiment) -> str:
     """The command that writes the report again."""
-    return shlex.join(
-        ["keras-preact", "experiments", "report", f"--output_dir={experiment.folder}"]
-    )
+    return shlex.join([*_PROGRAM, "experiments", "report", f"--output_dir={experiment.folder}"])

@@ -54,12 +54,21 @@ def _block(block: Block) -> Iterable[str]:
 
 
 def _table(table: Table) -> Iterable[str]:
+    if table.is_long:
+        # GitHub reads Markdown between these where empty lines are around it.
+        title = f"{markdown(table.title)} ({len(table.rows):,} lines)"
+        yield from ("", f"<details><summary>{title}</summary>")
     if table.caption:
         yield from ("", _line(table.caption))
-    yield ""
-    for cells in (table.head, ["---"] * len(table.head), *table.rows):
-        texts = cells if cells and cells[0] == "---" else map(markdown, cells)
-        yield f"| {' | '.join(texts)} |"
+    yield from ("", _cells(map(markdown, table.head)), _cells(["---"] * len(table.head)))
+    for row in table.rows:
+        yield _cells(map(markdown, row))
+    if table.is_long:
+        yield from ("", "</details>")
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
 
 
 def _picture(picture: Picture) -> Iterable[str]:

@@ -1,13 +1,17 @@
 """The pictures of the report with their captions."""
 
+import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from keras_preact.experiments import curve_pictures, propagation_pictures
 from keras_preact.experiments.document import Block, Picture
 from keras_preact.experiments.experiment import Experiment
 from keras_preact.experiments.rankings import EQUAL, OPEN, REVERSED, SAME, Verdict, errors
 from keras_preact.experiments.report_wording import (
+    column_name,
     measured_header,
     published_header,
     short_labels,
@@ -18,12 +22,27 @@ from keras_preact.experiments.run_facts import RunFacts
 from keras_preact.studies import training_figures
 from keras_preact.support.text import printable
 
+# A runner writes the report each time that a run ends, after which most pictures are as before.
+_MOST_REMEMBERED = 512
+_remembered: dict[bytes, Any] = {}
+
 _Facts = Sequence[tuple[RowResult, RunFacts]]
+T = TypeVar("T")
 
 _SIGNS = {SAME: "+", REVERSED: "\N{MINUS SIGN}", EQUAL: "?", OPEN: "?"}
 # A matrix of fewer claims says less than the sentence.
 _FEWEST_CLAIMS = 3
 _MOST_LETTERS = 60
+
+
+def _once(draw: Callable[..., T], *arguments: Any) -> T:
+    """What a function returned for equal arguments before in this process, else what it returns."""
+    key = hashlib.sha256(pickle.dumps((draw.__module__, draw.__qualname__, arguments))).digest()
+    if key not in _remembered:
+        if len(_remembered) >= _MOST_REMEMBERED:
+            _remembered.clear()
+        _remembered[key] = draw(*arguments)
+    return _remembered[key]
 
 
 def error_picture(
@@ -44,7 +63,7 @@ def error_picture(
     ]
     title = f"Test errors: {_name(rows)}"
     headers = published_header(rows), measured_header(experiment, rows)
-    png = curve_pictures.errors(drawn, title, *headers)
+    png = _once(curve_pictures.errors, drawn, title, *headers)
     caption = "Each dot is a run."
     if any(own is not None for *_, own in drawn) and not experiment.budget.is_published_setting:
         caption += (
@@ -78,7 +97,7 @@ def order_picture(
         for v in own
     ]
     title = f"Rankings: {_name(rows)}"
-    png = curve_pictures.order([labels[name] for name in names], cells, title)
+    png = _once(curve_pictures.order, [labels[name] for name in names], cells, title)
     caption = (
         "A square for each claim that the row on the left has a lower error than the row above: "
         "+ where the measured medians are in that order, \N{MINUS SIGN} where they are reversed, "
@@ -101,13 +120,13 @@ def curves(columns: Mapping[str, Sequence[RowResult]], facts: _Facts) -> Iterato
         is_empty = False
         error, remark = _kind(drawn, facts)
         name = _name(rows)
-        png = curve_pictures.overview(drawn, f"{error.capitalize()}: {name}", error)
+        png = _once(curve_pictures.overview, drawn, f"{error.capitalize()}: {name}", error)
         missing = [row.label for row in found if not row.main]
         caption = f"Medians over the runs of each row, with the range of the runs. {remark}"
         if missing:
             caption += f" No curve yet: {'; '.join(missing)}."
         yield Picture(f"curves-{number}", f"{error} of all rows, {name}", caption, png)
-        png = curve_pictures.panels(found, f"Learning curves: {name}", _evaluation(facts))
+        png = _once(curve_pictures.panels, found, f"Learning curves: {name}", _evaluation(facts))
         caption = (
             "Training error thin and dashed, on augmented images; "
             f"{_evaluation(facts)} bold; each the median over the runs that have got there, with "
@@ -143,7 +162,7 @@ def gradients(columns: Mapping[str, Sequence[RowResult]], facts: _Facts) -> Iter
             if (log := _log([run for other, run in facts if other is row])) is not None
         ]
         if logs:
-            png = propagation_pictures.gradients(logs, f"Gradient by unit: {_name(rows)}")
+            png = _once(propagation_pictures.gradients, logs, f"Gradient by unit: {_name(rows)}")
             caption = (
                 "Norm of the gradient of the loss at the input of each residual unit, at the first "
                 "and the last record of the first run of each row that has records."
@@ -157,7 +176,7 @@ def of_one_row(result: RowResult, facts: Sequence[RunFacts]) -> Iterator[Block]:
     log = _log(facts)
     if log is None:
         return
-    for figure in training_figures.figures(log, _short(result.row.label)):
+    for figure in _once(training_figures.figures, log, _short(result.row.label)):
         name = f"{result.row.name}-{figure.name}"
         yield Picture(name, figure.alt, figure.caption, figure.png, on_page_only=True)
 
@@ -171,7 +190,7 @@ def _labels(rows):
 
 
 def _name(rows):
-    return _short(rows[0].row.column)
+    return _short(column_name(rows))
 
 
 def _short(text):

@@ -11,6 +11,7 @@ from keras_preact.experiments.experiment import Experiment
 from keras_preact.experiments.rankings import EQUAL, OPEN, REVERSED, SAME, Verdict, errors
 from keras_preact.experiments.report_wording import (
     NOTHING,
+    column_name,
     counts,
     duration,
     failing,
@@ -28,14 +29,14 @@ _ORDERS = {SAME: "same", REVERSED: "reversed", EQUAL: "equal medians", OPEN: "un
 _MOST_LETTERS = 160
 
 
-def of_errors(experiment: Experiment, column: str, results: Sequence[RowResult]) -> Table:
+def of_errors(experiment: Experiment, results: Sequence[RowResult]) -> Table:
     """The table of a column: published beside measured errors.
 
     Args:
         experiment: of the rows.
-        column: its name.
-        results: of its rows.
+        results: of the rows of the column.
     """
+    column = column_name(results)
     published = any(result.row.published for result in results)
     measured = measured_header(experiment, results)
     head = ["", *([published_header(results)] * published), f"{measured}: median"]

@@ -42,9 +42,9 @@ def differences(result: RowResult) -> list[Difference]:
 def about_figures(
     experiment: Experiment, results: Sequence[RowResult], facts: Sequence[RunFacts]
 ) -> list[str]:
-    """Says what a measured figure of this report is, the most important first."""
+    """Says, beside the budget, what a measured figure is, the most important first."""
     budget, table = experiment.budget, experiment.table
-    lines = [f"Budget {budget.name}: {budget.meaning}."]
+    lines = []
     published = any(result.row.published for result in results)
     if published and not budget.is_published_setting:
         lines.append(
@@ -176,6 +176,11 @@ def _length(config: TrainConfig) -> str | None:
         if steps := getattr(config, f"{name}_steps"):
             return f"{steps / 1000:g}k steps" if steps >= 1000 else f"{steps} steps"
     return None
+
+
+def column_name(results: Sequence[RowResult]) -> str:
+    """The name of the rows' column; tables of one's own may leave it out."""
+    return results[0].row.column or "All rows"
 
 
 def counts(result: RowResult) -> str:
