@@ -148,7 +148,8 @@ def panels(rows: Sequence[RowCurves], title: str, error: str):
     for axes in np.ravel(grid)[max(0, len(rows) - across) : len(rows)]:
         axes.set_xlabel("step")
     last = max((each.steps[-1] for row in drawn for each in _bands(row)), default=1)
-    grid[0, 0].set(ylim=(0, top), xlim=(0, last))
+    bottom = _bottom_of(drawn, top) if drawn else 0
+    grid[0, 0].set(ylim=(bottom, top), xlim=(0, last))
     _step_axis(grid[0, 0], last)
     handles = [
         Line2D([], [], color=EVAL_COLOR, linewidth=2.4, label=error),
@@ -240,7 +241,7 @@ def _top(rows: Sequence[RowCurves]) -> float:
 
 def _bottom_of(rows, top):
     """0, but for early training: there, all errors may be far above it."""
-    lowest = min(float(100 * row.main.low.min()) for row in rows)
+    lowest = min(float(100 * band.low.min()) for row in rows for band in _bands(row))
     return 0 if lowest < top / 2 else lowest - 0.1 * (top - lowest)
 
 
@@ -258,7 +259,7 @@ def errors(rows, title: str, published: str, measured: str):
 
     names = [textwrap.fill(label, _LABEL_LETTERS) for label, _, _ in rows]
     lines = sum(name.count("\n") + 1.2 for name in names)
-    picture = titled_figure(title, _WIDTH_INCHES, 1.4 + 0.24 * lines)
+    picture = titled_figure(title, _WIDTH_INCHES, 1.7 + 0.28 * lines)
     axes = picture.subplots()
     finite = [value for _, values, own in rows for value in (*values, own or 0) if value < np.inf]
     right = 1.08 * max(finite, default=1) or 1
@@ -310,7 +311,7 @@ def order(names: Sequence[str], cells: Sequence[tuple[int, int, str, bool]], tit
     left = sorted({better for better, *_ in cells})
     above = sorted({worse for _, worse, *_ in cells})
     letters = max(map(len, names))
-    width = 0.36 * len(above) + 0.085 * letters + 0.6
+    width = 0.36 * len(above) + 0.085 * letters + 1.6
     height = 0.36 * len(left) + 0.075 * letters + 1.2
     picture = titled_figure(title, max(width, 6), height)
     axes = picture.subplots()
