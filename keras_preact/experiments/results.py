@@ -15,7 +15,7 @@ from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_folder import RunFolder
 from keras_preact.training.steps import schedules
 
-STATES = ("missing", "unfinished", "failed", "diverged", "finished")
+STATES = ("missing", "unfinished", "failed", "diverged", "damaged", "finished")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SeedResult:
         test_error: of the final weights on the test images, 0 to 1; None unless finished.
         test_top5_error: the same; None where it was not measured.
         test_images: number of them; None unless finished.
-        message: the last words of a run that diverged or failed.
+        message: the last words of a run that diverged or failed; the damage to its files.
     """
 
     seed: int
@@ -81,23 +81,31 @@ class RowResult:
 
 
 def collect(experiment: Experiment) -> list[RowResult]:
-    """Reads the results of all rows from their run folders.
-
-    Raises:
-        ValueError: if a record of a run is damaged; names the file.
-    """
+    """Reads the results of all rows from their run folders, those that are damaged as such."""
     return [
         RowResult(
             row,
             experiment.config(Trial(row, experiment.seeds[0])),
-            tuple(of_run(experiment.run_dir(Trial(row, s)), s) for s in experiment.seeds),
+            tuple(_or_damage(experiment.run_dir(Trial(row, s)), s) for s in experiment.seeds),
         )
         for row in experiment.table.rows
     ]
 
 
+def _or_damage(run_dir, seed):
+    try:
+        return of_run(run_dir, seed)
+    except (ValueError, OSError) as error:
+        return SeedResult(seed, RunFolder(run_dir), "damaged", message=str(error))
+
+
 def of_run(run_dir: epath.Path, seed: int) -> SeedResult:
-    """Reads the result of a run from its folder."""
+    """Reads the result of a run from its folder.
+
+    Raises:
+        ValueError: if a record of the run is damaged; names the file.
+        OSError: if a file cannot be read.
+    """
     folder = RunFolder(run_dir)
     if not folder.holds_a_run():
         ending = read_ending(run_dir)
@@ -115,8 +123,11 @@ def of_run(run_dir: epath.Path, seed: int) -> SeedResult:
         return SeedResult(seed, folder, state, **known, message=message)
     scores, images = rows[-1].scores, info.eval_count
     if info.test_count:
-        result = records.read_json(folder.test, HeldOutResult, "the result on the test split")
+        what = "the result on the test split"
+        result = records.read_json(folder.test, HeldOutResult, what)
         scores, images = result.scores, result.images
+        with records.named(folder.test, what):
+            records.typed(scores.get("accuracy"), float, "scores.accuracy")
     top5 = scores.get("top5_accuracy")
     return SeedResult(
         seed,
