@@ -154,3 +154,8 @@ def read_ending(run_dir: epath.Path) -> Ending | None:
 def write_ending(run_dir: epath.Path, ending: Ending) -> None:
     text = f"{json.dumps(dataclasses.asdict(ending), indent=2)}\n"
     write_whole(ending_path(run_dir), text.encode())
+
+
+def forget_ending(run_dir: epath.Path) -> None:
+    """Removes the file that tells how a run ended, before it is tried again."""
+    ending_path(run_dir).unlink(missing_ok=True)

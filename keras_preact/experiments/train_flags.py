@@ -9,6 +9,9 @@ from keras_preact.support import flags
 from keras_preact.training import TrainConfig
 from keras_preact.training.config_rules import EXCLUSIVE
 
+# Fields that differ from run to run, or from call to call.
+_OF_RUNS = ("run_dir", "seed", "mode", "resume", "overwrite", "checkpoint")
+
 
 def read(texts: Sequence[str]) -> dict[str, Any]:
     """Reads flags, as in ["--recipe=cifar10_resnet110", "--unit=original"].
@@ -40,6 +43,15 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
                 result.pop(other, None)
         result |= fields
     return result
+
+
+def check_of_table(fields: Mapping[str, Any]) -> None:
+    """Raises ValueError for fields that an experiment sets itself."""
+    if own := [name for name in _OF_RUNS if name in fields]:
+        raise ValueError(
+            f"{', '.join(_OF_RUNS)} are set for each run by the experiment. "
+            f"Received: {', '.join(texts({name: fields[name] for name in own}))}"
+        )
 
 
 def _excluded(name) -> Iterable[str]:
