@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from keras_preact.experiments import (
+    process,
     report_markdown,
     report_page,
     results,
@@ -33,6 +34,7 @@ from keras_preact.experiments.report_wording import about_figures, column_name, 
 from keras_preact.experiments.results import RowResult
 from keras_preact.experiments.run_facts import RunFacts
 from keras_preact.support.files import write_whole
+from keras_preact.support.text import printable
 
 CSV, RANKINGS_CSV, CURVES_CSV = "results.csv", "rankings.csv", "curves.csv"
 
@@ -104,9 +106,9 @@ def _document(
         "Runs": _states(found),
     }
     summary = [
-        f"{table.title}, budget {experiment.budget.name}: {experiment.budget.meaning}",
+        printable(f"{table.title}, budget {experiment.budget.name}: {experiment.budget.meaning}"),
         *(tables.as_text(each) for each in error_tables),
-        *ranking_lines,
+        *map(printable, ranking_lines),
     ]
     title = f"{table.title}: budget {experiment.budget.name}"
     return Document(title, shown, sections, summary)
@@ -209,13 +211,9 @@ def _commands(experiment: Experiment, facts: _Facts) -> Iterator[Block]:
 
 def planned_commands(experiment: Experiment) -> list[str]:
     """The commands that train each run by itself."""
-    lines = []
-    for row in experiment.table.rows:
-        fields, folder = experiment.fields(row), experiment.row_folder(row)
-        for seed in experiment.seeds:
-            own = {**fields, "seed": seed, "run_dir": str(folder / f"seed-{seed}")}
-            lines.append(shlex.join([*_PROGRAM, "train", *train_flags.texts(own)]))
-    return lines
+    of_row = sorted(experiment.trials(), key=lambda trial: experiment.table.rows.index(trial.row))
+    # Behind the interpreter, -m and the package.
+    return [shlex.join([*_PROGRAM, *process.command(experiment, trial)[3:]]) for trial in of_row]
 
 
 def experiment_command(experiment: Experiment) -> str:

@@ -14,7 +14,7 @@ from keras_preact.experiments.report_wording import (
     column_name,
     counts,
     duration,
-    failing,
+    fails,
     measured_header,
     percent,
     published_header,
@@ -43,7 +43,7 @@ def of_errors(experiment: Experiment, results: Sequence[RowResult]) -> Table:
     head += ["mean \N{PLUS-MINUS SIGN} std", "runs finished", *(["place"] * published)]
     rows, as_published = [], published_texts(results)
     for result in results:
-        shown = _measured(result, experiment)
+        shown = _measured(result, experiment, results)
         own = result.row.published
         cells = [result.row.label, *([as_published[result.row.name]] * published), *shown]
         rows.append([*cells, counts(result), *([own.where if own else NOTHING] * published)])
@@ -56,13 +56,15 @@ def of_errors(experiment: Experiment, results: Sequence[RowResult]) -> Table:
     return Table(f"Errors, {column}", head, rows, caption)
 
 
-def _measured(result, experiment):
+def _measured(result, experiment, results):
     """The cells of median, and mean with standard deviation."""
     values = errors(result)
     if not values:
         return NOTHING, NOTHING
     shown = [_spread(values)]
-    median = shown[0][0] + failing(spread(values).median, experiment)
+    median = shown[0][0]
+    if fails(spread(values).median, experiment, results):
+        median += " (fails)"
     if top5 := _top5(result):
         shown.append(_spread(top5))
         median += f" / {shown[1][0]}"
