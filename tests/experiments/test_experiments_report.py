@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import synthetic_runs
 from etils import epath
+from matplotlib.figure import Figure
 
 from keras_preact.experiments import experiment as experiments
-from keras_preact.experiments import report, results
+from keras_preact.experiments import report, report_pictures, results
 from keras_preact.experiments.budgets import Budget, budget
 from keras_preact.experiments.experiment import Experiment, Trial
 from keras_preact.experiments.paper import TABLES
 from keras_preact.experiments.results import Ending
 from keras_preact.experiments.table import Published, Row, Table
+from keras_preact.support.plotting import as_png, figure
 from keras_preact.training import run as train
 from keras_preact.training.distribution.compute_plan import ComputePlan
 
@@ -55,6 +57,14 @@ def trained(tmp_path_factory):
         train(made.config(trial))
     report.write(made)
     return made
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Makes matplotlib write one grey pixel: drawing takes most of a report's time."""
+    png = as_png(lambda: figure(figsize=(0.1, 0.1)), dpi=10)()
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **options: file.write(png))
+    monkeypatch.setattr(report_pictures, "_remembered", {})
 
 
 def written(experiment, name="report.md"):
@@ -121,6 +131,7 @@ def test_other_files_in_the_folder_stay_and_the_record_is_read_again(trained):
     assert not list(trained.report_folder.glob(".*")), "temporary files"
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_folder_without_a_run_has_a_report(tmp_path):
     empty = of(TABLES["table3"], tmp_path, "paper", range(5))
     summary = report.write(empty)
@@ -147,6 +158,7 @@ def half(tmp_path):
     return made
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_half_finished_folder_tells_the_state_of_each_run(half):
     report.write(half)
     text = written(half)
@@ -160,6 +172,7 @@ def test_a_half_finished_folder_tells_the_state_of_each_run(half):
     assert states == ["finished", "unfinished", "missing", "finished", "diverged", "failed"]
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -186,6 +199,7 @@ def test_damage_is_named_and_the_rest_reported(half, name, damage):
         assert "| full pre-activation | 0 | finished |" in text
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_damaged_test_result_is_named(tmp_path):
     made = of(small_table(), tmp_path, seeds=(0,), validation_images=100)
     folder = synthetic_runs.run(made, Trial(made.table.rows[0], 0), 0.1, test_count=10_000)
@@ -200,6 +214,7 @@ def test_a_damaged_test_result_is_named(tmp_path):
     assert "validation_images = 100 in place of none" in written(made)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_damaged_events_of_tensorboard_are_named(half):
     folder = synthetic_runs.run(half, Trial(half.table.rows[0], 2), 0.1, evaluations=1)
     synthetic_runs.write_scalars(folder, {10: 0.9, 20: 0.8})
@@ -237,6 +252,7 @@ def test_labels_of_strangers_are_only_text(tmp_path):
     assert "[link](" not in written(made)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_table_of_ones_own_has_no_published_column_and_no_publication(tmp_path):
     rows = tuple(Row(f"row{n}", f"row {n}", "", {**FLAGS, "depth": 8 + 6 * n}) for n in range(3))
     made = of(Table("mine", "Mine", "", rows, seeds=(3,)), tmp_path, "paper", (3,))
@@ -249,6 +265,7 @@ def test_a_table_of_ones_own_has_no_published_column_and_no_publication(tmp_path
     assert "keras-preact experiments --budget=paper --table=mine.toml --output_dir=" in text
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_measured_failure_is_called_so_under_the_full_recipe_alone(tmp_path):
     table = TABLES["table1"].of_rows(["identity", "dropout"])
     for name, remark in (("paper", "30.00 (fails)"), ("short", "30.00 |")):
@@ -258,6 +275,7 @@ def test_a_measured_failure_is_called_so_under_the_full_recipe_alone(tmp_path):
         assert f"| dropout 0.5 | fail | {remark}" in written(made)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_flags_of_the_user_stand_in_the_header_and_in_a_sentence(tmp_path):
     made = of(TABLES["table2"].of_rows(["resnet110_original"]), tmp_path, seeds=(0,), depth=20)
     report.write(made)
@@ -267,6 +285,7 @@ def test_flags_of_the_user_stand_in_the_header_and_in_a_sentence(tmp_path):
     assert "--rows=resnet110_original" in text and "--train_flags=--depth=20" in text
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_another_data_set_is_said_first_of_all(tmp_path):
     made = of(TABLES["table1"].of_rows(["identity"]), tmp_path, "smoke", (0,))
     report.write(made)
@@ -274,6 +293,7 @@ def test_another_data_set_is_said_first_of_all(tmp_path):
     assert "measured (smoke: 3 steps, dataset=digits)" in written(made)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_two_machines_are_two_environments(half):
     gpu = ComputePlan("mirrored", ("GPU:0", "GPU:1"), 1, "float32", True, {})
     synthetic_runs.run(half, Trial(half.table.rows[0], 2), 0.09, plan=gpu)
@@ -282,6 +302,7 @@ def test_two_machines_are_two_environments(half):
     assert "| 4 | CPU:0 | mixed_bfloat16 |" in written(half)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_top_five_errors_of_imagenet_stand_beside_top_one(tmp_path):
     table = TABLES["table5"].of_rows(["resnet152_original"])
     made = of(table, tmp_path, "paper", (0, 1))
