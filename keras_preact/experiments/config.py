@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from keras_preact.experiments import own_table, train_flags
 from keras_preact.experiments.budgets import BUDGETS, budget
-from keras_preact.experiments.experiment import Experiment
+from keras_preact.experiments.experiment import Experiment, Trial
 from keras_preact.experiments.paper import TABLES
 from keras_preact.experiments.table import Table
 from keras_preact.support import options
@@ -113,12 +113,10 @@ class ExperimentsConfig:
             words: the name of a table of the paper; none with --table.
 
         Raises:
-            ValueError: if there is no such table, no row or no budget, or a row's flags
-                contradict each other.
+            ValueError: if there is no such table or no budget, or a row's flags contradict each
+                other.
         """
         table = self._table(words)
-        if self.rows is not None:
-            table = table.of_rows(_matching(self.rows, [row.name for row in table.rows]))
         if self.budget is None:
             raise ValueError(
                 f"budget must be given: one of {', '.join(BUDGETS)}. paper takes days on a GPU; "
@@ -133,6 +131,19 @@ class ExperimentsConfig:
         for trial in experiment.trials():
             _check(experiment, trial)
         return experiment
+
+    def chosen_trials(self, experiment: Experiment) -> list[Trial]:
+        """The runs of the chosen rows and the shard.
+
+        Raises:
+            ValueError: if there is no such row.
+        """
+        names = [row.name for row in experiment.table.rows]
+        if self.rows is not None:
+            names = _matching(self.rows, names)
+        part, parts = self.chosen_shard()
+        trials = [trial for trial in experiment.trials() if trial.row.name in names]
+        return trials[part - 1 :: parts]
 
     def _table(self, words: Sequence[str]) -> Table:
         if self.table is not None:

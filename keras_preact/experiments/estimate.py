@@ -5,7 +5,7 @@ import datetime
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from keras_preact.experiments import process, results
 from keras_preact.experiments.experiment import Experiment, Trial
@@ -86,6 +86,7 @@ def estimate(experiment: Experiment, row, figures: Mapping[str, float]) -> Estim
 
 def table(
     experiment: Experiment,
+    trials: Sequence[Trial],
     say: Callable[[str], None],
     parallel_runs: int = 1,
     measure: Measure = measure_in_process,
@@ -93,7 +94,8 @@ def table(
     """Lists the rows with the state of their runs, and the estimated time and memory.
 
     Args:
-        experiment: to estimate.
+        experiment: of the trials.
+        trials: to estimate.
         say: receives a line before each measurement.
         parallel_runs: at a time.
         measure: takes the fields of a run, and returns figures.
@@ -101,9 +103,12 @@ def table(
     measured, lines, total = {}, [], 0.0
     for row in experiment.table.rows:
         states = [
-            results.of_run(experiment.run_dir(Trial(row, seed)), seed).state
-            for seed in experiment.seeds
+            results.of_run(experiment.run_dir(trial), trial.seed).state
+            for trial in trials
+            if trial.row.name == row.name
         ]
+        if not states:
+            continue
         left = sum(state not in ("finished", "diverged") for state in states)
         fields = experiment.fields(row)
         key = json.dumps({n: v for n, v in fields.items() if n not in _SAME_COST}, default=str)

@@ -11,7 +11,7 @@ from etils import epath
 
 from keras_preact.experiments import train_flags
 from keras_preact.experiments.budgets import Budget
-from keras_preact.experiments.table import Claim, Published, Row, Table
+from keras_preact.experiments.table import Claim, Published, Row, Table, check_name
 from keras_preact.studies.networks import describe
 from keras_preact.support import records
 from keras_preact.support.files import write_whole
@@ -19,6 +19,8 @@ from keras_preact.training import TrainConfig
 from keras_preact.training.run_folder import learned
 
 _WHAT = "the record of an experiment"
+# Letters of the name of a report's folder.
+_MOST_LETTERS = 120
 RECORD = "experiment.json"
 PAGE, MARKDOWN = "index.html", "report.md"
 
@@ -43,6 +45,8 @@ class Experiment:
         seeds: of each row.
         folder: of all experiments beside each other.
         given: fields of `TrainConfig` for all rows, over those of rows and budget.
+        row_folders: names of the rows' folders in FOLDER/runs by the rows' names, where a record
+            has them; the others follow from the configurations.
     """
 
     table: Table
@@ -50,12 +54,16 @@ class Experiment:
     seeds: tuple[int, ...]
     folder: epath.Path
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    row_folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The name of the report's folder: "table1-short-5000"."""
+        """The name of the report's folder: "table1-short-5000", or "table2-short-5000-depth-56"."""
         steps = "" if self.budget.steps is None else f"-{self.budget.steps}"
-        return f"{self.table.name}-{self.budget.name}{steps}"
+        own = learned(TrainConfig())
+        changes = [f"-{name}-{value}" for name, value in self.given.items() if name in own]
+        text = f"{self.table.name}-{self.budget.name}{steps}{''.join(changes)}"
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:_MOST_LETTERS]
 
     @property
     def report_folder(self) -> epath.Path:
@@ -82,9 +90,12 @@ class Experiment:
 
     def row_folder(self, row: Row) -> epath.Path:
         """The folder of all runs of a row."""
+        return self.folder / "runs" / (self.row_folders.get(row.name) or self._row_folder(row))
+
+    def _row_folder(self, row):
         config = TrainConfig(**{**self.fields(row), "seed": 0, "run_dir": None})
         network = re.sub(r"[^a-z0-9]+", "-", describe(config).lower()).strip("-")[:60]
-        return self.folder / "runs" / f"{network}-{_digest(config)}"
+        return f"{network}-{_digest(config)}"
 
     def run_dir(self, trial: Trial) -> epath.Path:
         return self.row_folder(trial.row) / f"seed-{trial.seed}"
@@ -103,17 +114,36 @@ def _digest(config: TrainConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def write(experiment: Experiment) -> None:
-    """Writes the record of an experiment, from which `read` makes it again."""
+def write(experiment: Experiment) -> Experiment:
+    """Writes the record of an experiment, from which `read` makes it again.
+
+    Returns:
+        The experiment with the seeds of an earlier record beside its own.
+
+    Raises:
+        ValueError: if the earlier record is damaged, or of other rows under the same name.
+    """
+    path = experiment.report_folder / RECORD
+    if path.exists():
+        earlier = read(experiment.folder, experiment.report_folder)
+        if earlier.table.rows != experiment.table.rows:
+            raise ValueError(
+                f"{path} is the record of other rows, of a table of the same name. Give another "
+                "--output_dir, or the table another name."
+            )
+        seeds = tuple(sorted({*earlier.seeds, *experiment.seeds}))
+        experiment = dataclasses.replace(experiment, seeds=seeds)
     record = {
         "table": dataclasses.asdict(experiment.table),
         "budget": dataclasses.asdict(experiment.budget),
         "seeds": experiment.seeds,
         "given": dict(experiment.given),
+        "row_folders": {row.name: experiment.row_folder(row).name for row in experiment.table.rows},
     }
-    experiment.report_folder.mkdir(parents=True, exist_ok=True)
-    text = f"{json.dumps(record, indent=2)}\n"
-    write_whole(experiment.report_folder / RECORD, text.encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may begin parts of an experiment at the same time.
+    write_whole(path, f"{json.dumps(record, indent=2)}\n".encode(), rivals=True)
+    return experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +152,7 @@ class _Record:
     budget: Budget
     seeds: tuple[int, ...]
     given: dict
+    row_folders: dict[str, str]
 
 
 def read(folder: epath.Path, report: epath.PathLike) -> Experiment:
@@ -137,23 +168,31 @@ def read(folder: epath.Path, report: epath.PathLike) -> Experiment:
     path = epath.Path(report) / RECORD
     record = records.read_json(path, _Record, _WHAT)
     with records.named(path, _WHAT):
+        given = train_flags.read(train_flags.texts(record.given))
         table = _table(record.table)
-        TrainConfig.from_json({**record.given}, "given") if record.given else None
-    return Experiment(table, record.budget, record.seeds, folder, record.given)
+        for name in record.row_folders.values():
+            check_name("row_folders", name)
+    return Experiment(table, record.budget, record.seeds, folder, given, record.row_folders)
 
 
 def _table(values):
-    values = dict(values)
-    rows = tuple(
-        dataclasses.replace(
-            records.typed({**row, "published": None}, Row, f"table.rows[{number}]"),
-            published=row["published"]
-            and records.typed(row["published"], Published, f"table.rows[{number}].published"),
-        )
-        for number, row in enumerate(records.typed(values.pop("rows"), list, "table.rows"))
+    rows = records.typed(values.get("rows"), list, "table.rows")
+    claims = records.typed(values.get("claims"), list, "table.claims")
+    texts = {name: values.get(name, "") for name in ("name", "title", "source", "setting")}
+    for name, text in texts.items():
+        records.typed(text, str, f"table.{name}")
+    return Table(
+        **texts,
+        rows=tuple(_row(row, f"table.rows[{number}]") for number, row in enumerate(rows)),
+        claims=tuple(records.typed(claim, Claim, "table.claims") for claim in claims),
+        seeds=records.typed(values.get("seeds"), tuple[int, ...] | None, "table.seeds"),
     )
-    claims = tuple(
-        records.typed(claim, Claim, f"table.claims[{number}]")
-        for number, claim in enumerate(records.typed(values.pop("claims"), list, "table.claims"))
-    )
-    return Table(**values, rows=rows, claims=claims)
+
+
+def _row(values, where):
+    values = records.typed(values, dict, where)
+    published = values.get("published")
+    if published is not None:
+        published = records.typed(published, Published, f"{where}.published")
+    row = records.typed({**values, "published": None}, Row, where)
+    return dataclasses.replace(row, published=published)

@@ -86,26 +86,21 @@ def collect(experiment: Experiment) -> list[RowResult]:
         RowResult(
             row,
             experiment.config(Trial(row, experiment.seeds[0])),
-            tuple(_or_damage(experiment.run_dir(Trial(row, s)), s) for s in experiment.seeds),
+            tuple(of_run(experiment.run_dir(Trial(row, s)), s) for s in experiment.seeds),
         )
         for row in experiment.table.rows
     ]
 
 
-def _or_damage(run_dir, seed):
+def of_run(run_dir: epath.Path, seed: int) -> SeedResult:
+    """Reads the result of a run from its folder; one whose records are damaged is "damaged"."""
     try:
-        return of_run(run_dir, seed)
+        return _of_run(run_dir, seed)
     except (ValueError, OSError) as error:
         return SeedResult(seed, RunFolder(run_dir), "damaged", message=str(error))
 
 
-def of_run(run_dir: epath.Path, seed: int) -> SeedResult:
-    """Reads the result of a run from its folder.
-
-    Raises:
-        ValueError: if a record of the run is damaged; names the file.
-        OSError: if a file cannot be read.
-    """
+def _of_run(run_dir, seed):
     folder = RunFolder(run_dir)
     if not folder.holds_a_run():
         ending = read_ending(run_dir)

@@ -27,13 +27,14 @@ def run(config: ExperimentsConfig, words: Sequence[str]) -> None:
             say(report.write(found))
         return
     wanted = config.experiment(words)
+    trials = config.chosen_trials(wanted)
     if config.dry_run:
-        say(estimate.table(wanted, say, config.parallel_runs))
+        say(estimate.table(wanted, trials, say, config.parallel_runs))
         return
-    say(_told(wanted))
-    experiment.write(wanted)
-    limits = runner.Limits(config.parallel_runs, config.chosen_shard(), config.max_runtime_minutes)
-    runs = runner.Runner(wanted, limits, say, ended=lambda: report.write(wanted))
+    say(_told(wanted, trials))
+    wanted = experiment.write(wanted)
+    limits = runner.Limits(config.parallel_runs, config.max_runtime_minutes)
+    runs = runner.Runner(wanted, trials, limits, say, ended=lambda: report.write(wanted))
     try:
         runs.run()
     finally:
@@ -56,9 +57,8 @@ def _recorded(config: ExperimentsConfig, words: Sequence[str]) -> list[Experimen
     return [experiment.read(folder, epath.Path(path).parent) for path in paths]
 
 
-def _told(wanted):
-    runs = len(wanted.table.rows) * len(wanted.seeds)
+def _told(wanted, trials):
     return (
-        f"{wanted.table.title}: {len(wanted.table.rows)} rows, {runs} runs. Budget "
-        f"{wanted.budget.name}: {wanted.budget.meaning}.\nReport: {wanted.report_folder}"
+        f"{wanted.table.title}: {len(trials)} runs. Budget {wanted.budget.name}: "
+        f"{wanted.budget.meaning}.\nReport: {wanted.report_folder}"
     )

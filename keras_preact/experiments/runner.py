@@ -39,12 +39,10 @@ class Limits:
 
     Args:
         parallel_runs: at a time.
-        shard: the part of the runs, from 1, and the number of parts.
         minutes: after which runs are saved and stopped; None for never.
     """
 
     parallel_runs: int = 1
-    shard: tuple[int, int] = (1, 1)
     minutes: float | None = None
 
 
@@ -56,6 +54,7 @@ class Runner:
 
     Args:
         experiment: of the trials.
+        trials: to run, in order.
         limits: of this process.
         say: receives a line about each run.
         ended: called after each run that ended, as to write the report anew.
@@ -68,6 +67,7 @@ class Runner:
     def __init__(
         self,
         experiment: Experiment,
+        trials: Sequence[Trial],
         limits: Limits,
         say: Callable[[str], None],
         ended: Callable[[], None] = lambda: None,
@@ -75,8 +75,7 @@ class Runner:
     ):
         self._experiment, self._limits, self._say = experiment, limits, say
         self._ended, self._start = ended, start
-        part, parts = limits.shard
-        self._waiting = collections.deque(list(experiment.trials())[part - 1 :: parts])
+        self._waiting = collections.deque(trials)
         self._total, self._running = len(self._waiting), {}
         self._free = process.slots(limits.parallel_runs)
         self._began, self._last_error = time.monotonic(), ""
