@@ -218,16 +218,12 @@ def planned_commands(experiment: Experiment) -> list[str]:
 
 def experiment_command(experiment: Experiment) -> str:
     """The command that runs the experiment."""
-    table, budget, given = experiment.table, experiment.budget, dict(experiment.given)
+    table, budget = experiment.table, experiment.budget
+    given = dict(sorted(experiment.given.items()))
     flags: dict[str, Any] = {"budget": budget.name, "steps": budget.steps}
-    whole = TABLES.get(table.name)
-    names = [row.name for row in table.rows]
-    if whole and {row.name for row in whole.rows}.issuperset(names):
-        words = [table.name]
-        if len(names) < len(whole.rows):
-            flags["rows"] = names
-    else:
-        words, flags["table"] = [], f"{table.name}.toml"
+    words = [table.name] if table.name in TABLES and table.source else []
+    if not words:
+        flags["table"] = f"{table.name}.toml"
     if experiment.seeds == tuple(range(len(experiment.seeds))):
         flags["seeds"] = len(experiment.seeds)
     flags |= {name: given.pop(name) for name in _OWN_FLAGS if name in given}

@@ -95,7 +95,8 @@ def of_rankings(found: Sequence[Verdict], results: Sequence[RowResult]) -> Table
     head = ("lower error", "than", "published", "measured medians", "order here", "runs")
     head += ("p", "p, corrected", "place")
     lines = []
-    for verdict in found:
+    # Those that say something first.
+    for verdict in sorted(found, key=lambda verdict: verdict.order == OPEN):
         better, worse = rows[verdict.claim.better], rows[verdict.claim.worse]
         published = [as_published[row.name] for row in (better, worse)]
         medians = [percent(value) for value in verdict.medians]

@@ -282,7 +282,8 @@ def test_flags_of_the_user_stand_in_the_header_and_in_a_sentence(tmp_path):
     text = written(made)
     assert "measured (short: 5,000 steps scaled, depth=20): median" in text
     assert "All rows differ from their own recipes: depth = 20 in place of 110." in text
-    assert "--rows=resnet110_original" in text and "--train_flags=--depth=20" in text
+    assert "experiments table2 --budget=short --steps=5000" in text
+    assert "--train_flags=--depth=20" in text
 
 
 @pytest.mark.usefixtures("without_pictures")
