@@ -30,7 +30,12 @@ from keras_preact.experiments.report_pictures import (
     of_one_row,
     order_picture,
 )
-from keras_preact.experiments.report_wording import about_figures, column_name, counts
+from keras_preact.experiments.report_wording import (
+    about_figures,
+    column_name,
+    counts,
+    reversed_rankings,
+)
 from keras_preact.experiments.results import RowResult
 from keras_preact.experiments.run_facts import RunFacts
 from keras_preact.support.files import write_whole
@@ -86,7 +91,11 @@ def _document(
     columns = _columns(found)
     about = about_figures(experiment, found, [run for _, run in facts])
     error_tables = [tables.of_errors(experiment, rows) for rows in columns.values()]
-    ranking_lines = [*sentences(ranked, _whose(experiment)), *_correlations(experiment, columns)]
+    ranking_lines = [
+        *sentences(ranked, _whose(experiment)),
+        *reversed_rankings(ranked, table),
+        *_correlations(experiment, columns),
+    ]
     sections = [
         Section("figures", "What these figures are", [Points(about)]),
         Section("errors", "Errors", [*_errors(experiment, columns, error_tables)]),
@@ -110,7 +119,7 @@ def _document(
         *(tables.as_text(each) for each in error_tables),
         *map(printable, ranking_lines),
     ]
-    title = f"{table.title}: budget {experiment.budget.name}"
+    title = f"{table.title}, budget {experiment.budget.name}"
     return Document(title, shown, sections, summary)
 
 

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from keras_preact.experiments.experiment import Experiment
+from keras_preact.experiments.rankings import REVERSED, Verdict
 from keras_preact.experiments.results import STATES, RowResult
 from keras_preact.experiments.run_facts import RunFacts
-from keras_preact.experiments.table import FAIL_PERCENT
+from keras_preact.experiments.table import FAIL_PERCENT, Table
 from keras_preact.training import TrainConfig
 from keras_preact.training.run_folder import learned
 
 # They say the length of training, which the budget's sentence says already.
 _OF_LENGTH = ("train_steps", "train_epochs", "scale_schedule")
 NOTHING = "-"
+# More reversed rankings are in the table alone.
+_MOST_NAMES = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +184,21 @@ def _length(config: TrainConfig) -> str | None:
 def column_name(results: Sequence[RowResult]) -> str:
     """The name of the rows' column; tables of one's own may leave it out."""
     return results[0].row.column or "All rows"
+
+
+def reversed_rankings(found: Sequence[Verdict], table: Table) -> Iterable[str]:
+    """Names the reversed rankings, the clearest first."""
+    turned = [verdict for verdict in found if verdict.order == REVERSED]
+    turned.sort(key=lambda verdict: verdict.reverse_p if verdict.is_clear else 1)
+    names = [
+        f"{table.row(verdict.claim.worse).label} ({percent(verdict.medians[1])}) is below "
+        f"{table.row(verdict.claim.better).label} ({percent(verdict.medians[0])}"
+        + (f", p = {verdict.reverse_p:.2g})" if verdict.is_clear else ")")
+        for verdict in turned
+    ]
+    if names:
+        more = f"; and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        yield f"Reversed: {'; '.join(names[:_MOST_NAMES])}{more}."
 
 
 def counts(result: RowResult) -> str:

@@ -162,9 +162,12 @@ def half(tmp_path):
 def test_a_half_finished_folder_tells_the_state_of_each_run(half):
     report.write(half)
     text = written(half)
-    assert "| original units | 6.61 | 8.00 | 8.00 | 1 of 3 (1 missing, 1 unfinished) |" in text
     assert (
-        "| full pre-activation | 6.37 | diverged | 7.00 | 1 of 3 (1 failed, 1 diverged) |" in text
+        "| original units | 6.61 | 8.00 | 8.00 | 3.10 | 1 of 3 (1 missing, 1 unfinished) |" in text
+    )
+    assert (
+        "| full pre-activation | 6.37 | diverged | 7.00 | 2.10 | 1 of 3 (1 failed, 1 diverged) |"
+        in text
     )
     assert "| original units | 1 | unfinished | 2,500 of 5,000 |" in text
     assert "not finite: nan" in text and "Killed" in text
@@ -248,7 +251,7 @@ def test_labels_of_strangers_are_only_text(tmp_path):
     assert "<script" not in page and "&lt;script&gt;" in page
     # Each cell of the table of errors is still one.
     [line] = [x for x in written(made).splitlines() if "10.00" in x and x.startswith("| a")][:1]
-    assert len(re.findall(r"(?<!\\)\|", line)) == 7
+    assert len(re.findall(r"(?<!\\)\|", line)) == 8
     assert "[link](" not in written(made)
 
 
@@ -259,7 +262,10 @@ def test_a_table_of_ones_own_has_no_published_column_and_no_publication(tmp_path
     synthetic_runs.run(made, Trial(rows[0], 3), 0.1)
     report.write(made)
     text = written(made)
-    assert "|  | measured (full recipe): median | mean \N{PLUS-MINUS SIGN} std | runs" in text
+    assert (
+        "|  | measured (full recipe): median | mean \N{PLUS-MINUS SIGN} std | training error | runs"
+        in text
+    )
     assert "| published" not in text and "Publication" not in text
     assert "There are no two rows that the table ranks." in text
     assert "keras-preact experiments --budget=paper --table=mine.toml --output_dir=" in text
@@ -312,7 +318,7 @@ def test_top_five_errors_of_imagenet_stand_beside_top_one(tmp_path):
     text = written(made)
     assert "published (90 epochs)" in text and "top-1 / top-5" in text
     # An error above 20 % is no failure on this data set.
-    assert "| 21.3 / 5.5 | 22.00 / 1.00 | 22.00 / 1.00 | 1 of 2 (1 missing) |" in text
+    assert "| 21.3 / 5.5 | 22.00 / 1.00 | 22.00 / 1.00 | 17.10 | 1 of 2 (1 missing) |" in text
     assert "measured on one 320x320 crop" in text
 
 
