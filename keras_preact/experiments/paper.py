@@ -143,27 +143,26 @@ def _table3():
 
 def _table5():
     crop = "measured on one 320x320 crop; a run measures on one 224x224 centre crop"
-    scale = f"{crop}; trained with scale augmentation alone"
     rows = []
-    for depth, unit, errors, number, note in (
-        (152, "original", (21.3, 5.5), 2, scale),
-        (152, "full_preactivation", (21.1, 5.5), 3, scale),
-        (200, "original", (21.8, 6.0), 4, scale),
-        (200, "full_preactivation", (20.7, 5.3), 5, scale),
-        (200, "full_preactivation", (20.1, 4.8), 6, crop),
+    for depth, unit, errors, number, is_scaled_only in (
+        (152, "original", (21.3, 5.5), 2, True),
+        (152, "full_preactivation", (21.1, 5.5), 3, True),
+        (200, "original", (21.8, 6.0), 4, True),
+        (200, "full_preactivation", (20.7, 5.3), 5, True),
+        (200, "full_preactivation", (20.1, 4.8), 6, False),
     ):
-        augmented = number == 6
-        flags = {"recipe": f"imagenet_resnet{depth}", "unit": unit}
-        suffix, augmentation = (
-            ("_scale_aspect", "scale and aspect ratio") if augmented else ("", "scale")
+        suffix, augmented, flags = (
+            ("", "scale", {"augmentation": "random_scale_crop"})
+            if is_scaled_only
+            else ("_scale_aspect", "scale and aspect ratio", {})
         )
         rows.append(
             Row(
                 f"resnet{depth}_{unit}{suffix}",
-                f"ResNet-{depth}, {_UNITS[unit]}, augmentation of {augmentation}",
+                f"ResNet-{depth}, {_UNITS[unit]}, augmentation of {augmented}",
                 f"ImageNet, ResNet-{depth}",
-                flags,
-                Published(errors[0], f"Table 5, row {number}", errors[1], note),
+                {"recipe": f"imagenet_resnet{depth}", "unit": unit, **flags},
+                Published(errors[0], f"Table 5, row {number}", errors[1], crop),
             )
         )
     return Table("table5", "ImageNet", PAPER, tuple(rows), setting="error (%), top-1 / top-5")
