@@ -1,7 +1,9 @@
 """The report of an experiment, from its run folders alone: Markdown, a page, and CSV files."""
 
+import contextlib
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from keras_preact.experiments import (
@@ -79,6 +81,31 @@ def write(experiment: Experiment) -> str:
         # Shards of an experiment may end at the same time.
         write_whole(folder / name, data, rivals=True)
     return "\n".join([*document.summary, f"Report: {folder / PAGE}"])
+
+
+def sparing(
+    experiment: Experiment, clock: Callable[[], float] = time.monotonic
+) -> Callable[[], None]:
+    """A function that writes the report between runs, at most a tenth of the time.
+
+    Runs go on where the report cannot be written; the last `write` tells why.
+
+    Args:
+        experiment: as for `write`.
+        clock: in seconds.
+    """
+    free_from = clock()
+
+    def write_if_free() -> None:
+        nonlocal free_from
+        began = clock()
+        if began < free_from:
+            return
+        with contextlib.suppress(OSError):
+            write(experiment)
+        free_from = clock() + 9 * (clock() - began)
+
+    return write_if_free
 
 
 def _document(

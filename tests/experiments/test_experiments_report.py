@@ -337,3 +337,30 @@ def test_sixteen_rows_of_five_seeds_take_seconds(tmp_path):
     report.write(made)
     assert time.process_time() - begin < 10
     assert (made.report_folder / "index.html").stat().length < 20e6
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_between_runs_the_report_is_written_a_tenth_of_the_time_at_most(half):
+    now = [0.0]
+
+    def clock():
+        # Writing takes from one look at the clock to the next.
+        now[0] += 1
+        return now[0]
+
+    page = half.report_folder / "index.html"
+    write = report.sparing(half, clock)
+    write()
+    page.unlink()
+    times = 0
+    while not page.exists():
+        write()
+        times += 1
+    assert 9 <= times <= 20
+
+
+def test_a_report_that_cannot_be_written_stops_no_run(half):
+    half.folder.joinpath("reports").write_text("in the way")
+    report.sparing(half)()
+    with pytest.raises(OSError):
+        report.write(half)
