@@ -10,6 +10,8 @@ from keras_preact.support.plotting import BLUE, VERMILION, as_png, legend, title
 
 _WIDTH_INCHES = 10
 _LABEL_LETTERS = 46
+# How many times the lowest error the highest is on a logarithmic axis, and the axis' end.
+_FAR_APART, _LEAST_PERCENT = 10, 0.1
 
 
 @as_png
@@ -23,13 +25,16 @@ def errors(rows, title: str, published: str, measured: str):
         published, measured: the headers of the table, for the legend.
     """
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     names = [textwrap.fill(label, _LABEL_LETTERS) for label, _, _ in rows]
     lines = sum(name.count("\n") + 1.2 for name in names)
     picture = titled_figure(title, _WIDTH_INCHES, 1.7 + 0.28 * lines)
     axes = picture.subplots()
-    finite = [value for _, values, own in rows for value in (*values, own or 0) if value < np.inf]
-    right = 1.08 * max(finite, default=1) or 1
+    finite = [value for _, values, own in rows for value in (*values, own) if value is not None]
+    finite = [value for value in finite if value < np.inf]
+    is_wide = max(finite, default=0) > _FAR_APART * max(min(finite, default=0), _LEAST_PERCENT)
+    right = (1.3 if is_wide else 1.08) * max(finite, default=1) or 1
     for place, (_, values, own) in enumerate(rows):
         ends = np.minimum(values, right)
         alpha = {"alpha": 0.55, "clip_on": False, "zorder": 3}
@@ -49,7 +54,16 @@ def errors(rows, title: str, published: str, measured: str):
         elif own is not None:
             axes.plot([own], [place], "D", color="black", markerfacecolor="none", zorder=4)
     axes.set_yticks(range(len(rows)), names, fontsize=9)
-    axes.set(xlim=(0, right), ylim=(len(rows) - 0.4, -0.6), xlabel="test error (%)")
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel="test error (%)")
+    if is_wide:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(LogLocator(subs=range(1, 10)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(max(0.8 * min(finite), _LEAST_PERCENT), right)
+    else:
+        axes.set_xlim(0, right)
     axes.grid(alpha=0.3)
     marker = {"linestyle": "", "color": BLUE}
     handles = [

@@ -18,6 +18,13 @@ def test_errors_of_any_kind_can_be_drawn_and_read(values, published):
     assert overlapping(picture) == []
 
 
+@pytest.mark.parametrize(("highest", "scale"), [(13.0, "linear"), (89.0, "log")])
+def test_errors_of_nets_that_fail_leave_the_others_room(highest, scale):
+    lines = [("works", [6.4, 6.7], 6.61), ("fails", [highest], np.inf)]
+    picture = drawn(error_pictures.errors, lines, "A title", "published", "measured")
+    assert picture.axes[0].get_xscale() == scale and overlapping(picture) == []
+
+
 def test_the_matrix_of_rankings_can_be_read():
     cells = [
         (one, other, "+" if other % 3 else "\N{MINUS SIGN}", other % 2 == 0)
