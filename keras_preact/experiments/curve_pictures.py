@@ -72,7 +72,9 @@ def overview(rows: Sequence[RowCurves], title: str, error: str):
         zip(rows, ends, names, apart(ends, heights), strict=True)
     ):
         look = {"transform": axes.transAxes, "clip_on": False, "color": _look(number)["color"]}
-        axes.plot([row.main.steps[-1] / last, 1.03], [end, place], linewidth=0.7, **look)
+        right = row.main.steps[-1] / last
+        line = "-" if right == 1 else ":"
+        axes.plot([right, 1.03], [end, place], linewidth=0.7, linestyle=line, **look)
         axes.text(1.04, place, name, va="center", fontsize=8.5, **look)
     return picture
 
@@ -134,21 +136,22 @@ def panels(rows: Sequence[RowCurves], title: str, error: str):
     grid = picture.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     drawn = [row for row in rows if row.main]
     top = _top(drawn)
+    last = max((each.steps[-1] for row in drawn for each in _bands(row)), default=1)
     for number, axes in enumerate(np.ravel(grid)):
         if number >= len(rows):
             axes.set_axis_off()
             continue
         for other in drawn:
             axes.plot(other.main.steps, 100 * other.main.median, color="0.85", linewidth=0.8)
-        _panel(axes, rows[number])
+        _panel(axes, rows[number], last)
         # The last panel of a column may not be in the last line.
         axes.tick_params(labelbottom=number + across >= len(rows))
     for axes in grid[:, 0]:
         axes.set_ylabel("error (%)")
     for axes in np.ravel(grid)[max(0, len(rows) - across) : len(rows)]:
         axes.set_xlabel("step")
-    last = max((each.steps[-1] for row in drawn for each in _bands(row)), default=1)
-    grid[0, 0].set(ylim=(0, top), xlim=(0, last))
+    bottom = _bottom_of(drawn, top) if drawn else 0
+    grid[0, 0].set(ylim=(bottom, top), xlim=(0, last))
     _step_axis(grid[0, 0], last)
     handles = [
         Line2D([], [], color=EVAL_COLOR, linewidth=2.4, label=error),
@@ -165,7 +168,7 @@ def _bands(row):
     return [band for band in (row.training, row.evaluation) if band]
 
 
-def _panel(axes, row):
+def _panel(axes, row, last):
     axes.set_title(textwrap.fill(row.label, _PANEL_LETTERS), fontsize=9)
     axes.grid(alpha=0.3)
     for band, color, look in (
@@ -187,8 +190,10 @@ def _panel(axes, row):
         number = f"{len(row.diverged)} " if len(row.diverged) > 1 else ""
         _corner(axes, f"{number}diverged", VERMILION)
     elif row.main:
-        _corner(axes, f"{100 * row.main.median[-1]:.2f} %", EVAL_COLOR if not row.is_logged else
-                TRAIN_COLOR)  # fmt: skip
+        step = int(row.main.steps[-1])
+        text = f"{100 * row.main.median[-1]:.2f} %"
+        text += f", step {step:,}" if step < last else ""
+        _corner(axes, text, TRAIN_COLOR if row.is_logged else EVAL_COLOR)
     else:
         note(axes, "no curve yet")
 
@@ -240,7 +245,7 @@ def _top(rows: Sequence[RowCurves]) -> float:
 
 def _bottom_of(rows, top):
     """0, but for early training: there, all errors may be far above it."""
-    lowest = min(float(100 * row.main.low.min()) for row in rows)
+    lowest = min(float(100 * band.low.min()) for row in rows for band in _bands(row))
     return 0 if lowest < top / 2 else lowest - 0.1 * (top - lowest)
 
 
@@ -258,7 +263,7 @@ def errors(rows, title: str, published: str, measured: str):
 
     names = [textwrap.fill(label, _LABEL_LETTERS) for label, _, _ in rows]
     lines = sum(name.count("\n") + 1.2 for name in names)
-    picture = titled_figure(title, _WIDTH_INCHES, 1.4 + 0.24 * lines)
+    picture = titled_figure(title, _WIDTH_INCHES, 1.7 + 0.28 * lines)
     axes = picture.subplots()
     finite = [value for _, values, own in rows for value in (*values, own or 0) if value < np.inf]
     right = 1.08 * max(finite, default=1) or 1
@@ -310,7 +315,7 @@ def order(names: Sequence[str], cells: Sequence[tuple[int, int, str, bool]], tit
     left = sorted({better for better, *_ in cells})
     above = sorted({worse for _, worse, *_ in cells})
     letters = max(map(len, names))
-    width = 0.36 * len(above) + 0.085 * letters + 0.6
+    width = 0.36 * len(above) + 0.085 * letters + 1.6
     height = 0.36 * len(left) + 0.075 * letters + 1.2
     picture = titled_figure(title, max(width, 6), height)
     axes = picture.subplots()
