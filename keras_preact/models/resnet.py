@@ -209,7 +209,7 @@ def _units_of_factory(architecture, factory, shortcut, projection, rate):
             f"itself. Received: shortcut={shortcut!r}, projection={projection!r}, "
             f"stochastic_depth_rate={rate}, layout={layout!r}"
         )
-    return [
+    units = [
         factory(
             filters=plan.filters,
             strides=plan.strides,
@@ -218,6 +218,12 @@ def _units_of_factory(architecture, factory, shortcut, projection, rate):
         )
         for plan in architecture.units(architecture.unit_kind())
     ]
+    for unit in units:
+        if not isinstance(unit, keras.layers.Layer):
+            raise ValueError(
+                f"A unit factory must return a Keras layer. Received: {unit!r} from {factory!r}"
+            )
+    return units
 
 
 def _check_formats(units):

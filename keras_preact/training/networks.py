@@ -7,7 +7,7 @@ from etils import epath
 from keras_preact.data import DatasetInfo
 from keras_preact.layers.batch_norm import bn_layers
 from keras_preact.models import Network, ResNetV2
-from keras_preact.support import files
+from keras_preact.support import files, own_code
 from keras_preact.support.choices import one_of
 from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.config import CHECKPOINTS, TrainConfig
@@ -23,14 +23,18 @@ def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -
         config: configuration of the run.
         info: gives image size and number of classes.
         sync_bn: whether BN uses the statistics of the global batch.
+
+    Raises:
+        ValueError: if code of the user's fails; the error names file and line.
     """
-    model = ResNetV2(
-        config.depth,
-        input_shape=info.image_shape,
-        classes=info.classes,
-        **config.architecture(),
-        stochastic_depth_rate=config.stochastic_depth_rate,
-    )
+    with own_code.blamed():
+        model = ResNetV2(
+            config.depth,
+            input_shape=info.image_shape,
+            classes=info.classes,
+            **config.architecture(),
+            stochastic_depth_rate=config.stochastic_depth_rate,
+        )
     model.preprocessing = info.preprocessing
     for layer in bn_layers(model) if sync_bn else ():
         layer.synchronized = True
@@ -89,6 +93,7 @@ def load_folder(path: epath.PathLike, checkpoint: str = "newest") -> Network:
 def restore_model(folder: RunFolder, path: str) -> Network:
     """Builds the network of a run with a checkpoint's weights: the averaged ones, if any."""
     config, info = folder.read()
+    folder.check_code()
     model = build_model(config, info)
     checkpoints.load_model(path, model, averages=config.ema_decay is not None)
     return model

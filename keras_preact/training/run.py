@@ -17,7 +17,7 @@ from keras_preact.support.console import say
 from keras_preact.support.machine import gpu_advice
 from keras_preact.support.paths import usable
 from keras_preact.support.signals import Interrupted
-from keras_preact.training import class_weights, held_out, memory
+from keras_preact.training import class_weights, held_out, memory, own_units
 from keras_preact.training.actions import standard_actions
 from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.checkpoints.folder import step_of
@@ -147,7 +147,7 @@ def _announce(training, notes):
     if training.devices.writes:
         training.writer.line(one_line(data))
     training.writer.line(
-        f"{network.name} with {config.unit} units, {network.count_params():,} parameters, on "
+        f"{network.name} with {own_units.label(config.unit)} units, {network.count_params():,} parameters, on "
         f"{data.info.train_count:,} images of {data.info.name} for {training.train_steps:,} "
         f"steps of {config.global_batch_size}. Run folder: {folder}\n{plan}"
         + "".join(f"\n{note}" for note in notes)
@@ -195,6 +195,7 @@ def _evaluate_again(training):
 def _evaluate(config, cluster, agreement):
     config.require("run_dir")
     folder = RunFolder(config.run_dir)
+    config, notes = folder.with_own_code(config)
     folder.check_evaluable(config)
     _, info = folder.read()
     checkpoints.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
@@ -209,7 +210,7 @@ def _evaluate(config, cluster, agreement):
             path = checkpoints.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
             strategies.check_same_start(strategy, step_of(path))
             model = restore_model(folder, path)
-        where = f"{folder} at step {step_of(path):,}"
+        where = "".join(f"{note}\n" for note in notes) + f"{folder} at step {step_of(path):,}"
         return _evaluated(model, where, data, devices, config)
 
 
