@@ -21,6 +21,7 @@ import sys
 import traceback
 import types
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from etils import epath
 
@@ -233,7 +234,8 @@ def find_class(module: str, name: str) -> type | None:
 def _source(path, flag):
     if not path.exists():
         raise GoneError(
-            f"{flag} must name a Python file that is there. Received: {shown(str(path))}, which is not"
+            f"{flag} must name a Python file that is there. Received: {shown(str(path))}, which "
+            "is not"
         )
     try:
         return contents(path, MOST_BYTES)
@@ -344,9 +346,9 @@ class _Package(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     Import statements in these files find the others among them; all else is imported as ever.
     """
 
-    loaded: dict[str, "_Package"] = {}
+    loaded: ClassVar[dict[str, "_Package"]] = {}
     # Files of all packages, by which tracebacks are searched.
-    places: set[str] = set()
+    places: ClassVar[set[str]] = set()
 
     def __init__(self, code: Code):
         self.code, self.name = code, f"{_PACKAGE}{code.digest[:16]}"

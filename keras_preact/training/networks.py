@@ -70,14 +70,28 @@ def load_folder(path: epath.PathLike, checkpoint: str = "newest") -> Network:
     Raises:
         ValueError: if it is neither, or damaged.
     """
+    path, folder = epath.Path(path), run_of(path)
+    if not _CHECKPOINT.fullmatch(path.name):
+        return load_run(path, checkpoint)
+    if what := files.damage(path):
+        raise ValueError(f"A checkpoint must be whole. Received: {path}, where {what}")
+    return restore_model(folder, str(path))
+
+
+def run_of(path: epath.PathLike) -> RunFolder:
+    """Returns the folder of a run, or of the run of a checkpoint.
+
+    Raises:
+        ValueError: if the path is neither.
+    """
     path = epath.Path(path)
     if not _CHECKPOINT.fullmatch(path.name):
-        if not RunFolder(path).holds_a_run():
+        if not (folder := RunFolder(path)).holds_a_run():
             raise ValueError(
                 "A folder with a network must be that of a run, with its config.json, or of a "
                 f"checkpoint, such as RUN/checkpoints/step-400. Received: {path}"
             )
-        return load_run(path, checkpoint)
+        return folder
     checkpoints_folder = path.parent.parent if path.parent.name == "best" else path.parent
     folder = RunFolder(checkpoints_folder.parent)
     if checkpoints_folder.name != folder.checkpoints.name or not folder.holds_a_run():
@@ -85,9 +99,7 @@ def load_folder(path: epath.PathLike, checkpoint: str = "newest") -> Network:
             "A checkpoint must lie in the folder of its run, whose config.json tells what it "
             f"holds. Received: {path}"
         )
-    if what := files.damage(path):
-        raise ValueError(f"A checkpoint must be whole. Received: {path}, where {what}")
-    return restore_model(folder, str(path))
+    return folder
 
 
 def restore_model(folder: RunFolder, path: str) -> Network:

@@ -7,6 +7,7 @@ was read in this process, or in the folder of a run, which has a copy.
 
 import dataclasses
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -155,7 +156,8 @@ def of(config: "TrainConfig") -> dict[str, Code]:
 
 def record(code: Code) -> CodeRecord:
     """Returns what the record of a run keeps of code."""
-    return CodeRecord(code.place, code.digest, code.digests, code.package)
+    file = code.place if "://" in code.place else os.path.abspath(code.place)
+    return CodeRecord(file, code.digest, code.digests, code.package)
 
 
 def check_copies(folder: epath.Path, records: Mapping[str, CodeRecord]) -> None:
@@ -307,11 +309,14 @@ class Factory:
         self._function, self._place, self.__name__ = function, place, name
 
     def __call__(self, **arguments) -> keras.layers.Layer:
-        with own_code.blamed(self._place):
+        with own_code.blamed(f"{self.where}, in {self.__name__}"):
             layer = self._function(**arguments)
-        if not isinstance(layer, keras.layers.Layer):
+        name = getattr(layer, "name", None)
+        if not isinstance(layer, keras.layers.Layer) or name != arguments["name"]:
             raise CodeError(
-                f"{self.where}: {self.__name__} must return a Keras layer. Received: {_kind(layer)}"
+                f"{self.where}: {self.__name__} must return a Keras layer of the name that it is "
+                f"given, {arguments['name']!r}. Received: {_kind(layer)}"
+                + (f" named {shown(str(name))}" if name else "")
             )
         return layer
 

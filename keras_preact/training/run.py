@@ -141,13 +141,14 @@ def _restore(training):
 def _announce(training, notes):
     config, data, folder = training.config, training.data, training.folder
     plan, network = training.devices.plan, training.state.network
+    unit = own_units.label(config.unit)
     if training.devices.writes:
         folder.begin(config, data.info, plan, training.done, training.class_weights)
         folder.keep_division(data.division)
     if training.devices.writes:
         training.writer.line(one_line(data))
     training.writer.line(
-        f"{network.name} with {own_units.label(config.unit)} units, {network.count_params():,} parameters, on "
+        f"{network.name} with {unit} units, {network.count_params():,} parameters, on "
         f"{data.info.train_count:,} images of {data.info.name} for {training.train_steps:,} "
         f"steps of {config.global_batch_size}. Run folder: {folder}\n{plan}"
         + "".join(f"\n{note}" for note in notes)
