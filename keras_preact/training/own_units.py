@@ -23,7 +23,7 @@ from keras_preact.layers import (
     activation_order,
     shortcuts,
 )
-from keras_preact.support import own_code
+from keras_preact.support import code_files, own_code
 from keras_preact.support.choices import one_of
 from keras_preact.support.console import say
 from keras_preact.support.options import LARGEST
@@ -127,7 +127,7 @@ def pinned(flag: str, text: str, may_be_gone: bool) -> str:
     if not reference.name:
         raise ValueError(f"{flag} must be {OWN}. Received: {flag}={shown(text)}")
     try:
-        code = own_code.read(reference.where, flag)
+        code = code_files.read(reference.where, flag)
     except GoneError:
         if may_be_gone:
             return text
@@ -163,7 +163,7 @@ def record(code: Code) -> CodeRecord:
 def check_copies(folder: epath.Path, records: Mapping[str, CodeRecord]) -> None:
     """Raises ValueError if a copy in the folder of a run is missing or has changed."""
     for flag, found in records.items():
-        own_code.read_copy(folder / flag, found.files, found.package)
+        code_files.read_copy(folder / flag, found.files, found.package)
 
 
 def of_run(
@@ -195,7 +195,7 @@ def of_run(
         is_same_name = before is not None and now.name == before.name
         if now.digest is None:
             if not is_same_name:
-                own_code.read(now.where, flag)  # raises
+                code_files.read(now.where, flag)  # raises
             notes.append(f"{printable(now.where)} is gone: {flag} is the copy in {folder / flag}.")
         elif is_same_name and now.digest != before.digest:
             raise _changed(flag, now, records.get(flag), folder / flag)
@@ -226,10 +226,10 @@ def _code(flag, reference):
         return _known[reference.digest]
     if reference.digest in _copies:
         folder, found = _copies[reference.digest]
-        code = own_code.read_copy(folder, found.files, found.package)
+        code = code_files.read_copy(folder, found.files, found.package)
         say(f"Running code from the folder of a run: {folder / code.main}")
     else:
-        code = own_code.read(reference.where, flag)
+        code = code_files.read(reference.where, flag)
         if reference.digest is not None and code.digest != reference.digest:
             raise ValueError(
                 f"{flag} must name code of the sha256 after its @. Received: "

@@ -13,6 +13,7 @@ from etils import epath
 
 from keras_preact.data import DatasetInfo, splitting
 from keras_preact.data.splitting import Division
+from keras_preact.support import code_files
 from keras_preact.support.errors import SaveError
 from keras_preact.support.files import lies_there, remove, write_whole
 from keras_preact.support.lock import locked
@@ -238,7 +239,7 @@ class RunFolder:
         code = own_units.of(config)
         if not history:
             for name, each in code.items():
-                each.write_copy(self.code / name)
+                code_files.write_copy(each, self.code / name)
         code = {name: own_units.record(each) for name, each in code.items()}
         call = {
             "step": step,
