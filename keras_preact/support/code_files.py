@@ -146,7 +146,10 @@ def _closure(root, main, sources, flag):
                 f"{flag} must name code that imports at most {MOST_FILES} modules from beside it. "
                 f"Received: {shown(str(root / main))}, which imports more"
             )
-        for name in _imported(root, path, sources[path], flag):
+        names = list(_imported(root, path, sources[path], flag))
+        if path == main and "/" in main:  # its packages are imported first
+            names.append(main.removesuffix(".py").replace("/", "."))
+        for name in names:
             for file in _files_of(root, name):
                 if file not in sources:
                     sources[file] = _source(root / file, flag)

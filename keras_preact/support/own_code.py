@@ -72,7 +72,7 @@ class Code:
         package = _Package.of(self)
         try:
             with blamed(self.place):
-                return importlib.import_module(package.module(self.main))
+                return importlib.import_module(package.module)
         except BaseException:
             package.forget()
             raise
@@ -166,7 +166,8 @@ class _Package(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self, code: Code):
         self.code, self.name = code, f"{_PACKAGE}{code.digest[:16]}"
         self._files = {_dotted(path): path for path in code.files}
-        self._tops = {name.partition(".")[0] for name in self._files}
+        tops = {name.partition(".")[0] for name in self._files}
+        self._tops = tops - sys.stdlib_module_names
 
     @classmethod
     def of(cls, code: Code) -> "_Package":
@@ -178,9 +179,10 @@ class _Package(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         cls.places.update(package.code.places.values())
         return package
 
-    def module(self, path: str) -> str:
-        """The full name of the module in a file."""
-        return f"{self.name}.{_dotted(path)}"
+    @property
+    def module(self) -> str:
+        """The full name of the module."""
+        return f"{self.name}.{_dotted(self.code.main)}"
 
     def forget(self) -> None:
         """Lets the next load begin anew, after one that failed."""
