@@ -25,6 +25,8 @@ from keras_preact.support.text import printable
 
 _PACKAGE = "keras_preact_code_"
 MOST_LETTERS = 500
+# Keras prints what a layer raised in bold, between sentences of its own.
+_KERAS = re.compile(r"\x1b\[1m(.*?)\x1b\[0m", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +143,8 @@ def explained(error: BaseException, place: str | None = None) -> str | None:
         return None
     where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else place
     inside = f", in {frames[-1].name}" if frames and frames[-1].name != "<module>" else ""
-    text = printable(" ".join(str(error).split()))[:MOST_LETTERS]
+    found = _KERAS.search(str(error))
+    text = printable(" ".join((found[1] if found else str(error)).split()))[:MOST_LETTERS]
     return f"{printable(where)}{inside}: {type(error).__name__}" + (f": {text}" if text else "")
 
 

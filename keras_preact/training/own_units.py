@@ -6,6 +6,7 @@ was read in this process, or in the folder of a run, which has a copy.
 """
 
 import dataclasses
+import functools
 import inspect
 import os
 import re
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 from etils import epath
+from keras.src import backend  # the only place of compute_output_spec
 
 from keras_preact.layers import (
     ORDERS,
@@ -388,6 +390,17 @@ def shortcut(text: str, arguments: str) -> Shortcut:
     shortcuts.check_own_arguments(found, values)
     with own_code.blamed(_code("shortcut", reference).place):
         return found(**values)
+
+
+def try_out(network: keras.Model) -> None:
+    """Calls the first unit of a network symbolically, so that what it raises is known early.
+
+    Keras itself calls no layer that tells the shape of its output.
+    """
+    first = next(layer for layer in network.layers if layer.name == "stage1_unit1")
+    images = keras.KerasTensor(first.input.shape, first.compute_dtype)
+    for training in (True, False):
+        backend.compute_output_spec(functools.partial(first, training=training), images)
 
 
 def _values(arguments):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.data.summary import one_line
 from keras_preact.layers import Preprocessing
-from keras_preact.support import console, startup
+from keras_preact.support import console, own_code, startup
 from keras_preact.support.commands import program
 from keras_preact.support.console import say
 from keras_preact.support.machine import gpu_advice
@@ -66,7 +66,7 @@ def run(
         WorkerLostError: if another worker of the run has ended or cannot be reached.
     """
     cluster = from_environment(os.environ)
-    with console.unbreakable(), Agreement(config, cluster) as agreement:
+    with console.unbreakable(), Agreement(config, cluster) as agreement, own_code.blamed():
         if config.mode == "evaluate" and (config.run_dir or not config.init_from):
             return _evaluate(config, cluster, agreement)
         start = Start(config, changed_fields(config) if given is None else given)
