@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_preact.data import embedded, folder, splitting, table, tfds_source
+from keras_preact.data import embedded, folder, splitting, table, tfds_source, validation
 from keras_preact.data.augmentation import EVAL_RESIZE_RATIO
 from keras_preact.data.dataset import Dataset, DatasetInfo
 from keras_preact.data.sampling import SAMPLINGS
@@ -30,6 +30,7 @@ def load(
     split: tuple[int, ...] | None = None,
     sampling: str = "natural",
     crop_ratio: float | None = None,
+    validation_images: int | None = None,
 ) -> Dataset:
     """Loads a data set.
 
@@ -62,16 +63,25 @@ def load(
             root of their numbers of images. See `ClassSampler`.
         crop_ratio: part of each side of a resized image that is cropped, where images have
             various sizes; default: that of `like`, else 0.875, as the papers' 224 of 256.
+        validation_images: number of training images to evaluate on, in place of the set's own
+            images for evaluation, which become the test split; see `validation.hold_out`. Not for
+            folder and csv.
 
     Raises:
         ValueError: if the name or the sampling is unknown, data_dir is missing or not as expected,
-            image_size is given for images of one size, or split for a set that brings its own.
+            image_size is given for images of one size, split for a set that brings its own, or
+            validation_images for one that does not, or has a validation split already.
     """
     one_of("sampling", sampling, SAMPLINGS)
     if split is not None and name not in _OF_FILES:
         raise ValueError(
             f"split is for {' and '.join(_OF_FILES)} alone. "
             f"Received: split={splitting.shown(split)}, name={name!r}"
+        )
+    if validation_images is not None and name in _OF_FILES:
+        raise ValueError(
+            f"validation_images is for data sets that bring their splits; {name} has split. "
+            f"Received: validation_images={validation_images}"
         )
     check(name, data_dir)
     default_size = like.image_shape[0] if like else 224
@@ -86,6 +96,8 @@ def load(
         loaded = source.load(data_dir, image_size or default_size, skip_bad_images, split)
     else:
         loaded = tfds_source.load(name, data_dir, image_size or default_size)
+    if validation_images is not None:
+        loaded = validation.hold_out(loaded, validation_images, name)
     dataset = _dataset(name, loaded, image_size, like, crop_ratio)
     return dataclasses.replace(dataset, sampling=sampling)
 

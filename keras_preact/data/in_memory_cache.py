@@ -69,7 +69,7 @@ def memory_of(folder: os.PathLike | str, name: str, paths: Sequence[str]) -> Mem
         facts = contents and cache.check_moments(**contents.facts, channels=3)
     except (TypeError, ValueError):
         facts = None
-    return Memory(facts, keep)
+    return Memory(facts, keep, lambda part: memory_of(folder, f"{name}-{part}", paths))
 
 
 def remembered_labels(

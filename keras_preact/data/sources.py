@@ -29,10 +29,12 @@ class Memory:
     Args:
         moments: these; None where they are not known.
         keep: remembers them for later starts.
+        of_part: returns the memory of a part of the images, by its name.
     """
 
     moments: Moments | None = None
     keep: Callable[[Moments], None] = lambda moments: None
+    of_part: Callable[[str], "Memory"] = lambda name: Memory()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +56,8 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, mask: np.ndarray) -> "InMemory":
-        """Returns the images for which mask, boolean (count,), is true."""
+    def select(self, mask: np.ndarray, name: str | None = None) -> "InMemory":
+        """Returns the images for which mask, boolean (count,), is true; the name has no use."""
         weights = None if self.weights is None else of_mean_one(self.weights[mask])
         return InMemory(self.images[mask], self.labels[mask], weights=weights)
 
@@ -154,8 +156,13 @@ class Encoded:
     def __len__(self) -> int:
         return self.count
 
-    def select(self, mask: np.ndarray) -> "Encoded":
-        """Returns the images for which mask, boolean (count,), is true."""
+    def select(self, mask: np.ndarray, name: str | None = None) -> "Encoded":
+        """Returns the images for which mask, boolean (count,), is true.
+
+        Args:
+            mask: of the images.
+            name: of this part of the images; its statistics are then remembered.
+        """
         numbers = np.flatnonzero(mask)
         chosen = tf.constant(numbers)
         labels = None if self.labels is None else self.labels[numbers]
@@ -167,6 +174,7 @@ class Encoded:
             lambda index: self.problem(int(numbers[index])),
             lambda index: self.where(int(numbers[index])),
             lambda: self.listing() + numbers.astype("<i8").tobytes(),
+            self.memory.of_part(name) if name else Memory(),
             resize_ratio=self.resize_ratio,
             interpolation=self.interpolation,
             labels=labels,
@@ -214,8 +222,8 @@ class Encoded:
 
         def fetch(index, draws):
             encoded, label = self._read_admitted(index)
-            if read.base == "random_resized_crop":
-                image = augmentation.random_resized_crop(encoded, draws, self.size)
+            if crop := augmentation.CROPS.get(read.base):
+                image = crop(encoded, draws, self.size)
             else:
                 image = self._center_crop(encoded)[None]
                 [image] = tf.unstack(augmentation.augmented(image, draws[None], read.base, mean))

@@ -199,13 +199,17 @@ def _listed(root, folders, split, nested):
 def _of_data_set(config, model, name, data_dir, split):
     """Images of a data set that `datasets.load` makes."""
     options, run = {}, model.run
+    if run and run.dataset != name:
+        run = None
     if name in _OF_FILES:
-        divide = config.divide or (run.split if run and run.dataset == name else None)
+        divide = config.divide or (run.split if run else None)
         options = {"skip_bad_images": True, "split": divide}
-        if run and run.dataset == name:
+        if run:
             options["image_size"] = run.image_size
-    elif name == "synthetic":
-        options = {"image_size": model.preprocessing.image_shape[0]}
+    else:
+        options = {"validation_images": run.validation_images if run else None}
+        if name == "synthetic":
+            options["image_size"] = model.preprocessing.image_shape[0]
     data = datasets.load(name, data_dir=data_dir, like=model.preprocessing, **options)
     sources = {
         known: data.source(which)

@@ -32,6 +32,7 @@ class InspectionConfig:
     image_size: int | None = _as_train("image_size")
     augmentation: str | None = _as_train("augmentation")
     split: tuple[int, ...] | None = _as_train("split")
+    validation_images: int | None = _as_train("validation_images")
     sampling: str = _as_train("sampling")
     seed: int = option("data", "seed of data order and augmentation, as for training", 0)
 
@@ -41,7 +42,7 @@ class InspectionConfig:
     def __post_init__(self):
         options.check_choices(self)
         options.check_range(self, ("seed",), least=0)
-        options.check_range(self, ("image_size",), least=1)
+        options.check_range(self, ("image_size", "validation_images"), least=1)
         if self.augmentation is not None:
             augmentation_text.parse(self.augmentation)
         if self.split is not None:

@@ -151,6 +151,7 @@ def inspect(config: InspectionConfig) -> Report:
         skip_bad_images=config.dataset in ("folder", "csv"),
         split=config.split,
         sampling=config.sampling,
+        validation_images=config.validation_images,
     )
     augmentation = dataset.check_augmentation(config.augmentation)
     labels = {split: source.all_labels() for split, source in sources_of(dataset).items()}

@@ -153,6 +153,11 @@ class TrainConfig:
         "percentages of images for training, validation and test, as in 80,10,10 or 80,20, where "
         "a folder or a CSV file leaves the split open; default: 80,10,10",
     )
+    validation_images: int | None = option(
+        "data",
+        "training images to evaluate on, as in 5000 of cifar10; the data set's own images for "
+        "evaluation are then tested on once, at the end; default: none",
+    )
     sampling: str = option(
         "data",
         "how often training takes an image of each class: as often as there are images, equally "

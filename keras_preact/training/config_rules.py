@@ -55,7 +55,7 @@ def check_numbers(config: "TrainConfig") -> None:
         *("steps_per_loop", "gradient_accumulation_steps", "cluster_timeout_seconds"),
         *("max_runtime_minutes", "max_rollbacks", "early_stopping_epochs"),
         *("thaw_epoch", "head_lr_multiplier", "layer_decay", "clip_norm", "epsilon"),
-        *("crop_ratio", "remat_units"),
+        *("crop_ratio", "remat_units", "validation_images"),
     )
     at_least_zero = (
         *("seed", "momentum", "weight_decay", "warmup_steps", "recompute_bn_batches"),
@@ -138,6 +138,12 @@ def check_contradictions(config: "TrainConfig") -> None:
                 f"their own. Received: split={splitting.shown(config.split)}, "
                 f"dataset={config.dataset!r}"
             )
+    if config.validation_images is not None and config.dataset in of_files[1:]:
+        raise ValueError(
+            "validation_images is for data sets that bring their splits: folder and csv have "
+            f"split. Received: validation_images={config.validation_images}, "
+            f"dataset={config.dataset!r}"
+        )
     if config.shortcut == "none" and config.projection is not None:
         raise ValueError(
             "shortcut='none' has no projection. Received: "

@@ -265,6 +265,7 @@ def load_data(
         like=recorded.preprocessing if recorded else like,
         split=config.split,
         sampling=config.sampling,
+        validation_images=config.validation_images,
     )
     data.check_augmentation(config.augmentation)
     return data

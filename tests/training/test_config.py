@@ -80,6 +80,12 @@ from keras_preact.training import TrainConfig
         ({"dataset": "digits", "split": (80, 20)}, ["dataset='csv' alone", "split=80,20"]),
         ({"dataset": "folder", "split": (80, 30)}, ["100 together", "split=80,30"]),
         ({"dataset": "csv", "split": (100,)}, ["80,10,10 or 80,20", "split=100"]),
+        (
+            {"dataset": "folder", "validation_images": 9},
+            ["data sets that bring their splits", "validation_images=9, dataset='folder'"],
+        ),
+        ({"dataset": "csv", "validation_images": 9}, ["folder and csv have split"]),
+        ({"validation_images": 0}, ["validation_images must be above 0"]),
         ({"sampling": "even"}, ["sampling must be one of natural, balanced, sqrt"]),
         ({"shortcut": "none", "projection": "convolution"}, ["has no projection"]),
         ({"shortcut_arguments": "rate=0.2"}, ["Identity takes no arguments", "rate"]),

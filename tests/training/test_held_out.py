@@ -1,5 +1,6 @@
 """The test split, which training never sees, evaluated once at the end."""
 
+import csv
 import json
 import os
 import signal
@@ -7,11 +8,14 @@ import time
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from small_labels import of_csv, write_csv
-from small_runs import events
+from small_runs import events, small
 
 from keras_preact.data import Dataset
+from keras_preact.evaluation import evaluate
 from keras_preact.training import Interrupted, load_run, run
+from keras_preact.training.run_folder import RunFolder, configure
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -42,7 +46,6 @@ def result(folder):
 def accuracy(folder, checkpoint):
     """The accuracy on the test split, by Keras' own predict."""
     from keras_preact.data import datasets
-    from keras_preact.training.run_folder import RunFolder
 
     config, info = RunFolder(folder).read()
     data = datasets.load(
@@ -74,6 +77,33 @@ def test_the_test_split_is_reported_once_with_the_newest_weights(tmp_path, table
     # Of a run that goes on, the end is another.
     run(config.updated(resume=True, train_steps=5))
     assert result(tmp_path)["step"] == 5
+
+
+def test_a_run_with_validation_images_is_tested_on_the_split_of_its_data_set(tmp_path):
+    config = small(tmp_path, validation_images=137, train_steps=12, eval_epochs=1, seed=3)
+    evaluation = run(config.updated(class_weights="auto"))
+    assert evaluation.count == 137
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    # An epoch is 1,300 images.
+    assert [int(row["step"]) for row in rows if row["eval_accuracy"]] == [11, 12]
+    found = result(tmp_path)
+    assert (found["step"], found["checkpoint"], found["images"]) == (12, "newest", 360)
+    bunch = load_digits()
+    images = np.round(bunch.images[::5] * (255 / 16))[..., None]
+    _, info = RunFolder(tmp_path).read()
+    model = load_run(str(tmp_path))
+    logits = model.predict(info.normalize(images.astype(np.uint8)), verbose=0)
+    expected = np.mean(logits.argmax(axis=1) == bunch.target[::5])
+    assert found["scores"]["accuracy"] == pytest.approx(expected)
+
+    # Whoever measures the run later has the same images.
+    assert run(configure({"run_dir": str(tmp_path), "mode": "evaluate"})).count == 137
+    for split, count in (("val", 137), ("test", 360), ("train", 1300)):
+        options = {"split": split, "output": str(tmp_path / "evaluation" / split)}
+        assert len(evaluate(tmp_path, resamples=0, shown_images=0, **options).answers) == count
+    with pytest.raises(ValueError, match=r"(?s)must be as they were.*validation_images +137 +138"):
+        run(config.updated(resume=True, class_weights="auto", validation_images=138))
 
 
 @pytest.mark.slow
