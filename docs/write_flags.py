@@ -59,7 +59,9 @@ def page() -> str:
 def _row(field):
     text = field.metadata["help"]
     if field.metadata["choices"]:
-        text += f" ({', '.join(f'`{choice}`' for choice in field.metadata['choices'])})"
+        own = field.metadata.get("own")
+        names = ", ".join(f"`{choice}`" for choice in field.metadata["choices"])
+        text += f" ({names}{f', or {own}' if own else ''})"
     escaped = text.replace("|", "\\|")
     return f"| `--{field.name}` | {_default(field.default)} | {escaped} |"
 
