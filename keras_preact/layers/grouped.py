@@ -1,6 +1,7 @@
 """Grouped convolutions in forms whose gradient TensorFlow computes, and fast."""
 
 import functools
+import types
 
 import keras
 import tensorflow as tf
@@ -65,7 +66,7 @@ def use_in_keras_layers(layer: keras.layers.Layer) -> None:
             and type(part).convolution_op is keras.layers.Conv2D.convolution_op
         )
         if is_plain and part.groups > 1 and part.data_format == "channels_last":
-            part.convolution_op = functools.partial(_convolution_of, part)
+            part.convolution_op = types.MethodType(_convolution_of, part)
 
 
 def _convolution_of(layer, images, kernel):
