@@ -35,6 +35,9 @@ VERBS = {
     "analysis": Verb(
         "keras_preact.analysis.__main__:start", "measure signal and gradient in each residual unit"
     ),
+    "experiments": Verb(
+        "keras_preact.programs.experiments:start", "re-run a table of the paper, or your own"
+    ),
     "benchmark": Verb(
         "keras_preact.benchmark.__main__:start", "time it beside stock Keras and PyTorch"
     ),

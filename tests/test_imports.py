@@ -27,6 +27,7 @@ MAY_IMPORT = {
         *("training", "exporting", "prediction"),
     },
     "studies": {"support", "layers", "models", "data", "analysis", "training"},
+    "experiments": {"support", "layers", "models", "data", "analysis", "training", "studies"},
     "doctor": {"support", "layers", "models", "data", "training", "benchmark"},
     "benchmark": {"support", "layers", "models", "data", "training", "exporting"},
     "programs": {
@@ -38,6 +39,7 @@ MAY_IMPORT = {
         "prediction",
         "evaluation",
         "studies",
+        "experiments",
         "benchmark",
     },
 }

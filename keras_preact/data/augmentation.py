@@ -20,6 +20,8 @@ _RATIOS = np.array([2, 4, 8])
 
 # Evaluation crops 224 pixels of 256, or in proportion.
 EVAL_RESIZE_RATIO = 256 / 224
+# Shorter sides of an image of which scale augmentation crops 224 pixels, or in proportion.
+SCALES = (256 / 224, 480 / 224)
 
 
 def augmented(
@@ -116,15 +118,40 @@ def random_resized_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.T
     Returns:
         uint8 (size, size, 3).
     """
+    return _random_crop(encoded, draws, size, crop_window)
+
+
+def random_scale_crop(encoded: tf.Tensor, draws: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes a random square of an image, resizes and mirrors it.
+
+    The square is `size` pixels of an image whose shorter side has 256 to 480 pixels, drawn
+    evenly, for a size of 224; or in proportion. Source: "Deep Residual Learning for Image
+    Recognition", section 3.4, and "Identity Mappings in Deep Residual Networks", table 5 (scale
+    augmentation).
+
+    Args:
+        encoded, draws, size: as for `random_resized_crop`.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    return _random_crop(encoded, draws, size, scale_window)
+
+
+# By the names of bases for images of any size.
+CROPS = {"random_resized_crop": random_resized_crop, "random_scale_crop": random_scale_crop}
+
+
+def _random_crop(encoded, draws, size, choose):
     turn = orientation(encoded)
 
     def of_jpeg():
-        window = crop_window(tf.io.extract_jpeg_shape(encoded)[:2], draws, turn)
+        window = choose(tf.io.extract_jpeg_shape(encoded)[:2], draws, turn)
         return _decode_window(encoded, window, size)
 
     def of_another():
         image = decode(encoded)
-        top, left, height, width = tf.unstack(crop_window(tf.shape(image)[:2], draws, turn))
+        top, left, height, width = tf.unstack(choose(tf.shape(image)[:2], draws, turn))
         return resize_fast(image[top : top + height, left : left + width], size)
 
     # Turned and mirrored last, when it is small.
@@ -157,6 +184,18 @@ def crop_window(sides: tf.Tensor, draws: tf.Tensor, turn: tf.Tensor) -> tf.Tenso
         use_image_if_no_bounding_boxes=True,
     )
     return stored_window(tf.concat([begin[:2], crop[:2]], axis=0), sides, turn)
+
+
+def scale_window(sides: tf.Tensor, draws: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
+    """Draws the part of an image that `random_scale_crop` takes; as `crop_window`."""
+    sides = swapped(sides, turn)
+    scale, *place = tf.unstack(tf.random.stateless_uniform([3], seed=draws[:2]))
+    least, most = SCALES
+    shorter = tf.cast(tf.reduce_min(sides), tf.float32)
+    side = tf.maximum(tf.cast(tf.round(shorter / (least + (most - least) * scale)), tf.int32), 1)
+    free = tf.cast(sides - side + 1, tf.float32)
+    begin = tf.minimum(tf.cast(tf.stack(place) * free, tf.int32), sides - side)
+    return stored_window(tf.concat([begin, [side, side]], axis=0), sides, turn)
 
 
 def _decode_window(encoded, window, size):

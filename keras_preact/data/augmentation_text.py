@@ -7,7 +7,9 @@ from keras_preact.support.choices import one_of
 from keras_preact.support.text import shown
 
 # How a training image is cut out and mirrored, before operations change it.
-BASES = ("none", "pad_crop", "pad_crop_flip", "random_resized_crop")
+# The last ones need images of any size.
+OF_ANY_SIZE = ("random_resized_crop", "random_scale_crop")
+BASES = ("none", "pad_crop", "pad_crop_flip", *OF_ANY_SIZE)
 
 
 class Number(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.data.augmentation_text import BASES, parse
+from keras_preact.data.augmentation_text import BASES, OF_ANY_SIZE, parse
 from keras_preact.data.order import DRAWS, DataOrder, Shard
 from keras_preact.data.sampling import SAMPLINGS, ClassSampler, groups_of
 from keras_preact.data.sources import Encoded, Findings, InMemory
@@ -280,7 +280,7 @@ class Dataset:
         read = parse(augmentation)
         read = dataclasses.replace(read, base=read.base or self.default_augmentation)
         of_any_size = isinstance(self.train_source, Encoded)
-        fitting = BASES if of_any_size else BASES[:-1]
+        fitting = [name for name in BASES if of_any_size or name not in OF_ANY_SIZE]
         if read.base not in fitting:
             raise ValueError(
                 f"augmentation of {self.info.name}, whose images are "

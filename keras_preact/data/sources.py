@@ -222,8 +222,8 @@ class Encoded:
 
         def fetch(index, draws):
             encoded, label = self._read_admitted(index)
-            if read.base == "random_resized_crop":
-                image = augmentation.random_resized_crop(encoded, draws, self.size)
+            if crop := augmentation.CROPS.get(read.base):
+                image = crop(encoded, draws, self.size)
             else:
                 image = self._center_crop(encoded)[None]
                 [image] = tf.unstack(augmentation.augmented(image, draws[None], read.base, mean))

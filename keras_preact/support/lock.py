@@ -23,6 +23,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
+class InUseError(ValueError):
+    """Another process has the lock of a folder."""
+
+
 @contextlib.contextmanager
 def locked(folder: os.PathLike | str, flag: str = "run_dir") -> Iterator[Callable[[], bool]]:
     """A context that one process at a time can be in, for each folder.
@@ -40,8 +44,9 @@ def locked(folder: os.PathLike | str, flag: str = "run_dir") -> Iterator[Callabl
         has deleted or moved it, or another process has taken its name since.
 
     Raises:
-        ValueError: if another process has the lock, the folder cannot be written to, or
-            something else lies there under the name of the lock.
+        InUseError: if another process has the lock.
+        ValueError: if the folder cannot be written to, or something else lies there under the
+            name of the lock.
         OSError: if the storage is full or fails.
     """
     if "://" in os.fspath(folder):
@@ -135,7 +140,7 @@ def _lock(file, folder, flag):
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(
+        raise InUseError(
             f"{folder} is in use by {_owner(file)}\n"
             f"Wait for it to end, stop it, or give another --{flag}."
         ) from None

@@ -35,9 +35,28 @@ def has_bfloat16(cpuinfo: pathlib.Path = _CPUINFO) -> bool | None:
 
 def cores() -> int:
     """The number of cores that this process may use."""
+    return len(core_numbers())
+
+
+def core_numbers() -> list[int]:
+    """The numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def gpus(devices: pathlib.Path = pathlib.Path("/dev")) -> list[str]:
+    """The NVIDIA GPUs that this process may use, as in CUDA_VISIBLE_DEVICES.
+
+    Args:
+        devices: the folder in which the driver offers them.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = [name.strip() for name in visible.split(",")]
+        return [] if "-1" in names else [name for name in names if name]
+    numbers = sorted(int(path.name[6:]) for path in devices.glob("nvidia[0-9]*"))
+    return list(map(str, numbers))
 
 
 def core_quota(root: pathlib.Path = pathlib.Path("/")) -> float | None:

@@ -6,6 +6,7 @@ import shlex
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -36,6 +37,8 @@ _FREE_TO_RESUME = {
     *("max_runtime_minutes", "on_nan", "max_rollbacks"),
     *("early_stopping_epochs", "log_to"),
 }
+# Fields that are free all the same, but decide what is learned: where a run begins and ends.
+_OF_LEARNING = {"init_from", "train_steps", "train_epochs", "early_stopping_epochs"}
 # Fields of a single call: no part of the run.
 _OF_A_CALL = {"run_dir", "mode", "resume", "overwrite", "checkpoint"}
 _FREE_TO_EVALUATE = {*_FREE_TO_RESUME, "global_batch_size", "skip_bad_images"}
@@ -320,6 +323,21 @@ def configure(given: dict) -> TrainConfig:
         of_this_call = {"mode": "train", "resume": False, "overwrite": False}
         return folder.read()[0].updated(**{**of_this_call, **given})
     return config
+
+
+def learned(config: TrainConfig) -> dict[str, Any]:
+    """Returns the fields that change what is learned, resolved, as JSON has them.
+
+    Two runs on the same images learn the same, but for rounding, where these are equal.
+    """
+    config = config.resolved()
+    names = [field.name for field in dataclasses.fields(config)]
+    values = {name: getattr(config, name) for name in names}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name not in _FREE_TO_RESUME or name in _OF_LEARNING
+    }
 
 
 def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool = False) -> None:

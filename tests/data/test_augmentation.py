@@ -13,8 +13,10 @@ from keras_preact.data.augmentation import (
     fit,
     pad_crop,
     random_resized_crop,
+    random_scale_crop,
     resize,
     resize_fast,
+    scale_window,
 )
 from keras_preact.data.order import DataOrder
 
@@ -348,3 +350,31 @@ def test_fast_shrinking_takes_means_over_areas(shape):
     rows = fine.reshape(64, shape[0], shape[1], 3).mean(axis=1)
     expected = rows.repeat(64, axis=1).reshape(64, 64, shape[1], 3).mean(axis=2)
     assert np.abs(resize_fast(tf.constant(image), 64).numpy() - expected).max() <= 0.51
+
+
+def test_scale_crops_are_224_pixels_of_256_to_480_and_lie_everywhere_in_the_image():
+    sides = tf.constant([480, 640])
+    draw = tf.function(lambda draws: scale_window(sides, draws, tf.constant(1)))
+    windows = np.array([draw(tf.constant(draws)).numpy() for draws in draws_of(400)])
+    tops, lefts, heights, widths = windows.T
+    np.testing.assert_array_equal(heights, widths)
+    # 224 pixels of an image whose shorter side, 480 here, is scaled to 256 ... 480.
+    assert 224 <= heights.min() < 230 < 400 < heights.max() <= 420
+    scaled = 224 * 480 / heights
+    # Evenly drawn: the mean of 400 lies within five standard errors of 368.
+    assert abs(scaled.mean() - 368) < 5 * (480 - 256) / np.sqrt(12 * 400)
+    assert (tops >= 0).all()
+    assert (lefts >= 0).all()
+    assert (tops + heights <= 480).all()
+    assert (lefts + widths <= 640).all()
+    shares = lefts / (640 - widths)
+    assert abs(shares.mean() - 0.5) < 5 / np.sqrt(12 * 400)
+
+
+def test_a_scale_crop_is_pillows_of_the_same_window():
+    encoded = encode(photograph(), "JPEG", quality=90)
+    decoded, sides = decode(encoded), photograph().shape[:2]
+    for draws in unmirrored(6):
+        window = scale_window(tf.constant(sides), draws, tf.constant(1))
+        cropped = random_scale_crop(encoded, draws, 160).numpy()
+        assert difference(cropped, pillow_crop(decoded, window, 160)).mean() < 6

@@ -35,6 +35,7 @@ STREAMS = [
     ("digits", "pad_crop_flip"),
     ("photos", "none"),
     ("photos", "random_resized_crop"),
+    ("photos", "random_scale_crop"),
     ("digits", "pad_crop,rand_augment"),
     ("photos", "random_resized_crop,trivial_augment,random_erasing=0.5"),
     ("photos", "pad_crop_flip"),
@@ -181,7 +182,7 @@ def test_synthetic_images_are_not_augmented_by_default():
 
 @pytest.mark.parametrize(
     ("name", "refused"),
-    [("digits", ["random_resized_crop"]), ("photos", [])],
+    [("digits", ["random_resized_crop", "random_scale_crop"]), ("photos", [])],
 )
 def test_augmentations_that_do_not_fit_the_images_are_refused(request, name, refused):
     dataset = request.getfixturevalue(name)

@@ -50,7 +50,7 @@ def of_tensorflow(message, kind=tf.errors.ResourceExhaustedError):
         (FULL, 74),
         *((OSError(number, "wrong"), 74) for number in (errno.EDQUOT, errno.EIO, errno.EROFS)),
         (RunError("wrong"), 1),
-        (DivergenceError("wrong"), 1),
+        (DivergenceError("wrong"), 4),
         (SaveError("wrong"), 74),
         (WorkerLostError("wrong"), 75),
         (MemoryError("wrong"), 1),

@@ -13,6 +13,9 @@ from keras_preact.training.steps.train_step import REPORT
 class DivergenceError(RunError):
     """The loss, or a variable, is no longer finite."""
 
+    # Told apart from failures: the outcome of an experiment, which would come out so again.
+    exit_code = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Means:
