@@ -129,10 +129,9 @@ def _fold(conv, chain, kernel, path, nodes, weights):
     for _, factor, summand in chain:
         scale, shift = scale * factor, shift * factor + summand
     bias, filters = f"{path}/bias", _filters(conv, kernel)
-    if scale.ndim:
-        scale = scale.reshape(filters)
-    weights[path] = (kernel * scale).astype(kernel.dtype)
-    weights[bias] = np.broadcast_to(shift, np.prod(filters)).astype(kernel.dtype)
+    scale, shift = (np.broadcast_to(value, np.prod(filters)) for value in (scale, shift))
+    weights[path] = (kernel * scale.reshape(filters)).astype(kernel.dtype)
+    weights[bias] = shift.astype(kernel.dtype)
     for name in (path, bias):
         nodes[name] = placeholder(name, weights[name])
     nodes[conv.name] = scaled = NodeDef()
