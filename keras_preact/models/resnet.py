@@ -14,6 +14,7 @@ from keras_preact.layers import (
     ResidualUnit,
     Shortcut,
     activation_order,
+    grouped,
     shortcuts,
 )
 from keras_preact.layers.quick_variables import quick_variables
@@ -143,6 +144,9 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
                 x = layer(x)
         _check_formats(units)  # of layers that units make when they are built
         _check_paths(units)
+        if arguments is None:
+            for layer in units:
+                grouped.use_in_keras_layers(layer)
         x = _run(architecture.head_operations(order), x)
         if include_top:
             x = _classify(x, classes, classifier_activation)

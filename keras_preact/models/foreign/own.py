@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_preact.layers import BLOCKS, LAYOUTS, shortcuts
+from keras_preact.layers import BLOCKS, LAYOUTS, grouped, shortcuts
 from keras_preact.models import architectures
 from keras_preact.models.foreign import files
 from keras_preact.models.foreign.assign import trainable_paths
@@ -159,6 +159,7 @@ def load_keras(path: str) -> keras.Model:
     with files.reading(path):
         check_code(files.keras_config(path), path)
         model = keras.models.load_model(path, compile=False, safe_mode=True)
+    grouped.use_in_keras_layers(model)
     for variable in trainable_paths(model).values():
         values = np.asarray(variable)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
