@@ -28,7 +28,7 @@ from keras_preact.studies import (
     training_figures,
 )
 from keras_preact.studies import initialisation as initialisation_study
-from keras_preact.studies.curve_figures import RunCurves
+from keras_preact.studies.curve_figures import GroupCurves
 from keras_preact.studies.formulas import EQUATIONS
 from keras_preact.training.reporting import figures
 from keras_preact.training.reporting import propagation_figure as propagation_pictures
@@ -106,8 +106,8 @@ def test_where_we_write_no_formulas_none_is_read(draw, name, tmp_path, monkeypat
 
 
 def runs(name, *depths):
-    errors = np.array([[0.5, 0.4], [0.6, 0.5]])
-    return [RunCurves(name, name, depth, TICKS, *errors) for depth in depths]
+    errors = np.array([[[0.5, 0.4]], [[0.6, 0.5]]])
+    return [GroupCurves(name, name, depth, TICKS, *errors) for depth in depths]
 
 
 BESIDE_FORMULAS = {
@@ -149,7 +149,7 @@ CAPTIONS = {
         [(name, backward(3)), ("b", dataclasses.replace(backward(3), output_gradient_norm=2.0))]
     ),
     "curves": lambda name: curve_figures.curves_caption(
-        [runs(name, 20)[0], RunCurves("b", "b", 20, TICKS, *np.full((2, 2), 0.9))]
+        [runs(name, 20)[0], GroupCurves("b", "b", 20, TICKS, *np.full((2, 1, 2), 0.9))]
     ),
     "final errors": lambda name: curve_figures.final_errors_caption(runs(name, 20, 56)),
     "initialisation": lambda name: initialisation_study.caption(

@@ -147,7 +147,9 @@ def read_ending(run_dir: epath.Path) -> Ending | None:
 
 
 def write_ending(run_dir: epath.Path, ending: Ending) -> None:
+    """Writes how a run ended beside its folder."""
     text = f"{json.dumps(dataclasses.asdict(ending), indent=2)}\n"
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
     write_whole(ending_path(run_dir), text.encode())
 
 

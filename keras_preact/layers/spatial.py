@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_preact.layers import grouped
 from keras_preact.layers.quick_layer import QuickLayer, assign
 from keras_preact.layers.quick_variables import quick_initializer
 
@@ -24,16 +25,20 @@ class Conv2D(QuickLayer, keras.layers.Conv2D):
         filters: number of output channels.
         kernel_size: an odd number of pixels, the same in both directions.
         strides: pixels between outputs, the same in both directions.
+        groups: number of groups of channels; each output channel reads the input channels of its
+            group, as in ResNeXt. With as many groups as channels it is a depthwise convolution.
         use_bias: whether to add a bias, as gates do and convolutions do not.
 
     Input shape: (batch, height, width, channels). Output shape:
     (batch, ceil(height / strides), ceil(width / strides), filters).
 
     Raises:
-        ValueError: if kernel_size is even.
+        ValueError: if kernel_size is even, or groups does not divide the channels and filters.
     """
 
-    def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs):
+    def __init__(
+        self, filters: int, kernel_size: int, strides: int = 1, *, groups: int = 1, **kwargs
+    ):
         # Keras saves both as pairs.
         kernel_size, strides = (
             v[0] if isinstance(v, (tuple, list)) else v for v in (kernel_size, strides)
@@ -45,7 +50,8 @@ class Conv2D(QuickLayer, keras.layers.Conv2D):
             "padding": "same" if strides == 1 else "valid",
             "data_format": "channels_last",
         }
-        super().__init__(filters, kernel_size, strides=strides, **{**defaults, **kwargs, **fixed})
+        options = {**defaults, **kwargs, **fixed}
+        super().__init__(filters, kernel_size, strides=strides, groups=groups, **options)
         self.pad_pixels = 0 if strides == 1 else (kernel_size - 1) // 2
 
     def add_weight(self, *arguments, initializer=None, **options):
@@ -58,6 +64,11 @@ class Conv2D(QuickLayer, keras.layers.Conv2D):
             return
         self._check_load_own_variables(store)
         assign(store, [self._kernel, *([self.bias] if self.use_bias else [])])
+
+    def convolution_op(self, inputs, kernel):
+        if self.groups == 1:
+            return super().convolution_op(inputs, kernel)
+        return grouped.convolve(inputs, kernel, self.strides, self.padding, self.dilation_rate)
 
     def call(self, x):
         if not self.pad_pixels:

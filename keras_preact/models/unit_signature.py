@@ -1,6 +1,7 @@
 """Signatures of units: equal for layers that compute the same function of input and variables."""
 
 import dataclasses
+import types
 from collections.abc import Hashable, Mapping
 
 import keras
@@ -85,6 +86,8 @@ def _of(value, found):
             return value.shape, value.dtype.str, value.tobytes()
         case float():
             return repr(value)
+        case types.MethodType():
+            return value.__func__, _of(value.__self__, found)
     if isinstance(value, _DONE):
         return type(value)
     try:

@@ -9,6 +9,7 @@ import numpy as np
 from keras_preact.analysis.backward_pass import check_images
 from keras_preact.data import Dataset
 from keras_preact.models import architectures
+from keras_preact.training import own_units
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
 from keras_preact.training.config import TrainConfig
@@ -100,12 +101,21 @@ def of_run(run_dir: str, which: str = "newest", data_dir: str | None = None) -> 
 
 def describe(config: TrainConfig) -> str:
     """The name of a network: "ResNet-110, original, identity"."""
-    return ", ".join([f"{_family(config)}-{config.depth}", *_parts(config)])
+    return ", ".join(parts(config))
+
+
+def parts(config: TrainConfig) -> list[str]:
+    """The parts of the name of a network: "ResNet-110", "original", "identity"."""
+    return [f"{_family(config)}-{config.depth}", *_parts(config)]
 
 
 def kinds(configs: Sequence[TrainConfig]) -> list[str]:
     """The names of networks beside each other: the parts they do not share, without the depth."""
-    parts = [[_family(config), *_parts(config)] for config in configs]
+    return short_names([[_family(config), *_parts(config)] for config in configs])
+
+
+def short_names(parts: Sequence[Sequence[str]]) -> list[str]:
+    """Names of the parts that not all share; of all parts where none is left."""
     common = set.intersection(*map(set, parts))
     names = [", ".join(part for part in of_one if part not in common) for of_one in parts]
     return [name or ", ".join(of_one) for name, of_one in zip(names, parts, strict=True)]
@@ -116,10 +126,11 @@ def _family(config):
 
 
 def _parts(config):
-    parts = [config.unit]
+    parts = [own_units.label(config.unit)]
     if config.shortcut != "none":
         arguments = config.shortcut_arguments.replace(",", ", ")
-        parts.append(config.shortcut + (f" ({arguments})" if arguments else ""))
+        shortcut = own_units.label(config.shortcut)
+        parts.append(shortcut + (f" ({arguments})" if arguments else ""))
     if config.block:
         parts.append(f"{config.block} units")
     if config.width_multiplier != 1:

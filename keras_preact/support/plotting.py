@@ -125,8 +125,12 @@ def lines(axes, series: Mapping[str, np.ndarray], *, log: bool = False) -> None:
 
 
 def style(place: int) -> dict[str, str]:
-    """The colour and the marker of the network or run at a place, from 0, in all its lines."""
-    return {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
+    """The colour and the marker of the network or run at a place, from 0, in all its lines.
+
+    The pair is another one at each of 49 places.
+    """
+    marker = (place + place // len(COLORS)) % len(MARKERS)
+    return {"color": COLORS[place % len(COLORS)], "marker": MARKERS[marker]}
 
 
 def positive(values: np.ndarray) -> np.ndarray:

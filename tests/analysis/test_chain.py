@@ -1,10 +1,12 @@
 """Networks taken apart into residual units, and measured without being changed."""
 
+import functools
 import json
 
 import keras
 import numpy as np
 import pytest
+from resnext import ResNeXtUnit, of_keras
 from tiny_chains import chain_of_units, sample, three_stages
 
 from keras_preact import analysis
@@ -110,6 +112,20 @@ def test_a_factory_of_other_layers_makes_units_that_are_measured():
     unit = model.get_layer("stage1_unit1")
     features = keras.Model(model.inputs[0], unit.input)(images)
     np.testing.assert_allclose(forward.residual.variance[0], np.var(unit.conv(features)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("conv", [Conv2D, of_keras])
+def test_units_with_grouped_convolutions_are_measured(conv):
+    unit = functools.partial(ResNeXtUnit, conv=conv)
+    model = ResNetV2(8, unit=unit, width_multiplier=0.5, input_shape=(8, 8, 3))
+    images, labels = sample()
+    backward = analysis.backward(model, images, labels)
+    np.testing.assert_array_less(backward.split_error, 1e-5)
+    last = model.get_layer("stage3_unit1")
+    features = keras.Model(model.inputs[0], last.input)(images)
+    taps = last(features, return_taps=True)
+    forward = analysis.forward(model, images, training=False)
+    np.testing.assert_allclose(forward.residual.variance[-1], np.var(taps.residual), rtol=1e-4)
 
 
 def not_a_chain():

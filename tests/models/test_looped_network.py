@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from resnext import ResNeXtUnit, of_keras
 from variants import ORDERS, PYRAMID, SHORTCUTS
 
-from keras_preact.layers import Dropout, ResidualUnit
+from keras_preact.layers import Conv2D, Dropout, ResidualUnit, grouped
 from keras_preact.layers.batch_norm import bn_layers
 from keras_preact.models import ResNetV2
 from keras_preact.models.looped_network import LoopedNetwork, stacked, unstacked
@@ -281,6 +282,22 @@ def test_units_of_a_users_own_class_are_in_a_loop_as_far_as_they_are_equal(calls
     function = LoopedNetwork(model)
     assert {len(stack) for stack in function.stacks} == {3}
     assert_same(computed(model, PLAIN), computed(model, Remat()), 0)
+
+
+@pytest.mark.parametrize("conv", [Conv2D, of_keras])
+def test_units_with_grouped_convolutions_are_in_loops(conv):
+    model = row(unit=functools.partial(ResNeXtUnit, conv=conv))
+    grouped.use_in_keras_layers(model)
+    assert_computes_the_same(model, [Remat(), Remat("group", 2)], 1e-5)
+
+
+def test_grouped_convolutions_in_loops_compile_and_compute_in_bfloat16():
+    model = row(unit=ResNeXtUnit)
+    plain = computed(model, PLAIN)
+    assert_same(plain, computed(model, Remat(), xla=True), 1e-3)
+    low = row(unit=ResNeXtUnit, dtype="mixed_bfloat16")
+    low.set_weights(model.get_weights())
+    assert_same(computed(low, PLAIN), computed(low, Remat()), 2e-2)
 
 
 def test_units_whose_shortcuts_differ_are_in_loops_apart():

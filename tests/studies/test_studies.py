@@ -3,6 +3,7 @@
 import base64
 import csv
 import html
+import json
 import re
 import shutil
 
@@ -282,11 +283,59 @@ def test_runs_are_compared_by_all_their_evaluations(run_dir, other_run, tmp_path
         assert row["run"] == expected.pop("run")
         for name, value in expected.items():
             assert float(row[name]) == pytest.approx(float(value), rel=1e-7)
-    table = texts.partition("images/s")[2].split()
+    # Of one seed, they are no draws of one configuration.
+    table = texts.partition("median (%)")[2].split()
     assert table[:3] == ["ResNet-8,", "original,", "identity"]
-    assert table[4:9] == ["15", "25.00", "50.00", "50.00", table[8]]
+    assert table[4:9] == ["1", "15", "25.00", "50.00", "50.00"]
+    table = texts.partition("images/s")[2].split()
+    assert table[0] == str(other_run)
+    assert table[5:10] == ["0", "15", "25.00", "50.00", "50.00"]
     line = "evaluation error 50.00%, training error 25.00% after 15 steps"
     assert f"{LABEL} ({other_run}): {line}" in capsys.readouterr().out
+
+
+def of_seed(run_dir, folder, seed, errors, steps=None, **changes):
+    """A copy of a run with another seed and other errors at its end."""
+    shutil.copytree(run_dir, folder, ignore=shutil.ignore_patterns("analysis"))
+    record = json.loads((folder / "config.json").read_text())
+    record["config"] |= {"seed": seed, **changes}
+    (folder / "config.json").write_text(json.dumps(record))
+    rows = read_csv(folder / "metrics.csv")
+    rows = rows[:steps]
+    rows[-1] |= {"train_accuracy": str(1 - errors[0]), "eval_accuracy": str(1 - errors[1])}
+    with (folder / "metrics.csv").open("w") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(folder)
+
+
+def test_runs_that_differ_in_seed_alone_are_one_configuration(run_dir, tmp_path, capsys):
+    errors = [(0.3, 0.4), (0.2, 0.5), (0.4, 0.45)]
+    runs = [of_seed(run_dir, tmp_path / f"s{n}", n, each) for n, each in enumerate(errors)]
+    changes = {"learning_rate": 0.05}
+    runs += [of_seed(run_dir, tmp_path / f"l{n}", n, (0.1, 0.2), **changes) for n in range(3)]
+    folder = study("compare", *runs, images=8, output_dir=str(tmp_path / "new"))
+    page = (folder / "index.html").read_text()
+    assert "<h1>Runs compared: " in page and "s1" not in page.split("</h1>")[0]
+    assert "6 of 2 configurations; the last table has their folders" in page
+    assert "of the first run of each configuration" in page
+    _, rows, texts = whole(folder, "compare.csv")
+    assert len(rows) == 6 * len(read_csv(run_dir / "metrics.csv"))
+    assert [row["seed"] for row in rows[::2]] == ["0", "1", "2"] * 2
+    assert {row["network"] for row in rows} == {
+        f"{LABEL}, learning_rate 0.1",
+        f"{LABEL}, learning_rate 0.05",
+    }
+    last = np.array(errors)[:, 1] * 100
+    shown = f"{last.mean():.2f} \N{PLUS-MINUS SIGN} {np.std(last, ddof=1):.2f}"
+    table = texts.partition("median (%)")[2].partition("Runs")[0]
+    assert f"30.00 \N{PLUS-MINUS SIGN} 10.00 {shown} 45.00" in " ".join(table.split())
+    assert all(run in texts for run in runs)
+    out = capsys.readouterr().out
+    assert (
+        f"{LABEL}, learning_rate 0.1 (3 runs): evaluation error 45.00% \N{PLUS-MINUS SIGN}" in out
+    )
 
 
 def test_an_analysis_is_replaced_only_when_asked_for(tmp_path):

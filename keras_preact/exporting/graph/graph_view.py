@@ -12,6 +12,8 @@ NodeDef = tf.compat.v1.NodeDef
 
 BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 ADDITIONS = ("Add", "AddV2", "BiasAdd")
+DEPTHWISE = "DepthwiseConv2dNative"
+CONVOLUTIONS = ("Conv2D", DEPTHWISE)
 _IMAGE_RANK = 4
 
 

@@ -7,6 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_preact.layers import grouped
+from keras_preact.layers.batch_norm import traced_for_xla
+
 # The name that the builders of `keras_preact.models` give the classifier.
 CLASSIFIER = "logits"
 
@@ -64,6 +67,7 @@ def trace(model: keras.Model, image_shape: Sequence[int]) -> InferenceGraph:
         ValueError: if the model uses variables that are not its own, Python functions or
             XLA; servers have neither Python nor XLA.
     """
+    grouped.use_in_keras_layers(model)
     classifier = model.get_layer(CLASSIFIER)
     network = keras.Model(model.inputs, {"logits": classifier.output, "features": classifier.input})
     own = [*network.trainable_variables, *network.non_trainable_variables]
@@ -71,9 +75,11 @@ def trace(model: keras.Model, image_shape: Sequence[int]) -> InferenceGraph:
 
     @tf.function
     def infer(images, weights):
-        outputs, _ = network.stateless_call(
-            weights[:count], weights[count:], images, training=False
-        )
+        # Servers do not compile it.
+        with traced_for_xla(False):
+            outputs, _ = network.stateless_call(
+                weights[:count], weights[count:], images, training=False
+            )
         return outputs
 
     concrete = infer.get_concrete_function(
@@ -100,8 +106,8 @@ def _check_servable(definition):
         if _XLA_ATTRIBUTE in function.attr and function.attr[_XLA_ATTRIBUTE].b:
             raise ValueError(
                 "A model to export must not be compiled by XLA, which servers lack: call no "
-                "tf.function with jit_compile=True, as Keras does for convolutions with groups. "
-                f"Received: {function.signature.name}"
+                "tf.function with jit_compile=True, as keras.ops.conv does for groups; "
+                f"keras_preact.layers.Conv2D does not. Received: {function.signature.name}"
             )
     if python := [node.name for node in nodes if node.op in _PYTHON_OPERATIONS]:
         raise ValueError(

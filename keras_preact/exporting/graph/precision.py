@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_preact.exporting.graph.graph_view import GraphView, node_of
+from keras_preact.exporting.graph.graph_view import CONVOLUTIONS, GraphView, node_of
 from keras_preact.exporting.graph.network import InferenceGraph
 from keras_preact.exporting.graph.rewriting import Step, placeholder, rewritten
 from keras_preact.support.choices import one_of
@@ -13,12 +13,11 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 NodeDef = tf.compat.v1.NodeDef
 
-_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 # Operations on feature maps, and how many of their inputs have the type of their result. They are
 # lowered after a convolution. All others keep float32, such as the mean over pixels and the
 # classifier after it, which sum many values.
 _INPUTS = {
-    **dict.fromkeys(_CONVOLUTIONS, 2),
+    **dict.fromkeys(CONVOLUTIONS, 2),
     "Add": 2,
     "AddV2": 2,
     "BiasAdd": 2,
@@ -65,7 +64,7 @@ class _Lowering:
 
     def _choose(self):
         chosen = set()
-        waiting = [node for node in self._view.nodes.values() if node.op in _CONVOLUTIONS]
+        waiting = [node for node in self._view.nodes.values() if node.op in CONVOLUTIONS]
         while waiting:
             node = waiting.pop()
             # An output of the graph has no node.

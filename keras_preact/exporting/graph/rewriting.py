@@ -12,6 +12,8 @@ import tensorflow as tf
 from keras_preact.exporting.graph.graph_view import (
     ADDITIONS,
     BATCH_NORMS,
+    CONVOLUTIONS,
+    DEPTHWISE,
     GraphView,
     is_nhwc,
     node_of,
@@ -81,10 +83,11 @@ def fold_batch_norms(graph: InferenceGraph) -> Step:
     view = GraphView(graph)
     nodes, weights = dict(view.nodes), dict(graph.weights)
     for conv in view.nodes.values():
-        kernel = view.value(conv.input[1]) if conv.op == "Conv2D" and is_nhwc(conv) else None
+        is_conv = conv.op in CONVOLUTIONS and is_nhwc(conv)
+        kernel = view.value(conv.input[1]) if is_conv else None
         if kernel is None:
             continue
-        chain = list(view.affine_chain(conv.name, kernel.shape[-1]))
+        chain = list(view.affine_chain(conv.name, np.prod(_filters(conv, kernel))))
         if len(chain) > 1 or any(node.op not in ADDITIONS for node, *_ in chain):
             shared = len(view.readers[node_of(conv.input[1])]) > 1
             path = f"{conv.name}/kernel" if shared else node_of(conv.input[1])
@@ -125,9 +128,10 @@ def _fold(conv, chain, kernel, path, nodes, weights):
     scale, shift = np.float64(1), np.float64(0)
     for _, factor, summand in chain:
         scale, shift = scale * factor, shift * factor + summand
-    bias = f"{path}/bias"
-    weights[path] = (kernel * scale).astype(kernel.dtype)
-    weights[bias] = np.broadcast_to(shift, kernel.shape[-1:]).astype(kernel.dtype)
+    bias, filters = f"{path}/bias", _filters(conv, kernel)
+    scale, shift = (np.broadcast_to(value, np.prod(filters)) for value in (scale, shift))
+    weights[path] = (kernel * scale.reshape(filters)).astype(kernel.dtype)
+    weights[bias] = shift.astype(kernel.dtype)
     for name in (path, bias):
         nodes[name] = placeholder(name, weights[name])
     nodes[conv.name] = scaled = NodeDef()
@@ -139,6 +143,11 @@ def _fold(conv, chain, kernel, path, nodes, weights):
     if not shift.any():
         nodes[last] = NodeDef(name=last, op="Identity", input=[conv.name])
     nodes[last].attr["T"].CopyFrom(conv.attr["T"])
+
+
+def _filters(conv, kernel):
+    """The shape of the output channels in a kernel: of a depthwise one, its last two dimensions."""
+    return kernel.shape[2:] if conv.op == DEPTHWISE else kernel.shape[3:]
 
 
 def _results_of_weights(graph):

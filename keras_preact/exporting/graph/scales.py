@@ -3,7 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_preact.exporting.graph.graph_view import GraphView, is_nhwc, node_of
+from keras_preact.exporting.graph.graph_view import (
+    CONVOLUTIONS,
+    DEPTHWISE,
+    GraphView,
+    is_nhwc,
+    node_of,
+)
 from keras_preact.exporting.graph.network import InferenceGraph
 from keras_preact.exporting.graph.rewriting import Step, placeholder, pruned, rewritten
 
@@ -51,7 +57,8 @@ def _move(relu, view, nodes, weights, limits):
     factor = factor.astype(np.float64)
     for conv in convs:
         kernel = view.value(conv.input[1])
-        _replace(conv, 1, (kernel * factor[:, None]).astype(kernel.dtype), nodes, weights)
+        scaled = kernel * _of_inputs(factor, conv, kernel)
+        _replace(conv, 1, scaled.astype(kernel.dtype), nodes, weights)
     _replace(shift, 1, (summand / factor).astype(summand.dtype), nodes, weights)
     nodes[shift.name].input[0] = scale.input[0]
     return True
@@ -88,10 +95,22 @@ def _reading_convs(view, node, channels):
 
 
 def _is_conv_of(view, reader, name, channels):
-    if reader is None or reader.op != "Conv2D" or not is_nhwc(reader):
+    if reader is None or reader.op not in CONVOLUTIONS or not is_nhwc(reader):
         return False
     kernel = view.value(reader.input[1])
-    return node_of(reader.input[0]) == name and kernel is not None and kernel.shape[2] == channels
+    if node_of(reader.input[0]) != name or kernel is None:
+        return False
+    return kernel.shape[2] == channels or (
+        reader.op != DEPTHWISE and channels % kernel.shape[2] == 0
+    )
+
+
+def _of_inputs(factor, conv, kernel):
+    """The factor (channels,) of each input channel, as the last two dimensions of a kernel."""
+    if conv.op == DEPTHWISE:
+        return factor[:, None]
+    groups = len(factor) // kernel.shape[2]
+    return np.repeat(factor.reshape(groups, -1).T, kernel.shape[3] // groups, axis=1)
 
 
 def _replace(node, position, value, nodes, weights):

@@ -150,10 +150,6 @@ KEEPING = {
         Function(after_a_convolution),
         {"Conv2D": 1, "Identity": 1},
     ),
-    "a depthwise convolution": (
-        chain(LAYERS.DepthwiseConv2D(3), BatchNormalization()),
-        {"DepthwiseConv2dNative": 1, "Mul": 1, "AddV2": 1},
-    ),
 }
 
 

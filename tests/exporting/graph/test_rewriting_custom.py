@@ -100,11 +100,10 @@ def test_units_of_ones_own_lose_their_inner_bns():
         return keras.Model(images, x + LAYERS.Conv2D(filters, 1, strides)(images), name=name)
 
     counts = operations(rewritten(make_resnet(unit=make_unit)))
-    # The stem is read twice, so that all three units keep the first BN; they keep the one
-    # after the depthwise convolution with its bias, and the head keeps its own.
+    # The stem is read twice, so that all three units keep the first BN; the head keeps its own.
     assert counts["Conv2D"] == 1 + 3 * 3
     assert counts["DepthwiseConv2dNative"] == 3
     assert FUSED_BN not in counts
     # x * sigmoid(1 * x)
     of_silu = 3 * 2 * 2
-    assert counts["Mul"] - of_silu == 3 * 2 + 1
+    assert counts["Mul"] - of_silu == 3 + 1
