@@ -121,12 +121,15 @@ def _document(
     ranking_lines = [
         *sentences(ranked, _whose(experiment)),
         *reversed_rankings(ranked, table),
-        *_correlations(experiment, columns),
+        *_correlations(columns),
+        *([_of_order_alone(experiment)] if ranked else []),
     ]
     sections = [
         Section("figures", "What these figures are", [Points(about)]),
         Section("errors", "Errors", [*_errors(experiment, columns, error_tables)]),
-        Section("rankings", "Rankings", [*_rankings(ranking_lines, ranked, found, columns)]),
+        Section(
+            "rankings", "Rankings", [*_rankings(experiment, ranking_lines, ranked, found, columns)]
+        ),
         Section("curves", "Learning curves", [*curves(columns, facts)]),
         *_propagation(columns, facts),
         *_rows(found, facts),
@@ -177,16 +180,16 @@ def _errors(experiment, columns, error_tables) -> Iterator[Block]:
         yield from error_picture(experiment, number, rows)
 
 
-def _rankings(lines, ranked, found, columns) -> Iterator[Block]:
+def _rankings(experiment, lines, ranked, found, columns) -> Iterator[Block]:
     yield Points(lines)
     if not ranked:
         return
     for number, rows in enumerate(columns.values(), 1):
         yield from order_picture(number, rows, ranked)
-    yield tables.of_rankings(ranked, found)
+    yield tables.of_rankings(experiment, ranked, found)
 
 
-def _correlations(experiment, columns) -> Iterable[str]:
+def _correlations(columns) -> Iterable[str]:
     for rows in columns.values():
         if (found := correlation(rows)) is not None:
             tau, p, count = found
@@ -196,7 +199,10 @@ def _correlations(experiment, columns) -> Iterable[str]:
                 f"opposite); rows in random order reach it with p = {p:.2g} (permutation test of "
                 "the whole order)."
             )
-    yield (
+
+
+def _of_order_alone(experiment) -> str:
+    return (
         "These sentences are about the order of errors under this budget "
         f"({experiment.budget.meaning}), and about nothing else."
     )

@@ -126,10 +126,13 @@ def curves(columns: Mapping[str, Sequence[RowResult]], facts: _Facts) -> Iterato
         png = _once(curve_pictures.overview, drawn, f"{error.capitalize()}: {name}", error)
         with_curve = {row.label for row in drawn}
         missing = [label for label in _labels(rows) if label not in with_curve]
-        caption = f"Medians over the runs of each row, with the range of the runs. {remark}"
+        caption = f"Medians over the runs of each row, with the range of the runs.{remark}"
+        if any(row.drop_steps for row in drawn):
+            caption += " Dotted lines: the learning rate drops."
         if missing:
             caption += f" No curve yet: {'; '.join(missing)}."
-        yield Picture(f"curves-{number}", f"{error} of all rows, {name}", caption, png)
+        alt = f"{error.capitalize()} of each row by step, {name}"
+        yield Picture(f"curves-{number}", alt, caption, png)
         png = _once(curve_pictures.panels, found, f"Learning curves: {name}", _evaluation(facts))
         caption = (
             "Training error thin and dashed, on augmented images; "
@@ -148,8 +151,8 @@ def _kind(drawn: Sequence[RowCurves], facts) -> tuple[str, str]:
         return _evaluation(facts), ""
     remark = "the training error of the log steps, from TensorBoard's scalars, is drawn"
     if len(logged) == len(drawn):
-        return "training error", f"There are too few evaluations for a curve: {remark}."
-    return "error", f"Too few evaluations for a curve of {'; '.join(logged)}: {remark}."
+        return "training error", f" There are too few evaluations for a curve: {remark}."
+    return "error", f" Too few evaluations for a curve of {'; '.join(logged)}: {remark}."
 
 
 def _evaluation(facts):

@@ -97,11 +97,14 @@ def _top5(result):
     return values and [*values, *[math.inf] * len(result.of_state("diverged"))]
 
 
-def of_rankings(found: Sequence[Verdict], results: Sequence[RowResult]) -> Table:
+def of_rankings(
+    experiment: Experiment, found: Sequence[Verdict], results: Sequence[RowResult]
+) -> Table:
     """The table of all claims."""
     rows = {result.row.name: result.row for result in results}
     as_published = published_texts(results)
-    head = ("lower error", "than", "published", "measured medians", "order here", "runs")
+    headers = published_header(results), f"{measured_header(experiment, results)}: medians"
+    head = ("lower error", "than", *headers, "order here", "runs")
     head += ("p", "p, corrected", "place")
     lines = []
     # Those that say something first.

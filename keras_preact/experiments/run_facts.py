@@ -186,8 +186,9 @@ def _commands(record) -> Sequence[str]:
     history = record.get("history")
     for call in history if isinstance(history, list) else ():
         words = call.get("command") if isinstance(call, dict) else None
-        if isinstance(words, list):
-            yield shlex.join(map(str, words))
+        if isinstance(words, list) and words:
+            # The first names the program, perhaps as "python -m keras_preact train".
+            yield " ".join([str(words[0]), shlex.join(map(str, words[1:]))])
 
 
 def _part(record, name) -> Mapping[str, Any]:

@@ -118,6 +118,7 @@ def test_the_budget_is_said_before_all_figures_and_in_the_tables_header(trained)
     budget_place = text.index("the first 40 steps")
     assert budget_place < text.index("another length of training") < text.index("| 6.61 |")
     assert "| published (1.2k steps) | measured (early: 40 steps): median |" in text
+    assert "| published (1.2k steps) | measured (early: 40 steps): medians |" in text
 
 
 def test_other_files_in_the_folder_stay_and_the_record_is_read_again(trained):
