@@ -248,8 +248,17 @@ def _commands(experiment: Experiment, facts: _Facts) -> Iterator[Block]:
 def planned_commands(experiment: Experiment) -> list[str]:
     """The commands that train each run by itself."""
     of_row = sorted(experiment.trials(), key=lambda trial: experiment.table.rows.index(trial.row))
-    # Behind the interpreter, -m and the package.
-    return [shlex.join([*_PROGRAM, *process.command(experiment, trial)[3:]]) for trial in of_row]
+    return [shlex.join([*_PROGRAM, *_words(experiment, trial)]) for trial in of_row]
+
+
+def _words(experiment, trial):
+    try:
+        # Behind the interpreter, -m and the package.
+        return process.command(experiment, trial)[3:]
+    except ValueError:
+        # A file of the user's code has gone.
+        own = {"seed": trial.seed, "run_dir": str(experiment.run_dir(trial))}
+        return ["train", *train_flags.texts({**experiment.fields(trial.row), **own})]
 
 
 def experiment_command(experiment: Experiment) -> str:

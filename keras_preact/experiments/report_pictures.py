@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from keras_preact.experiments import curve_pictures, propagation_pictures
+from keras_preact.experiments import curve_pictures, error_pictures, propagation_pictures
 from keras_preact.experiments.document import Block, Picture
 from keras_preact.experiments.experiment import Experiment
 from keras_preact.experiments.rankings import EQUAL, OPEN, REVERSED, SAME, Verdict, errors
@@ -64,7 +64,7 @@ def error_picture(
     ]
     title = f"Test errors: {_name(rows)}"
     headers = published_header(rows), measured_header(experiment, rows)
-    png = _once(curve_pictures.errors, drawn, title, *headers)
+    png = _once(error_pictures.errors, drawn, title, *headers)
     caption = "Each dot is a run."
     if any(own is not None for *_, own in drawn) and not experiment.budget.is_published_setting:
         caption += (
@@ -99,7 +99,7 @@ def order_picture(
         for v in own
     ]
     title = f"Rankings: {_name(rows)}"
-    png = _once(curve_pictures.order, [labels[name] for name in names], cells, title)
+    png = _once(error_pictures.order, [labels[name] for name in names], cells, title)
     caption = (
         "A square for each claim that the row on the left has a lower error than the row above: "
         "+ where the measured medians are in that order, \N{MINUS SIGN} where they are reversed, "

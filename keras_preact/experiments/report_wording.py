@@ -7,10 +7,10 @@ from typing import Any
 
 from keras_preact.experiments.experiment import Experiment
 from keras_preact.experiments.rankings import REVERSED, Verdict
-from keras_preact.experiments.results import STATES, RowResult
+from keras_preact.experiments.results import STATES, RowResult, without_code
 from keras_preact.experiments.run_facts import RunFacts
-from keras_preact.experiments.table import FAIL_PERCENT, Table
-from keras_preact.training import TrainConfig
+from keras_preact.experiments.table import FAIL_PERCENT, Row, Table
+from keras_preact.training import TrainConfig, own_units
 from keras_preact.training.run_folder import learned
 
 # They say the length of training, which the budget's sentence says already.
@@ -34,12 +34,23 @@ class Difference:
 
 def differences(result: RowResult) -> list[Difference]:
     """The flags that change what is learned, where a run's differ from its row's own recipe."""
-    own, here = learned(result.row.config()), learned(result.config)
-    return [
-        Difference(name, own[name], here[name])
-        for name in here
-        if name not in ("seed", *_OF_LENGTH) and own[name] != here[name]
-    ]
+    own, here = learned(own_recipe(result.row)), learned(result.config)
+    names = [name for name in here if name not in ("seed", *_OF_LENGTH)]
+    if _is_of_code(result.row):
+        names = [*without_code(dict.fromkeys(names))]
+    return [Difference(name, own[name], here[name]) for name in names if own[name] != here[name]]
+
+
+def own_recipe(row: Row) -> TrainConfig:
+    """The configuration of a row's full recipe, without code of the user's that has gone."""
+    try:
+        return row.config()
+    except ValueError:
+        return TrainConfig(**without_code(row.given()))
+
+
+def _is_of_code(row):
+    return any(own_units.parse(str(row.given().get(name, ""))) for name in own_units.FIELDS)
 
 
 def about_figures(
@@ -65,9 +76,9 @@ def about_figures(
 
 def _about_data(results) -> Iterable[str]:
     others = {
-        (result.row.config().dataset, result.config.dataset)
+        (own_recipe(result.row).dataset, result.config.dataset)
         for result in results
-        if result.row.config().dataset != result.config.dataset
+        if own_recipe(result.row).dataset != result.config.dataset
     }
     for own, here in sorted(others, key=str):
         yield (
@@ -123,7 +134,7 @@ def _about_notes(results) -> Iterable[str]:
 
 def published_header(results: Sequence[RowResult]) -> str:
     """The header of published figures, with the length of their training: "... (64k steps)"."""
-    lengths = {_length(r.row.config()) for r in results if r.row.published}
+    lengths = {_length(own_recipe(r.row)) for r in results if r.row.published}
     length = lengths.pop() if len(lengths) == 1 else None
     return f"published ({length})" if length else "published"
 

@@ -1,5 +1,7 @@
 """Learning curves of rows: medians and bands, and pictures of sixteen rows that can be read."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from fake_measurements import drawn, overlapping
@@ -83,19 +85,15 @@ def test_a_row_that_ends_before_the_others_says_where():
     assert texts[0].endswith("long") and texts[1].endswith("short (step 16,000)")
 
 
-@pytest.mark.parametrize("published", [None, 6.61, np.inf])
-@pytest.mark.parametrize("values", [[], [7.0, 8.0], [np.inf], [7.0, np.inf, np.inf]])
-def test_errors_of_any_kind_can_be_drawn_and_read(values, published):
-    lines = [("a row", values, published), ("another", [9.0], 12.22)]
-    picture = drawn(curve_pictures.errors, lines, "A title", "published", "measured")
-    assert overlapping(picture) == []
-
-
-def test_the_matrix_of_rankings_can_be_read():
-    cells = [
-        (one, other, "+" if other % 3 else "\N{MINUS SIGN}", other % 2 == 0)
-        for one in range(7)
-        for other in range(one + 1, 16)
-    ]
-    picture = drawn(curve_pictures.order, LABELS, cells, "A title")
-    assert overlapping(picture) == []
+def test_errors_far_apart_are_on_a_logarithmic_axis_with_names_at_their_ends():
+    low, high = rows(["works"])[0], rows(["fails"])[0]
+    steps = high.training.steps
+    high = dataclasses.replace(high, evaluation=band([Curve(steps, np.full(len(steps), 0.9))]))
+    picture = drawn(curve_pictures.overview, [low, high], "A title", "test error")
+    [axes] = picture.axes
+    assert axes.get_yscale() == "log" and overlapping(picture) == []
+    works, fails = axes.texts
+    assert works.get_position()[1] < 0.5 < fails.get_position()[1]
+    assert drawn(curve_pictures.overview, [low], "A title", "test error").axes[0].get_yscale() == (
+        "linear"
+    )

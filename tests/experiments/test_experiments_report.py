@@ -364,3 +364,28 @@ def test_a_report_that_cannot_be_written_stops_no_run(half):
     report.sparing(half)()
     with pytest.raises(OSError):
         report.write(half)
+
+
+UNIT = """
+import keras
+
+
+def unit(**options):
+    return keras.layers.Identity()
+"""
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("after", [None, "raise ImportError('no')", UNIT + "# changed"])
+def test_a_unit_whose_file_is_gone_or_changed_stays_in_the_report(tmp_path, after):
+    file = tmp_path / "my_units.py"
+    file.write_text(UNIT)
+    rows = (Row("mine", "my unit", "", {**FLAGS, "unit": f"{file}:unit"}), small_table().rows[0])
+    made = of(Table("mine", "Mine", "", rows), tmp_path / "out", seeds=(0,))
+    synthetic_runs.run(made, Trial(rows[0], 0), 0.1)
+    made = experiments.write(made)
+    file.unlink()
+    if after:
+        file.write_text(after)
+    report.write(experiments.read(made.folder, made.report_folder))
+    assert "| my unit | 10.00 | 10.00 |" in written(made)
