@@ -54,11 +54,13 @@ def study(run_dirs: Sequence[str], config: AnalysisConfig) -> Report:
         say(f"Measuring {group.label}")
         network = of_run(group.runs[0].folder, config.checkpoint, config.data_dir)
         images = network.training_images(config.images, config.seed)
-        gradients.append((group.label, backward(network.model, *images)))
+        gradients.append((group.short_label, backward(network.model, *images)))
         measured_on[network.describe_images(len(images[0]))] = None
-    of_first = " of the first run of each configuration" if len(run_dirs) > len(found) else ""
+    of_first = ""
+    if len(run_dirs) > len(found):
+        of_first = "Of each configuration, the first run is measured."
     names = "; ".join(group.short_label for group in found)
-    figures = [*curve_figures.figures(curves), gradient_figures.beside(gradients)]
+    figures = [*curve_figures.figures(curves), gradient_figures.beside(gradients, of_first)]
     return Report(
         title=f"Runs compared: {_title(found, run_dirs)}",
         facts={
@@ -66,8 +68,7 @@ def study(run_dirs: Sequence[str], config: AnalysisConfig) -> Report:
             if len(run_dirs) <= _MOST_NAMED
             else f"{len(run_dirs)} of {_count(found)}; the last table has their folders",
             **_shared(found),
-            "Gradients": f"of the {config.checkpoint} checkpoint{of_first}, on "
-            f"{'; '.join(measured_on)}",
+            "Gradients": f"of the {config.checkpoint} checkpoint, on {'; '.join(measured_on)}",
         },
         figures=[figure.of(names) for figure in figures],
         tables=[_final(found, curves), _runs(found)],
@@ -106,7 +107,7 @@ def _shared(found):
 
 def _title(found, run_dirs):
     if len(found) <= _MOST_NAMED:
-        return "; ".join(group.label for group in found)
+        return " and ".join(group.short_label for group in found)
     return f"{_count(found)}, {len(run_dirs)} runs"
 
 

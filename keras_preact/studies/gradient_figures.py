@@ -66,12 +66,12 @@ def figures(backward: Backward, label: str) -> list[Figure]:
     ]
 
 
-def beside(named: Sequence[tuple[str, Backward]]) -> Figure:
-    """The gradients of several networks beside each other."""
+def beside(named: Sequence[tuple[str, Backward]], remark: str = "") -> Figure:
+    """The gradients of several networks beside each other; a remark ends the caption."""
     return Figure(
         "gradients",
         "Gradients side by side",
-        beside_caption(named),
+        beside_caption(named, remark),
         draw_beside(named, "Gradients side by side"),
         "Norm of the gradient and of its two terms in each unit, a panel for each network",
         [EQUATIONS[5]],
@@ -150,14 +150,15 @@ def factors_caption(backward: Backward) -> Html:
     )
 
 
-def beside_caption(named: Sequence[tuple[str, Backward]]) -> Html:
+def beside_caption(named: Sequence[tuple[str, Backward]], remark: str = "") -> Html:
     """Tells the range of the gradients at the first unit."""
     names = [name for name, _ in named]
     whole, through = np.transpose([_at_first_unit(backward) for _, backward in named])
-    return with_formulas(
+    text = (
         f"At the first unit the gradient is {between(names, whole)} times that at the end of the "
         f"last one. Through shortcuts alone it is {between(names, through)} times."
     )
+    return with_formulas(f"{text} {remark}".rstrip())
 
 
 def _at_first_unit(backward):

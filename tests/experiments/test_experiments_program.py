@@ -154,6 +154,40 @@ def test_a_run_that_diverges_is_a_result(server, tmp_path):
     assert states(tmp_path / "out", "mine-paper") == ["diverged"]
 
 
+UNITS = """
+from keras_preact.layers import ActivationOrder
+Mine = ActivationOrder(first="conv bn", middle="conv bn", last="conv bn", after_addition="relu")
+"""
+
+
+def test_a_unit_of_ones_own_is_kept_and_a_changed_one_begins_anew(server, tmp_path):
+    units, table, out_dir = tmp_path / "units.py", tmp_path / "mine.toml", tmp_path / "out"
+    units.write_text(UNITS)
+    row = '[[rows]]\nname = "mine"\nflags = { unit = "units.py:Mine" }'
+    table.write_text(MINE.partition("[[rows]]")[0].replace("1500", "4") + row)
+    flags = (f"--table={table}", "--budget=paper", f"--output_dir={out_dir}")
+    code, out, err = server.call(*EXPERIMENTS, *flags)
+    assert (code, err) == (0, "")
+    assert len(list(out_dir.glob("runs/*"))) == 1
+    units.write_text(UNITS.replace('"relu"', '""'))
+    code, out, err = server.call(*EXPERIMENTS, *flags)
+    assert (code, err) == (0, "")
+    assert "1 runs: 1 finished\n" in out
+    assert len(list(out_dir.glob("runs/*"))) == 2
+    # The report needs neither the file nor the run's copy of it.
+    units.unlink()
+    code, out, err = server.call(*EXPERIMENTS, "report", f"--output_dir={out_dir}")
+    assert (code, err) == (0, "")
+    assert states(out_dir, "mine-paper") == ["finished"]
+    code, _, err = server.call(*EXPERIMENTS, *flags)
+    assert code == 2
+    assert "units.py" in err
+    units.write_text("raise KeyError('no')")
+    code, _, err = server.call(*EXPERIMENTS, *flags)
+    assert code == 2
+    assert "units.py, line 1" in err
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -319,7 +319,7 @@ def test_runs_that_differ_in_seed_alone_are_one_configuration(run_dir, tmp_path,
     page = (folder / "index.html").read_text()
     assert "<h1>Runs compared: " in page and "s1" not in page.split("</h1>")[0]
     assert "6 of 2 configurations; the last table has their folders" in page
-    assert "of the first run of each configuration" in page
+    assert "Of each configuration, the first run is measured." in page
     _, rows, texts = whole(folder, "compare.csv")
     assert len(rows) == 6 * len(read_csv(run_dir / "metrics.csv"))
     assert [row["seed"] for row in rows[::2]] == ["0", "1", "2"] * 2
