@@ -17,8 +17,8 @@ caption { max-width: min(45rem, 100vw - 2rem); }
 section > ul { max-width: 45rem; padding-left: 1.2rem; }
 math { font-size: 1.05em; }
 """
-# Sections before the contents: those that a reader must not miss.
-_FIRST = 1
+# Sections before the contents: the figures and what they are.
+_FIRST = 2
 
 
 def write(document: Document) -> bytes:
