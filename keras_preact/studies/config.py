@@ -9,7 +9,7 @@ from keras_preact.models import architectures
 from keras_preact.support import options
 from keras_preact.support.options import option
 from keras_preact.support.paths import usable
-from keras_preact.training import own_units
+from keras_preact.training import user_code
 from keras_preact.training.config import CHECKPOINTS, TrainConfig
 
 STUDIES = {
@@ -43,7 +43,7 @@ class AnalysisConfig:
         "orders of BN and ReLU, separated by commas",
         ("full_preactivation",),
         ORDERS,
-        own=own_units.OWN,
+        own=user_code.OWN,
     )
     shortcut: tuple[str, ...] = option(
         "network",

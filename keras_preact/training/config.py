@@ -9,7 +9,7 @@ from keras_preact.layers import BLOCKS, LAYOUTS, ORDERS, PROJECTIONS, SHORTCUTS,
 from keras_preact.models import architectures
 from keras_preact.support import options, records
 from keras_preact.support.options import option
-from keras_preact.training import config_rules, own_units
+from keras_preact.training import config_rules, own_units, user_code
 from keras_preact.training.config_rules import EXCLUSIVE
 from keras_preact.training.steps import freezing
 from keras_preact.training.steps.loss import LOSSES
@@ -172,14 +172,14 @@ class TrainConfig:
         "model", "weighted layers: 18, 34, 50, 101, 152, 200 (ImageNet); 6n+2, 9n+2, 3n+2 (CIFAR)"
     )
     unit: str = option(
-        "model", "order of BN and ReLU", "full_preactivation", ORDERS, own=own_units.OWN
+        "model", "order of BN and ReLU", "full_preactivation", ORDERS, own=user_code.OWN
     )
     shortcut: str = option(
         "model",
         "kind of shortcut; none: a plain network",
         "identity",
         SHORTCUTS,
-        own=own_units.OWN,
+        own=user_code.OWN,
     )
     shortcut_arguments: str = option(
         "model", "arguments of the shortcut, as in shortcut_scale=0.5,residual_scale=1", ""
@@ -341,7 +341,7 @@ class TrainConfig:
 
     def __post_init__(self):
         options.check_choices(self)
-        for name in own_units.FIELDS:
+        for name in user_code.FIELDS:
             # A run that goes on has a copy of code that may be gone.
             goes_on = self.resume or self.mode == "evaluate"
             object.__setattr__(self, name, own_units.pinned(name, getattr(self, name), goes_on))

@@ -13,7 +13,7 @@ from keras_preact.models.channels import adapt_channels
 from keras_preact.models.foreign import convert
 from keras_preact.support.console import say
 from keras_preact.support.paths import usable
-from keras_preact.training import own_units
+from keras_preact.training import user_code
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.networks import load_folder, run_of
 
@@ -72,13 +72,14 @@ class Origin:
         return dataclasses.replace(config, **own)
 
     def _fields(self) -> dict[str, Any]:
-        if self.config is not None and own_units.names_code(self.config):
+        if self.config is not None and user_code.names_code(self.config):
             return {name: getattr(self.config, name) for name in ARCHITECTURE}
         arguments = arguments_of(self.network)
         if arguments is None:
             raise ValueError(
                 f"init_from must be a network that a builder of keras_preact made, of units that "
-                f"have a name. Received: {self.where}, which does not know its architecture"
+                f"have a name, or the folder of a run, which has code of your own. Received: "
+                f"{self.where}, which does not know its architecture"
             )
         fields = {name: arguments[name] for name in ARCHITECTURE if name in arguments}
         fields["unit"] = self._name_of_order(fields["unit"])
@@ -219,8 +220,8 @@ def _arguments(config, given):
 
 def _agree(name, value, own):
     """Whether a field that was given says the same as the source's own."""
-    if name in own_units.FIELDS:
-        return own_units.identity(value) == own_units.identity(own[name])
+    if name in user_code.FIELDS:
+        return user_code.identity(value) == user_code.identity(own[name])
     if name == "shortcut_arguments":
         return _shortcut(own["shortcut"], value) == _shortcut(own["shortcut"], own[name])
     if name == "projection":

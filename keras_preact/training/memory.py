@@ -9,7 +9,7 @@ from keras_preact.data import DatasetInfo
 from keras_preact.models import Description, TrainingMemory, describe
 from keras_preact.models.training_memory import RUNTIME_BYTES, VALUE_BYTES, kept_values
 from keras_preact.support import memory
-from keras_preact.training import own_units
+from keras_preact.training import own_units, user_code
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution import device_images
 from keras_preact.training.distribution.compute_plan import ComputePlan
@@ -70,7 +70,7 @@ def warnings(
         Lines for people; none where the step fits, the memory of a device is not known, or there
         is no formula: where parts stay frozen, and for units and shortcuts of the user's own.
     """
-    if (config.freeze and config.thaw_epoch is None) or own_units.names_code(config):
+    if (config.freeze and config.thaw_epoch is None) or user_code.names_code(config):
         return []
     left_bytes, where = left or _left(plan)
     needed_bytes = estimated_bytes(config, info, plan)
@@ -247,7 +247,7 @@ def _least(config: TrainConfig, info: DatasetInfo) -> Description | None:
     """Describes the least that a network can be; None of units from a factory of the user's."""
     if isinstance(own_units.unit(config.unit), own_units.Factory):
         return None
-    if own_units.parse(config.shortcut):
+    if user_code.parse(config.shortcut):
         owns_sum = config.make_shortcut().matches_dimensions
         return _describe(config, info, shortcut="none" if owns_sum else "identity")
     return _describe(config, info)

@@ -9,7 +9,7 @@ from keras_preact.layers.batch_norm import bn_layers
 from keras_preact.models import Network, ResNetV2
 from keras_preact.support import files, own_code
 from keras_preact.support.choices import one_of
-from keras_preact.training import own_units
+from keras_preact.training import own_units, user_code
 from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.config import CHECKPOINTS, TrainConfig
 from keras_preact.training.run_folder import RunFolder
@@ -36,7 +36,7 @@ def build_model(config: TrainConfig, info: DatasetInfo, sync_bn: bool = False) -
             **config.architecture(),
             stochastic_depth_rate=config.stochastic_depth_rate,
         )
-        if own_units.names_code(config):
+        if user_code.names_code(config):
             own_units.try_out(model)
     model.preprocessing = info.preprocessing
     for layer in bn_layers(model) if sync_bn else ():

@@ -17,7 +17,7 @@ from keras_preact.support.console import say
 from keras_preact.support.machine import gpu_advice
 from keras_preact.support.paths import usable
 from keras_preact.support.signals import Interrupted
-from keras_preact.training import class_weights, held_out, memory, own_units
+from keras_preact.training import class_weights, held_out, memory, user_code
 from keras_preact.training.actions import standard_actions
 from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.checkpoints.folder import step_of
@@ -141,7 +141,7 @@ def _restore(training):
 def _announce(training, notes):
     config, data, folder = training.config, training.data, training.folder
     plan, network = training.devices.plan, training.state.network
-    unit = own_units.label(config.unit)
+    unit = user_code.label(config.unit)
     if training.devices.writes:
         folder.begin(config, data.info, plan, training.done, training.class_weights)
         folder.keep_division(data.division)

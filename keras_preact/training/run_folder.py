@@ -19,7 +19,7 @@ from keras_preact.support.files import lies_there, remove, write_whole
 from keras_preact.support.lock import locked
 from keras_preact.support.paths import usable
 from keras_preact.support.text import aligned
-from keras_preact.training import own_units, run_record
+from keras_preact.training import run_record, user_code
 from keras_preact.training.checkpoints.folder import listed, step_of, unfinished_steps
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
@@ -58,7 +58,7 @@ class RunFolder:
     def __init__(self, path: epath.PathLike):
         self.path = usable(path, "run_dir")
         self.config = self.path / "config.json"
-        self.code = self.path / own_units.FOLDER
+        self.code = self.path / user_code.FOLDER
         self.labels = self.path / "labels.txt"
         self.split = self.path / "split.csv"
         self.metrics = self.path / "metrics.csv"
@@ -236,11 +236,11 @@ class RunFolder:
         if self.holds_a_run():
             history = run_record.read(self.config).history
             changes = self._differences(config, _OF_A_CALL)
-        code = own_units.of(config)
+        code = user_code.of(config)
         if not history:
             for name, each in code.items():
                 code_files.write_copy(each, self.code / name)
-        code = {name: own_units.record(each) for name, each in code.items()}
+        code = {name: user_code.record(each) for name, each in code.items()}
         call = {
             "step": step,
             "command": sys.argv,
@@ -293,13 +293,13 @@ class RunFolder:
 
     def check_code(self) -> None:
         """Raises ValueError if the run's copy of the user's code is missing or has changed."""
-        own_units.check_copies(self.code, run_record.read(self.config).code)
+        user_code.check_copies(self.code, run_record.read(self.config).code)
 
     def with_own_code(self, config: TrainConfig) -> tuple[TrainConfig, list[str]]:
-        """Takes the run's copy of the user's code in a configuration; see `own_units.of_run`."""
+        """Takes the run's copy of the user's code in a configuration; see `user_code.of_run`."""
         record = run_record.read(self.config)
-        own_units.check_copies(self.code, record.code)
-        return own_units.of_run(config, record.config, self.code, record.code)
+        user_code.check_copies(self.code, record.code)
+        return user_code.of_run(config, record.config, self.code, record.code)
 
     def check_evaluable(self, config: TrainConfig) -> None:
         """Raises ValueError if the run in this folder has another configuration."""
@@ -365,8 +365,8 @@ def learned(config: TrainConfig) -> dict[str, Any]:
 
 
 def _learned(name, value):
-    if name in own_units.FIELDS:
-        return own_units.identity(value)
+    if name in user_code.FIELDS:
+        return user_code.identity(value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -12,10 +12,10 @@ from keras_preact.data import DatasetInfo
 from keras_preact.support import records
 from keras_preact.support.files import write_whole
 from keras_preact.support.options import LARGEST
-from keras_preact.training import own_units
+from keras_preact.training import user_code
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
-from keras_preact.training.own_units import CodeRecord
+from keras_preact.training.user_code import CodeRecord
 from keras_preact.version import __version__
 
 _WHAT = "the record of a run"
@@ -105,7 +105,7 @@ def read(path: epath.PathLike) -> RunRecord:
         info = records.typed(parts.dataset, DatasetInfo, "dataset", exact=True)
         _check(info)
         code = records.typed(parts.code or {}, dict[str, CodeRecord], "code", exact=True)
-        own_units.remember(epath.Path(path).parent / own_units.FOLDER, code)
+        user_code.remember(epath.Path(path).parent / user_code.FOLDER, code)
         try:
             config = TrainConfig.from_json(parts.config, "config")
         except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
@@ -114,8 +114,8 @@ def read(path: epath.PathLike) -> RunRecord:
         for name in ("dataset", "depth"):
             if getattr(config, name) is None:
                 raise ValueError(f"config.{name} must be given. Received: null")
-        for name in own_units.FIELDS:
-            named = own_units.parse(getattr(config, name))
+        for name in user_code.FIELDS:
+            named = user_code.parse(getattr(config, name))
             if named and named.digest not in {each.sha256 for each in code.values()}:
                 raise ValueError(
                     f"config.{name} must be of the code that the record has. Received: "

@@ -7,7 +7,7 @@ from keras_preact.data import Dataset, datasets
 from keras_preact.data.sources import Encoded
 from keras_preact.layers import Preprocessing
 from keras_preact.models import Network
-from keras_preact.training import fine_tuning_rule, init_from, own_units
+from keras_preact.training import fine_tuning_rule, init_from, user_code
 from keras_preact.training.checkpoints.folder import listed
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.config_rules import EXCLUSIVE
@@ -44,7 +44,7 @@ class Start:
         """Takes what was decided before from the record of a run that goes on."""
         if not (self.config.resume and run_folder.holds_a_run()):
             # A file that is not there has been left to the folder until now.
-            own_units.of(self.config)
+            user_code.of(self.config)
             return
         self._goes_on = True
         self.config, notes = run_folder.with_own_code(self.config)

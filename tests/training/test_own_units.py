@@ -15,7 +15,7 @@ from small_runs import small
 
 import keras_preact
 from keras_preact.layers import ORDERS, ActivationOrder, Shortcut
-from keras_preact.training import TrainConfig, load_run, own_units, run
+from keras_preact.training import TrainConfig, load_run, run, user_code
 from keras_preact.training.distribution.agreement import facts_of_flags
 from keras_preact.training.memory import inference_bytes
 from keras_preact.training.run_folder import RunFolder, configure, learned
@@ -107,8 +107,8 @@ def outputs(network, images=None):
 
 def started_anew(monkeypatch):
     """Forgets the code that this process has read, as a new process would not know it."""
-    monkeypatch.setattr(own_units, "_known", {})
-    monkeypatch.setattr(own_units, "_copies", {})
+    monkeypatch.setattr(user_code, "known", {})
+    monkeypatch.setattr(user_code, "copies", {})
 
 
 # --- what a configuration says -------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_a_configuration_keeps_the_hash_of_the_file(units):
     config = TrainConfig(depth=8, unit="units.py:Own")
     assert config.unit == f"units.py:Own@{sha256(units)}"
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-    assert own_units.label(config.unit) == "Own"
+    assert user_code.label(config.unit) == "Own"
     change(units)
     # A configuration stands for one version, whatever becomes of the file.
     assert dataclasses.replace(config, seed=1).unit == config.unit
@@ -227,9 +227,17 @@ def test_a_network_of_units_without_a_formula_has_memory_for_its_images_at_least
     "given",
     [
         {"unit": "units.py:Own"},
-        {"unit": "units.py:plain"},
+        pytest.param({"unit": "units.py:plain"}, marks=pytest.mark.slow),
         {"unit": "units.py:pyramid", "shortcut": "units.py:Half", "unit_loops": "on"},
-        {"unit": "original", "shortcut": "units.py:quarter", "block": "bottleneck", "depth": 11},
+        pytest.param(
+            {
+                "unit": "original",
+                "shortcut": "units.py:quarter",
+                "block": "bottleneck",
+                "depth": 11,
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["factory", "function", "order", "instance"],
 )
@@ -347,7 +355,7 @@ def test_a_network_begins_with_units_of_ones_own(units, tmp_path, capsys):
     run(small(tmp_path / "tuned", freeze=("stem", "head_bn"), **tuned), given={"dataset"})
     assert f"variables from {tmp_path / 'run'}" in capsys.readouterr().out
     config, _ = RunFolder(tmp_path / "tuned").read()
-    assert own_units.label(config.unit) == "Own"
+    assert user_code.label(config.unit) == "Own"
     assert (tmp_path / "tuned" / "code" / "unit" / "units.py").exists()
     with pytest.raises(ValueError, match="unit='original', but"):
         run(small(tmp_path / "no", **tuned, unit="original"), given={"unit"})

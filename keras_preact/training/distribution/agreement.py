@@ -17,7 +17,7 @@ from etils import epath
 from keras_preact import version
 from keras_preact.data import Dataset
 from keras_preact.support.text import aligned
-from keras_preact.training import class_weights, own_units
+from keras_preact.training import class_weights, user_code
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import Cluster, WorkerLostError
 from keras_preact.training.distribution.compute_plan import ComputePlan
@@ -135,7 +135,7 @@ def facts_of_flags(config: TrainConfig) -> dict[str, Any]:
     """Returns the flags and versions that all workers must share."""
     flags = {name: value for name, value in config.to_json().items() if name not in _FREE}
     # Hosts may have code of the user's in different places.
-    code = {name: own_units.identity(flags[name]) for name in own_units.FIELDS}
+    code = {name: user_code.identity(flags[name]) for name in user_code.FIELDS}
     return {
         **flags,
         **code,

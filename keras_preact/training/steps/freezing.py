@@ -9,7 +9,7 @@ import keras
 
 from keras_preact.models import architectures
 from keras_preact.support.choices import one_of
-from keras_preact.training import own_units
+from keras_preact.training import own_units, user_code
 
 if TYPE_CHECKING:
     from keras_preact.training.config import TrainConfig
@@ -87,7 +87,7 @@ def check(config: "TrainConfig") -> None:
 
     Code of the user's that has not been imported is not imported for that.
     """
-    if not config.freeze or config.freeze == (ALL_BUT_HEAD,) or not own_units.is_known(config):
+    if not config.freeze or config.freeze == (ALL_BUT_HEAD,) or not user_code.is_known(config):
         return
     names = parts(config)
     for name in config.freeze:
