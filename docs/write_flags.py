@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from keras_preact.benchmark.config import BenchmarkConfig  # noqa: E402
 from keras_preact.evaluation import EvaluateConfig  # noqa: E402
+from keras_preact.experiments.config import ExperimentsConfig  # noqa: E402
 from keras_preact.exporting import ExportConfig  # noqa: E402
 from keras_preact.inspection import InspectionConfig  # noqa: E402
 from keras_preact.prediction import PredictConfig  # noqa: E402
@@ -25,6 +26,7 @@ PROGRAMS = {
     "export": ExportConfig,
     "predict": PredictConfig,
     "analysis": AnalysisConfig,
+    "experiments": ExperimentsConfig,
     "benchmark": BenchmarkConfig,
 }
 INTRODUCTION = """# Flags
@@ -57,7 +59,9 @@ def page() -> str:
 def _row(field):
     text = field.metadata["help"]
     if field.metadata["choices"]:
-        text += f" ({', '.join(f'`{choice}`' for choice in field.metadata['choices'])})"
+        own = field.metadata.get("own")
+        names = ", ".join(f"`{choice}`" for choice in field.metadata["choices"])
+        text += f" ({names}{f', or {own}' if own else ''})"
     escaped = text.replace("|", "\\|")
     return f"| `--{field.name}` | {_default(field.default)} | {escaped} |"
 

@@ -30,6 +30,8 @@ NEEDS = (
     "TensorFlow Serving",
     "the package index",
 )
+# The first line of a block of Python that is a file.
+_FILE = re.compile(r"# (\w+\.py)\n")
 _FENCE = re.compile(r"```(\w*)")
 _NEED = re.compile(r"<!-- needs: (.+) -->")
 # Blocks with one of these are for a shell.
@@ -61,6 +63,12 @@ class Block:
     needs: str | None
 
     @property
+    def file(self) -> str | None:
+        """The name of the file that the block is; None of any other block."""
+        found = _FILE.match(self.code)
+        return found and found[1]
+
+    @property
     def commands(self) -> list[list[str]]:
         """The words of each line of a shell's block."""
         lines = self.code.replace("\\\n", "").splitlines()
@@ -81,6 +89,13 @@ def blocks(page: str) -> list[Block]:
             start = None
     assert TEXTS[page].count("```") == 2 * len(found), f"{page} has a fence that begins no line"
     return found
+
+
+def write_files(page: str, folder: pathlib.Path) -> None:
+    """Writes the blocks of a page that are files."""
+    for block in blocks(page):
+        if block.file:
+            (folder / block.file).write_text(block.code)
 
 
 def prose(text: str) -> str:
@@ -146,6 +161,8 @@ class Clone:
             block: of Python or of a shell; any other is left alone.
             namespace: of the page's Python.
         """
+        if block.file:
+            (self.folder / block.file).write_text(block.code)
         if block.language == "python":
             # Tracebacks name the page and its line.
             code = compile("\n" * (block.line - 1) + block.code, block.page, "exec")

@@ -23,6 +23,7 @@ from pages import (
     blocks,
     program,
     prose,
+    write_files,
 )
 
 from keras_preact.layers import ORDERS, SHORTCUTS
@@ -120,8 +121,9 @@ def test_a_block_names_its_language_and_what_it_needs(block):
 @pytest.mark.parametrize(
     "block", [block for block in BLOCKS if block.language in ("shell", "bash")], ids=where
 )
-def test_the_flags_of_a_command_are_its_programs(block, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_the_flags_of_a_command_are_its_programs(block, monkeypatch, clone):
+    write_files(block.page, clone.folder)
+    monkeypatch.chdir(clone.folder)
     for words in block.commands:
         verb, arguments = program(words) or (None, [])
         # Only a shell knows its variables.

@@ -194,13 +194,19 @@ def _factor(taps):
     if taps.factor is None:
         gain = tf.norm(exact(taps.shortcut)) / tf.norm(exact(taps.x))
         return gain, gain[None]
-    values = tf.reshape(taps.factor.values, [-1])
+    value, values = tf.nest.map_structure(_value, tuple(taps.factor))
+    values = tf.reshape(values, [-1])
     if values.shape[0] is None or values.shape[0] > MOST_FACTOR_VALUES:
         # The same ones each time; every n-th value could belong to one channel.
         options = {"maxval": tf.size(values), "dtype": tf.int32}
         chosen = tf.random.stateless_uniform([MOST_FACTOR_VALUES], (0, 0), **options)
         values = tf.gather(values, chosen)
-    return tf.convert_to_tensor(taps.factor.value), values
+    return tf.convert_to_tensor(value), values
+
+
+def _value(factor):
+    # A shortcut may hand over a variable itself, which TensorFlow cannot pack.
+    return factor.value if isinstance(factor, keras.Variable) else factor
 
 
 def tolerance(network: chain.Chain) -> tuple[float, str]:

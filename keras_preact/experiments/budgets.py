@@ -47,7 +47,7 @@ class Budget:
 BUDGETS = {
     budget.name: budget
     for budget in (
-        Budget("paper", 5, None, "the full recipe, as published"),
+        Budget("paper", 5, None, "the full recipe"),
         Budget(
             "short",
             3,

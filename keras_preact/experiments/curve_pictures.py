@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_preact.experiments.row_curves import Band, RowCurves
-from keras_preact.experiments.statistics import LEVEL
 from keras_preact.support.plotting import (
     BLUE,
     COLORS,
@@ -15,6 +14,7 @@ from keras_preact.support.plotting import (
     VERMILION,
     as_png,
     figure,
+    fit_log,
     legend,
     note,
     titled_figure,
@@ -29,6 +29,8 @@ _LINE_INCHES = 0.18
 # Of the last part of training, the errors decide how high the axis reaches.
 _LAST_PART = 0.8
 _FEWEST_FOR_LINES = 2
+# How many times the lowest error at the end the highest is on a logarithmic axis, and its end.
+_FAR_APART, _LEAST_PERCENT = 4, 0.1
 
 
 @as_png
@@ -53,7 +55,6 @@ def overview(rows: Sequence[RowCurves], title: str, error: str):
     picture.set_layout_engine("none")
     picture.suptitle(textwrap.fill(title, 90))
     axes = picture.add_axes((0.07, 0.6 / height, 0.58, 1 - 1.2 / height))
-    top = _top(rows)
     for place, row in enumerate(rows):
         curve, look = row.main, _look(place)
         axes.plot(curve.steps, 100 * curve.median, linewidth=1.8, **look, **_marker(curve))
@@ -62,17 +63,20 @@ def overview(rows: Sequence[RowCurves], title: str, error: str):
             axes.fill_between(curve.steps, *limits, color=look["color"], alpha=0.12, linewidth=0)
     for step in {step for row in rows for step in row.drop_steps}:
         _drop(axes, step)
-    bottom = _bottom_of(rows, top)
-    axes.set(xlabel="step", ylabel=f"{error} (%)", ylim=(bottom, top), xlim=(0, last))
+    axes.set(xlabel="step", ylabel=f"{error} (%)", xlim=(0, last))
     _step_axis(axes, last)
+    _error_axis(axes, rows, [row.main for row in rows])
     axes.grid(alpha=0.3)
     heights = [_LINE_INCHES * number / (height - 1.2) for number in lines]
-    ends = [min((end - bottom) / (top - bottom), 1) for end in ends]
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = [float(np.clip(to_axes.transform((0, max(end, 1e-9)))[1], 0, 1)) for end in ends]
     for number, (row, end, name, place) in enumerate(
         zip(rows, ends, names, apart(ends, heights), strict=True)
     ):
         look = {"transform": axes.transAxes, "clip_on": False, "color": _look(number)["color"]}
-        axes.plot([row.main.steps[-1] / last, 1.03], [end, place], linewidth=0.7, **look)
+        right = row.main.steps[-1] / last
+        line = "-" if right == 1 else ":"
+        axes.plot([right, 1.03], [end, place], linewidth=0.7, linestyle=line, **look)
         axes.text(1.04, place, name, va="center", fontsize=8.5, **look)
     return picture
 
@@ -133,23 +137,25 @@ def panels(rows: Sequence[RowCurves], title: str, error: str):
     picture = titled_figure(title, width, 2.4 * down + 0.4 if across > 1 else 4)
     grid = picture.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     drawn = [row for row in rows if row.main]
-    top = _top(drawn)
+    last = max((each.steps[-1] for row in drawn for each in _bands(row)), default=1)
+    # Where there are no curves.
+    corner = (0, 0) if _are_far_apart(drawn) else (1, 1)
     for number, axes in enumerate(np.ravel(grid)):
         if number >= len(rows):
             axes.set_axis_off()
             continue
         for other in drawn:
             axes.plot(other.main.steps, 100 * other.main.median, color="0.85", linewidth=0.8)
-        _panel(axes, rows[number])
+        _panel(axes, rows[number], last, corner)
         # The last panel of a column may not be in the last line.
         axes.tick_params(labelbottom=number + across >= len(rows))
     for axes in grid[:, 0]:
         axes.set_ylabel("error (%)")
     for axes in np.ravel(grid)[max(0, len(rows) - across) : len(rows)]:
         axes.set_xlabel("step")
-    last = max((each.steps[-1] for row in drawn for each in _bands(row)), default=1)
-    grid[0, 0].set(ylim=(0, top), xlim=(0, last))
+    grid[0, 0].set_xlim(0, last)
     _step_axis(grid[0, 0], last)
+    _error_axis(grid[0, 0], drawn, [band for row in drawn for band in _bands(row)])
     handles = [
         Line2D([], [], color=EVAL_COLOR, linewidth=2.4, label=error),
         Line2D([], [], color=TRAIN_COLOR, linestyle="--", linewidth=1, label="training error"),
@@ -165,7 +171,7 @@ def _bands(row):
     return [band for band in (row.training, row.evaluation) if band]
 
 
-def _panel(axes, row):
+def _panel(axes, row, last, corner):
     axes.set_title(textwrap.fill(row.label, _PANEL_LETTERS), fontsize=9)
     axes.grid(alpha=0.3)
     for band, color, look in (
@@ -185,19 +191,24 @@ def _panel(axes, row):
         axes.axvline(step, color=VERMILION, linewidth=1.2)
     if row.diverged:
         number = f"{len(row.diverged)} " if len(row.diverged) > 1 else ""
-        _corner(axes, f"{number}diverged", VERMILION)
+        _note(axes, corner, f"{number}diverged", VERMILION)
     elif row.main:
-        _corner(axes, f"{100 * row.main.median[-1]:.2f} %", EVAL_COLOR if not row.is_logged else
-                TRAIN_COLOR)  # fmt: skip
+        step = int(row.main.steps[-1])
+        text = f"{100 * row.main.median[-1]:.2f} %"
+        text += f", step {step:,}" if step < last else ""
+        _note(axes, corner, text, TRAIN_COLOR if row.is_logged else EVAL_COLOR)
     else:
         note(axes, "no curve yet")
 
 
-def _corner(axes, text, color):
-    axes.annotate(
-        text, (1, 1), (-5, -5), xycoords="axes fraction", textcoords="offset points", ha="right",
-        va="top", color=color, fontsize=9, bbox={"color": "white", "alpha": 0.8, "pad": 1},
-    )  # fmt: skip
+def _note(axes, corner, text, color):
+    """Writes into a corner, (0, 0) or (1, 1)."""
+    is_upper = corner == (1, 1)
+    place = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    place |= {"ha": "right", "va": "top"} if is_upper else {"ha": "left", "va": "bottom"}
+    box = {"color": "white", "alpha": 0.8, "pad": 1}
+    offset = (-5, -5) if is_upper else (5, 5)
+    axes.annotate(text, corner, offset, **place, color=color, fontsize=9, bbox=box)
 
 
 def _step_axis(axes, last):
@@ -225,116 +236,25 @@ def _look(place):
     }
 
 
-def _top(rows: Sequence[RowCurves]) -> float:
-    """The upper end of the error's axis, in percent: high enough for the later training."""
-    last = max((band.steps[-1] for row in rows for band in _bands(row)), default=0)
-    late = [
-        100 * value
-        for row in rows
-        for band in _bands(row)
-        for step, value in zip(band.steps, band.high, strict=True)
-        if step >= (1 - _LAST_PART) * last
-    ]
-    return min(100, 1.12 * max(late, default=100)) or 1
+def _error_axis(axes, rows: Sequence[RowCurves], bands: Sequence[Band]) -> None:
+    """Fits the error's axis, in percent, to the later part of the bands.
 
-
-def _bottom_of(rows, top):
-    """0, but for early training: there, all errors may be far above it."""
-    lowest = min(float(100 * row.main.low.min()) for row in rows)
-    return 0 if lowest < top / 2 else lowest - 0.1 * (top - lowest)
-
-
-@as_png
-def errors(rows, title: str, published: str, measured: str):
-    """Draws the final errors of all runs beside the published ones, a line for each row.
-
-    Args:
-        rows: (label, errors of the runs in percent, infinite for diverged ones; published error
-            in percent, infinite for a failure, or None) of each row.
-        title: above the picture.
-        published, measured: the headers of the table, for the legend.
+    It begins at 0, but for early training, where all errors are far above it. It is logarithmic
+    where rows are far apart.
     """
-    from matplotlib.lines import Line2D
-
-    names = [textwrap.fill(label, _LABEL_LETTERS) for label, _, _ in rows]
-    lines = sum(name.count("\n") + 1.2 for name in names)
-    picture = titled_figure(title, _WIDTH_INCHES, 1.4 + 0.24 * lines)
-    axes = picture.subplots()
-    finite = [value for _, values, own in rows for value in (*values, own or 0) if value < np.inf]
-    right = 1.08 * max(finite, default=1) or 1
-    for place, (_, values, own) in enumerate(rows):
-        ends = np.minimum(values, right)
-        alpha = {"alpha": 0.55, "clip_on": False, "zorder": 3}
-        fails = np.isinf(values)
-        axes.plot(ends[~fails], np.full((~fails).sum(), place), "o", color=BLUE, **alpha)
-        if len(values) and np.isfinite(middle := np.median(values)):
-            axes.plot([middle] * 2, [place - 0.32, place + 0.32], color=BLUE, linewidth=2.4)
-        if fails.any():
-            number = f"{fails.sum()} " if len(values) > 1 else ""
-            axes.plot([right], [place], "X", color=VERMILION, clip_on=False, zorder=3)
-            text = {"xytext": (-8, 0), "textcoords": "offset points", "va": "center"}
-            text |= {"ha": "right", "color": VERMILION, "fontsize": 8}
-            axes.annotate(f"{number}diverged", (right, place), **text)
-        if own is not None and np.isinf(own):
-            text = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate("published: fail", (right, place), **text, fontsize=8)
-        elif own is not None:
-            axes.plot([own], [place], "D", color="black", markerfacecolor="none", zorder=4)
-    axes.set_yticks(range(len(rows)), names, fontsize=9)
-    axes.set(xlim=(0, right), ylim=(len(rows) - 0.4, -0.6), xlabel="test error (%)")
-    axes.grid(alpha=0.3)
-    marker = {"linestyle": "", "color": BLUE}
-    handles = [
-        Line2D([], [], marker="o", alpha=0.55, label=f"{measured}: a run", **marker),
-        Line2D([], [], marker="|", markersize=14, markeredgewidth=2.4, label="median", **marker),
-    ]
-    if any(own is not None for *_, own in rows):
-        look = {"marker": "D", "linestyle": "", "color": "black", "markerfacecolor": "none"}
-        handles.append(Line2D([], [], label=published, **look))
-    legend(picture, handles)
-    return picture
+    last = max((band.steps[-1] for band in bands), default=0)
+    late = [band.high[band.steps >= (1 - _LAST_PART) * last] for band in bands]
+    top = min(100, 112 * max((each.max() for each in late if each.size), default=1)) or 1
+    lowest = 100 * min((band.low.min() for band in bands), default=0)
+    if _are_far_apart(rows):
+        fit_log(axes, np.clip([lowest, top], _LEAST_PERCENT, 100))
+        # Training begins near chance.
+        axes.set_ylim(top=100)
+    else:
+        axes.set_ylim(0 if lowest < top / 2 else lowest - 0.1 * (top - lowest), top)
 
 
-@as_png
-def order(names: Sequence[str], cells: Sequence[tuple[int, int, str, bool]], title: str):
-    """Draws the rankings of a column as a matrix: the lower error of two is left, its other above.
-
-    Args:
-        names: of rows, by published error.
-        cells: (place of the better row, of the worse, "+", "\N{MINUS SIGN}" or "?", whether a
-            test confirms it).
-        title: above the picture.
-    """
-    from matplotlib.patches import Patch, Rectangle
-
-    left = sorted({better for better, *_ in cells})
-    above = sorted({worse for _, worse, *_ in cells})
-    letters = max(map(len, names))
-    width = 0.36 * len(above) + 0.085 * letters + 0.6
-    height = 0.36 * len(left) + 0.075 * letters + 1.2
-    picture = titled_figure(title, max(width, 6), height)
-    axes = picture.subplots()
-    colors = {"+": (BLUE, "#BFD9EA"), "\N{MINUS SIGN}": (VERMILION, "#F3CDB5"), "?": ("0.9",) * 2}
-    for better, worse, sign, clear in cells:
-        x, y = above.index(worse), left.index(better)
-        color = colors[sign][0 if clear else 1]
-        axes.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, color=color, linewidth=0))
-        style = {"ha": "center", "va": "center", "fontweight": "bold" if clear else "normal"}
-        axes.text(x, y, sign, color="white" if clear else "black", **style)
-    axes.set_xticks(range(len(above)), [names[place] for place in above], rotation=90, fontsize=8)
-    axes.set_yticks(range(len(left)), [names[place] for place in left], fontsize=8)
-    axes.xaxis.tick_top()
-    limits = {"xlim": (-0.5, len(above) - 0.5), "ylim": (len(left) - 0.5, -0.5)}
-    axes.set(**limits, aspect="equal")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.tick_params(length=0)
-    words = {"+": "same order", "\N{MINUS SIGN}": "reversed", "?": "undecided"}
-    handles = [
-        Patch(color=color, label=words[sign] + clear * f", p \N{LESS-THAN OR EQUAL TO} {LEVEL:g}")
-        for sign in words
-        for clear, color in zip((1, 0), colors[sign], strict=True)
-        if (sign, bool(clear)) in {(cell[2], cell[3]) for cell in cells}
-    ]
-    legend(picture, handles)
-    return picture
+def _are_far_apart(rows):
+    """Whether some rows fail beside others, so that one scale cannot show both."""
+    ends = [100 * row.main.median[-1] for row in rows]
+    return bool(ends) and max(ends) > _FAR_APART * max(min(ends), _LEAST_PERCENT)

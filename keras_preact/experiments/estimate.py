@@ -73,7 +73,8 @@ def estimate(experiment: Experiment, row, figures: Mapping[str, float]) -> Estim
     evaluations = -(-train_steps * batch // (images * config.eval_epochs))
     eval_batches = evaluations * -(-figures["eval_images"] // batch)
     test_batches = -(-figures["test_images"] // batch)
-    records = process.RECORDS * figures["record_seconds"] + figures["first_record_seconds"]
+    records = process.records(experiment, Trial(row, 0), train_steps) * figures["record_seconds"]
+    records += figures["first_record_seconds"]
     seconds = (
         figures["start_seconds"]
         + train_steps * figures["step_seconds"]

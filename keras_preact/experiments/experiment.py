@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from keras_preact.experiments import train_flags
+from keras_preact.experiments import kept_code, train_flags
 from keras_preact.experiments.budgets import Budget
 from keras_preact.experiments.table import Claim, Published, Row, Table, check_name
 from keras_preact.studies.networks import describe
@@ -126,7 +126,7 @@ def write(experiment: Experiment) -> Experiment:
     path = experiment.report_folder / RECORD
     if path.exists():
         earlier = read(experiment.folder, experiment.report_folder)
-        if earlier.table.rows != experiment.table.rows:
+        if list(map(_of_any_version, earlier.table.rows)) != [*experiment.table.rows]:
             raise ValueError(
                 f"{path} is the record of other rows, of a table of the same name. Give another "
                 "--output_dir, or the table another name."
@@ -139,6 +139,10 @@ def write(experiment: Experiment) -> Experiment:
         "seeds": experiment.seeds,
         "given": dict(experiment.given),
         "row_folders": {row.name: experiment.row_folder(row).name for row in experiment.table.rows},
+        "code": {
+            row.name: kept_code.keep(experiment.config(Trial(row, 0)), _code_folder(path, row.name))
+            for row in experiment.table.rows
+        },
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several processes may begin parts of an experiment at the same time.
@@ -153,6 +157,11 @@ class _Record:
     seeds: tuple[int, ...]
     given: dict
     row_folders: dict[str, str]
+    code: dict
+
+
+def _code_folder(path, row):
+    return path.parent / kept_code.FOLDER / row
 
 
 def read(folder: epath.Path, report: epath.PathLike) -> Experiment:
@@ -170,9 +179,22 @@ def read(folder: epath.Path, report: epath.PathLike) -> Experiment:
     with records.named(path, _WHAT):
         given = train_flags.read(train_flags.texts(record.given))
         table = _table(record.table)
-        for name in record.row_folders.values():
-            check_name("row_folders", name)
+        for name in (*record.row_folders.values(), *record.code):
+            check_name("the name of a row's folder", name)
+        rows = tuple(_of_version(row, record.code.get(row.name, {}), path) for row in table.rows)
+        table = dataclasses.replace(table, rows=rows)
     return Experiment(table, record.budget, record.seeds, folder, given, record.row_folders)
+
+
+def _of_version(row, kept, path):
+    """The row with the version of the user's code of which the record has a copy."""
+    code = kept_code.recall(kept, _code_folder(path, row.name), f"code.{row.name}")
+    return dataclasses.replace(row, flags={**row.flags, **code})
+
+
+def _of_any_version(row):
+    """The row as a table has it, whose file may have changed since."""
+    return dataclasses.replace(row, flags=kept_code.of_any_version(row.flags))
 
 
 def _table(values):

@@ -95,6 +95,7 @@ def _row(values, number, found, file):
     place = f"rows[{number}]"
     row = records.typed(values, _Row, place, exact=True)
     with _of_row(place, row.name):
+        check_name("the name of a row", row.name)
         flags = train_flags.merged(found.flags, row.flags)
         train_flags.check_of_table(flags)
         flags = {name: _flag(name, value, file) for name, value in flags.items()}

@@ -21,6 +21,7 @@ from keras_preact.training.steps import schedules
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Records of signal and gradient in a run, beside that before the first step.
 RECORDS = 4
+_RECORD_STEPS = 20_000
 _TAIL_BYTES = 8192
 # Lines of a log: the command that begins it, and the error that ends it.
 _COMMAND, _ERROR = "$ ", "Error: "
@@ -70,12 +71,17 @@ def command(experiment: Experiment, trial: Trial, minutes: float | None = None) 
 
 
 def _steps_between_records(experiment, trial):
-    """A number of steps; a schedule in epochs, whose images are not counted yet, has none."""
     config = experiment.config(trial)
     if config.train_epochs or (config.train_steps is None and config.schedule_epochs):
-        return None
+        # The images that make an epoch are not counted yet.
+        return _RECORD_STEPS
     steps = config.train_steps or config.schedule_steps or schedules.PAPER_SCHEDULE_STEPS
     return -(-steps // RECORDS)
+
+
+def records(experiment: Experiment, trial: Trial, train_steps: int) -> int:
+    """The number of a run's records of signal and gradient, after that before its first step."""
+    return -(-train_steps // _steps_between_records(experiment, trial))
 
 
 class TrainProcess:

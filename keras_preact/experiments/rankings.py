@@ -123,15 +123,18 @@ def sentences(found: Sequence[Verdict], whose: str) -> list[str]:
         return [f"There are no two rows that {whose} ranks."]
     orders = [verdict.order for verdict in found]
     same, turned, equal, undecided = map(orders.count, (SAME, REVERSED, EQUAL, OPEN))
-    has = "has" if same == 1 else "have"
-    text = [f"Of {len(found)} rankings of {whose}, {same} {has} the same order here"]
+    text = [f"Of {len(found)} rankings of {whose}, {same} {_have(same)} the same order here"]
     text.append(f"{turned} {'is' if turned == 1 else 'are'} reversed")
-    text += [f"{equal} {'has' if equal == 1 else 'have'} equal medians"] if equal else []
+    text += [f"{equal} {_have(equal)} equal medians"] if equal else []
     if undecided:
         text.append(f"{undecided} {'is' if undecided == 1 else 'are'} undecided, as a row has no "
                     "run that has ended")  # fmt: skip
     lines = [f"{', '.join(text[:-1])} and {text[-1]}."]
     return [*lines, *_confidence(found)]
+
+
+def _have(count):
+    return "has" if count == 1 else "have"
 
 
 def _confidence(found) -> Iterable[str]:
@@ -144,11 +147,12 @@ def _confidence(found) -> Iterable[str]:
             for order in (SAME, REVERSED)
         }
         after = sum(verdict.corrected_p <= LEVEL for verdict in tested)
+        same, turned = map(len, (clear[SAME], clear[REVERSED]))
+        limit = f"p \N{LESS-THAN OR EQUAL TO} {LEVEL:g}"
         yield (
-            f"Of those in the same order, {len(clear[SAME])} have p \N{LESS-THAN OR EQUAL TO} "
-            f"{LEVEL:g} each on its own (exact Mann-Whitney test, one-sided), and {after} after "
-            f"Holm's correction for {len(tested)} tested rankings. Of the reversed ones, "
-            f"{len(clear[REVERSED])} have p \N{LESS-THAN OR EQUAL TO} {LEVEL:g} in the other "
+            f"Of those in the same order, {same} {_have(same)} {limit} each on its own (exact "
+            f"Mann-Whitney test, one-sided), and {after} after Holm's correction for {len(tested)} "
+            f"tested rankings. Of the reversed ones, {turned} {_have(turned)} {limit} in the other "
             "direction."
         )
         least = min(least_p(*verdict.runs) for verdict in tested)

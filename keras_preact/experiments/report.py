@@ -1,10 +1,13 @@
 """The report of an experiment, from its run folders alone: Markdown, a page, and CSV files."""
 
+import contextlib
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from keras_preact.experiments import (
+    process,
     report_markdown,
     report_page,
     results,
@@ -29,10 +32,16 @@ from keras_preact.experiments.report_pictures import (
     of_one_row,
     order_picture,
 )
-from keras_preact.experiments.report_wording import about_figures, column_name, counts
+from keras_preact.experiments.report_wording import (
+    about_figures,
+    column_name,
+    counts,
+    reversed_rankings,
+)
 from keras_preact.experiments.results import RowResult
 from keras_preact.experiments.run_facts import RunFacts
 from keras_preact.support.files import write_whole
+from keras_preact.support.text import printable
 
 CSV, RANKINGS_CSV, CURVES_CSV = "results.csv", "rankings.csv", "curves.csv"
 
@@ -74,6 +83,31 @@ def write(experiment: Experiment) -> str:
     return "\n".join([*document.summary, f"Report: {folder / PAGE}"])
 
 
+def sparing(
+    experiment: Experiment, clock: Callable[[], float] = time.monotonic
+) -> Callable[[], None]:
+    """A function that writes the report between runs, at most a tenth of the time.
+
+    Runs go on where the report cannot be written; the last `write` tells why.
+
+    Args:
+        experiment: as for `write`.
+        clock: in seconds.
+    """
+    free_from = clock()
+
+    def write_if_free() -> None:
+        nonlocal free_from
+        began = clock()
+        if began < free_from:
+            return
+        with contextlib.suppress(OSError):
+            write(experiment)
+        free_from = clock() + 9 * (clock() - began)
+
+    return write_if_free
+
+
 def _document(
     experiment: Experiment,
     found: Sequence[RowResult],
@@ -84,7 +118,11 @@ def _document(
     columns = _columns(found)
     about = about_figures(experiment, found, [run for _, run in facts])
     error_tables = [tables.of_errors(experiment, rows) for rows in columns.values()]
-    ranking_lines = [*sentences(ranked, _whose(experiment)), *_correlations(experiment, columns)]
+    ranking_lines = [
+        *sentences(ranked, _whose(experiment)),
+        *reversed_rankings(ranked, table),
+        *_correlations(experiment, columns),
+    ]
     sections = [
         Section("figures", "What these figures are", [Points(about)]),
         Section("errors", "Errors", [*_errors(experiment, columns, error_tables)]),
@@ -104,11 +142,11 @@ def _document(
         "Runs": _states(found),
     }
     summary = [
-        f"{table.title}, budget {experiment.budget.name}: {experiment.budget.meaning}",
+        printable(f"{table.title}, budget {experiment.budget.name}: {experiment.budget.meaning}"),
         *(tables.as_text(each) for each in error_tables),
-        *ranking_lines,
+        *map(printable, ranking_lines),
     ]
-    title = f"{table.title}: budget {experiment.budget.name}"
+    title = f"{table.title}, budget {experiment.budget.name}"
     return Document(title, shown, sections, summary)
 
 
@@ -209,27 +247,28 @@ def _commands(experiment: Experiment, facts: _Facts) -> Iterator[Block]:
 
 def planned_commands(experiment: Experiment) -> list[str]:
     """The commands that train each run by itself."""
-    lines = []
-    for row in experiment.table.rows:
-        fields, folder = experiment.fields(row), experiment.row_folder(row)
-        for seed in experiment.seeds:
-            own = {**fields, "seed": seed, "run_dir": str(folder / f"seed-{seed}")}
-            lines.append(shlex.join([*_PROGRAM, "train", *train_flags.texts(own)]))
-    return lines
+    of_row = sorted(experiment.trials(), key=lambda trial: experiment.table.rows.index(trial.row))
+    return [shlex.join([*_PROGRAM, *_words(experiment, trial)]) for trial in of_row]
+
+
+def _words(experiment, trial):
+    try:
+        # Behind the interpreter, -m and the package.
+        return process.command(experiment, trial)[3:]
+    except ValueError:
+        # A file of the user's code has gone.
+        own = {"seed": trial.seed, "run_dir": str(experiment.run_dir(trial))}
+        return ["train", *train_flags.texts({**experiment.fields(trial.row), **own})]
 
 
 def experiment_command(experiment: Experiment) -> str:
     """The command that runs the experiment."""
-    table, budget, given = experiment.table, experiment.budget, dict(experiment.given)
+    table, budget = experiment.table, experiment.budget
+    given = dict(sorted(experiment.given.items()))
     flags: dict[str, Any] = {"budget": budget.name, "steps": budget.steps}
-    whole = TABLES.get(table.name)
-    names = [row.name for row in table.rows]
-    if whole and {row.name for row in whole.rows}.issuperset(names):
-        words = [table.name]
-        if len(names) < len(whole.rows):
-            flags["rows"] = names
-    else:
-        words, flags["table"] = [], f"{table.name}.toml"
+    words = [table.name] if table.name in TABLES and table.source else []
+    if not words:
+        flags["table"] = f"{table.name}.toml"
     if experiment.seeds == tuple(range(len(experiment.seeds))):
         flags["seeds"] = len(experiment.seeds)
     flags |= {name: given.pop(name) for name in _OWN_FLAGS if name in given}

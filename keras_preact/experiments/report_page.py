@@ -11,7 +11,9 @@ _STYLE = """
 pre { overflow-x: auto; padding: 0.6rem; background: #8882; font-size: 0.85rem; }
 summary { cursor: pointer; margin: 1rem 0; }
 td:not(:first-child) { white-space: nowrap; }
-td:last-child { white-space: normal; min-width: 8rem; }
+td:first-child { min-width: 11rem; }
+td:last-child { white-space: normal; min-width: 11rem; }
+caption { max-width: min(45rem, 100vw - 2rem); }
 section > ul { max-width: 45rem; padding-left: 1.2rem; }
 math { font-size: 1.05em; }
 """

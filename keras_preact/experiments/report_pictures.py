@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from keras_preact.experiments import curve_pictures, propagation_pictures
+from keras_preact.experiments import curve_pictures, error_pictures, propagation_pictures
 from keras_preact.experiments.document import Block, Picture
 from keras_preact.experiments.experiment import Experiment
 from keras_preact.experiments.rankings import EQUAL, OPEN, REVERSED, SAME, Verdict, errors
@@ -55,6 +55,7 @@ def error_picture(
         number: of the column, from 1.
         rows: of the column.
     """
+    rows = [row for row in rows if _has_begun(row)]
     if not any(errors(row) for row in rows):
         return
     drawn = [
@@ -63,7 +64,7 @@ def error_picture(
     ]
     title = f"Test errors: {_name(rows)}"
     headers = published_header(rows), measured_header(experiment, rows)
-    png = _once(curve_pictures.errors, drawn, title, *headers)
+    png = _once(error_pictures.errors, drawn, title, *headers)
     caption = "Each dot is a run."
     if any(own is not None for *_, own in drawn) and not experiment.budget.is_published_setting:
         caption += (
@@ -84,6 +85,7 @@ def order_picture(
     number: int, rows: Sequence[RowResult], ranked: Sequence[Verdict]
 ) -> Iterator[Picture]:
     """The matrix of a column's rankings; none for few claims or without a result."""
+    rows = [row for row in rows if _has_begun(row)]
     labels = dict(zip((row.row.name for row in rows), _labels(rows), strict=True))
     own = [v for v in ranked if v.claim.better in labels and v.claim.worse in labels]
     if len(own) < _FEWEST_CLAIMS or all(verdict.order == OPEN for verdict in own):
@@ -97,7 +99,7 @@ def order_picture(
         for v in own
     ]
     title = f"Rankings: {_name(rows)}"
-    png = _once(curve_pictures.order, [labels[name] for name in names], cells, title)
+    png = _once(error_pictures.order, [labels[name] for name in names], cells, title)
     caption = (
         "A square for each claim that the row on the left has a lower error than the row above: "
         "+ where the measured medians are in that order, \N{MINUS SIGN} where they are reversed, "
@@ -113,6 +115,7 @@ def curves(columns: Mapping[str, Sequence[RowResult]], facts: _Facts) -> Iterato
         found = [
             of_row(label, row, [run for other, run in facts if other is row])
             for label, row in zip(_labels(rows), rows, strict=True)
+            if _has_begun(row)
         ]
         drawn = [row for row in found if row.main]
         if not drawn:
@@ -121,7 +124,8 @@ def curves(columns: Mapping[str, Sequence[RowResult]], facts: _Facts) -> Iterato
         error, remark = _kind(drawn, facts)
         name = _name(rows)
         png = _once(curve_pictures.overview, drawn, f"{error.capitalize()}: {name}", error)
-        missing = [row.label for row in found if not row.main]
+        with_curve = {row.label for row in drawn}
+        missing = [label for label in _labels(rows) if label not in with_curve]
         caption = f"Medians over the runs of each row, with the range of the runs. {remark}"
         if missing:
             caption += f" No curve yet: {'; '.join(missing)}."
@@ -169,6 +173,10 @@ def gradients(columns: Mapping[str, Sequence[RowResult]], facts: _Facts) -> Iter
             )
             alt = f"Gradient in each unit of each row, {_name(rows)}"
             yield Picture(f"gradients-{number}", alt, caption, png)
+
+
+def _has_begun(row):
+    return any(run.state != "missing" for run in row.seeds)
 
 
 def of_one_row(result: RowResult, facts: Sequence[RunFacts]) -> Iterator[Block]:

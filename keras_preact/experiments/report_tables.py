@@ -14,7 +14,7 @@ from keras_preact.experiments.report_wording import (
     column_name,
     counts,
     duration,
-    failing,
+    fails,
     measured_header,
     percent,
     published_header,
@@ -40,33 +40,44 @@ def of_errors(experiment: Experiment, results: Sequence[RowResult]) -> Table:
     published = any(result.row.published for result in results)
     measured = measured_header(experiment, results)
     head = ["", *([published_header(results)] * published), f"{measured}: median"]
-    head += ["mean \N{PLUS-MINUS SIGN} std", "runs finished", *(["place"] * published)]
+    head += ["mean \N{PLUS-MINUS SIGN} std", "training error", "runs finished"]
+    head += ["place"] * published
     rows, as_published = [], published_texts(results)
     for result in results:
-        shown = _measured(result, experiment)
+        shown = _measured(result, experiment, results)
         own = result.row.published
         cells = [result.row.label, *([as_published[result.row.name]] * published), *shown]
-        rows.append([*cells, counts(result), *([own.where if own else NOTHING] * published)])
+        cells += [percent(_training(result)), counts(result)]
+        rows.append([*cells, *([own.where if own else NOTHING] * published)])
     two = ", top-1 / top-5" if any(_top5(result) for result in results) else ""
     caption = (
         f"{column}: test error in percent{two}. The mean and the sample standard deviation are "
         "over the finished runs alone; a run that diverged counts in the median as the highest "
-        "error."
+        "error. The training error is the median of the finished runs on augmented images, since "
+        "the last evaluation but one."
     )
     return Table(f"Errors, {column}", head, rows, caption)
 
 
-def _measured(result, experiment):
+def _measured(result, experiment, results):
     """The cells of median, and mean with standard deviation."""
     values = errors(result)
     if not values:
         return NOTHING, NOTHING
     shown = [_spread(values)]
-    median = shown[0][0] + failing(spread(values).median, experiment)
+    median = shown[0][0]
+    if fails(spread(values).median, experiment, results):
+        median += " (fails)"
     if top5 := _top5(result):
         shown.append(_spread(top5))
         median += f" / {shown[1][0]}"
     return median, " / ".join(text for _, text in shown)
+
+
+def _training(result):
+    last = [1 - run.rows[-1].train_accuracy for run in result.of_state("finished")]
+    last = [value for value in last if math.isfinite(value)]
+    return spread(last).median if last else None
 
 
 def _spread(values):
@@ -93,7 +104,8 @@ def of_rankings(found: Sequence[Verdict], results: Sequence[RowResult]) -> Table
     head = ("lower error", "than", "published", "measured medians", "order here", "runs")
     head += ("p", "p, corrected", "place")
     lines = []
-    for verdict in found:
+    # Those that say something first.
+    for verdict in sorted(found, key=lambda verdict: verdict.order == OPEN):
         better, worse = rows[verdict.claim.better], rows[verdict.claim.worse]
         published = [as_published[row.name] for row in (better, worse)]
         medians = [percent(value) for value in verdict.medians]
@@ -131,7 +143,10 @@ def of_runs(facts: Sequence[tuple[RowResult, RunFacts]]) -> Table:
         remark = " ".join([result.message] if result.state != "damaged" else run.problems)
         cells = [row.row.label, str(result.seed), result.state, steps, percent(result.test_error)]
         lines.append([*cells, duration(run.seconds), rate, _cut(remark)])
-    caption = "Time is that in training, over all calls of a run, up to its last evaluation."
+    caption = "Time is that in training, over all calls of a run, up to its last evaluation"
+    if total := sum(run.seconds or 0 for _, run in facts):
+        caption += f"; {duration(total)} in all runs"
+    caption += "."
     return Table("Runs", head, lines, caption, is_long=len(lines) > 20)
 
 

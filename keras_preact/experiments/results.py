@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from etils import epath
 
@@ -9,7 +11,7 @@ from keras_preact.experiments.experiment import Experiment, Trial
 from keras_preact.experiments.table import Row
 from keras_preact.support import records
 from keras_preact.support.files import write_whole
-from keras_preact.training import TrainConfig
+from keras_preact.training import TrainConfig, own_units
 from keras_preact.training.held_out import HeldOutResult
 from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_folder import RunFolder
@@ -68,7 +70,7 @@ class RowResult:
 
     Args:
         row: of the table.
-        config: of its first run, as planned.
+        config: of its first run, as `planned`.
         seeds: a result for each seed of the experiment.
     """
 
@@ -85,11 +87,25 @@ def collect(experiment: Experiment) -> list[RowResult]:
     return [
         RowResult(
             row,
-            experiment.config(Trial(row, experiment.seeds[0])),
+            planned(experiment, row),
             tuple(of_run(experiment.run_dir(Trial(row, s)), s) for s in experiment.seeds),
         )
         for row in experiment.table.rows
     ]
+
+
+def planned(experiment: Experiment, row: Row) -> TrainConfig:
+    """The configuration of a row's first run, without code of the user's that has gone."""
+    try:
+        return experiment.config(Trial(row, experiment.seeds[0]))
+    except ValueError:
+        return TrainConfig(**without_code(experiment.fields(row)))
+
+
+def without_code(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration but for those that may name code of the user's."""
+    names = (*own_units.FIELDS, "shortcut_arguments")
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def of_run(run_dir: epath.Path, seed: int) -> SeedResult:
@@ -147,7 +163,9 @@ def read_ending(run_dir: epath.Path) -> Ending | None:
 
 
 def write_ending(run_dir: epath.Path, ending: Ending) -> None:
+    """Writes how a run ended beside its folder."""
     text = f"{json.dumps(dataclasses.asdict(ending), indent=2)}\n"
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
     write_whole(ending_path(run_dir), text.encode())
 
 

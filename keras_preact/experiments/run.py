@@ -34,7 +34,7 @@ def run(config: ExperimentsConfig, words: Sequence[str]) -> None:
     say(_told(wanted, trials))
     wanted = experiment.write(wanted)
     limits = runner.Limits(config.parallel_runs, config.max_runtime_minutes)
-    runs = runner.Runner(wanted, trials, limits, say, ended=lambda: report.write(wanted))
+    runs = runner.Runner(wanted, trials, limits, say, ended=report.sparing(wanted))
     try:
         runs.run()
     finally:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_preact.experiments.results import SeedResult
 from keras_preact.support import records
-from keras_preact.support.text import bare
+from keras_preact.support.text import printable
 from keras_preact.training.reporting import propagation_file
 from keras_preact.training.reporting.propagation_file import PropagationLog
 from keras_preact.training.run_folder import RunFolder
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # Fewer evaluations make no curve: the training error comes from TensorBoard's scalars instead.
 FEWEST_EVALUATIONS = 3
-_MOST_LETTERS = 300
+_MOST_LETTERS = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def read(result: SeedResult) -> RunFacts:
         rows[-1].elapsed_seconds if rows else None,
         float(np.median(rates)) if rates else None,
         _tried(problems, propagation_file.read, folder.propagation),
-        tuple(bare(problem)[:_MOST_LETTERS] for problem in problems),
+        tuple(printable(problem)[:_MOST_LETTERS] for problem in problems),
     )
 
 

@@ -1,5 +1,6 @@
 """Flags of train.py as text, and the fields of its configuration that they set."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,12 @@ def read(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: if a flag is unknown, or its value of another kind.
     """
+    return dict(_read(tuple(texts)))
+
+
+# A report reads the flags of each row for each of its runs.
+@functools.lru_cache(maxsize=1024)
+def _read(texts):
     values = absl_flags.FlagValues()
     flags.define(TrainConfig, values)
     parse = flags.parser("", TrainConfig, values, recipes=True)

@@ -174,8 +174,12 @@ def _facts(exported, folder, config, model_name):
 def _commands(model_name, folder, config, model):
     """Shell commands that use the export, by title."""
     commands = {}
+    choices = [(model.arguments or {}).get(name) for name in ("unit", "shortcut")]
+    is_named = all(isinstance(choice, str) for choice in choices)
     for kind in config.weights_kinds:
-        path = shlex.quote(str(folder.layout.weights / f"{weights.NAME}.{kind}"))
+        path = str(folder.layout.weights / f"{weights.NAME}.{kind}")
+        # The folder of a run has the code of the user's own units; a file has not.
+        path = shlex.quote(path if is_named or not config.run_dir else config.run_dir)
         commands[f"Fine-tune {kind} on your own images"] = (
             f"{program('train')} --recipe=finetune_folder --init_from={path} --data_dir=FOLDER"
         )

@@ -127,6 +127,16 @@ class ResidualUnit(QuickLayer):
         self.shortcut.build(output_shape if self.match else input_shape, output_shape)
         self.after_addition = self._build_layers(plan.after_addition, output_shape)
 
+    def make_layer(self, operation: Operation) -> keras.layers.Layer:
+        """Returns the layer, not yet built, that computes an operation other than ReLU.
+
+        A unit of your own may override it to put other layers in the places of the plan.
+
+        Args:
+            operation: its `name` is the layer's, such as "conv2" or "projection_conv".
+        """
+        return make_layer(operation, dtype=self.dtype_policy)
+
     def compute_output_shape(self, input_shape):
         batch, *sizes, _ = input_shape
         sizes = [None if size is None else -(-size // self.strides) for size in sizes]
@@ -159,7 +169,7 @@ class ResidualUnit(QuickLayer):
             if operation.kind == "relu":
                 layers.append(keras.ops.relu)
                 continue
-            layer = make_layer(operation, dtype=self.dtype_policy)
+            layer = self.make_layer(operation)
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
             layers.append(layer)

@@ -11,6 +11,7 @@ Source: "Identity Mappings in Deep Residual Networks", section 3, figure 2, tabl
 
 import inspect
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 
@@ -18,6 +19,7 @@ from keras_preact.layers.batch_norm import BatchNormalization
 from keras_preact.layers.quick_layer import QuickLayer
 from keras_preact.layers.spatial import Conv2D
 from keras_preact.layers.taps import Factor
+from keras_preact.support import own_code
 from keras_preact.support.choices import one_of
 from keras_preact.support.text import bare
 
@@ -292,7 +294,7 @@ def get(identifier: str | Shortcut | dict, *, strides: int = 1, **arguments) -> 
         TypeError: if identifier is none of the three.
     """
     if isinstance(identifier, dict):
-        identifier = keras.saving.deserialize_keras_object(identifier)
+        identifier = deserialize(identifier)
     if isinstance(identifier, str):
         shortcut_class, template = SHORTCUTS[one_of("shortcut", identifier, SHORTCUTS)], None
         _check(shortcut_class, arguments, [*_own(shortcut_class), *_OF_ANY_SHORTCUT])
@@ -310,14 +312,26 @@ def get(identifier: str | Shortcut | dict, *, strides: int = 1, **arguments) -> 
     return shortcut_class.from_config({**template.get_config(), **arguments})
 
 
-def check_own_arguments(name: str, arguments: Iterable[str]) -> None:
+def deserialize(config: dict[str, Any]) -> Any:
+    """Returns what `keras.saving.serialize_keras_object` saved.
+
+    Classes of code that has been loaded from a file are found by their module: those of two
+    versions of a file have one name with Keras.
+    """
+    if (found := own_code.find_class(str(config.get("module")), config["class_name"])) is not None:
+        return found.from_config(config["config"])
+    return keras.saving.deserialize_keras_object(config)
+
+
+def check_own_arguments(kind: str | type[Shortcut], arguments: Iterable[str]) -> None:
     """Raises ValueError where an argument is not the shortcut's own.
 
     Args:
-        name: a key of `SHORTCUTS`.
+        kind: a key of `SHORTCUTS`, or a class.
         arguments: their names.
     """
-    shortcut_class = SHORTCUTS[one_of("shortcut", name, SHORTCUTS)]
+    is_name = isinstance(kind, str)
+    shortcut_class = SHORTCUTS[one_of("shortcut", kind, SHORTCUTS)] if is_name else kind
     _check(shortcut_class, arguments, _own(shortcut_class))
 
 

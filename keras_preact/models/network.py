@@ -6,9 +6,17 @@ import keras
 from keras.src.backend.common import global_state
 from keras.src.saving import saving_lib
 
-from keras_preact.layers import ORDERS, SHORTCUTS, ActivationOrder, Preprocessing, Shortcut
+from keras_preact.layers import (
+    ORDERS,
+    SHORTCUTS,
+    ActivationOrder,
+    Preprocessing,
+    Shortcut,
+    shortcuts,
+)
 from keras_preact.layers.quick_variables import quick_variables
 from keras_preact.models.quick_store import QuickStore
+from keras_preact.support import own_code
 
 _RECORDS = ("arguments", "preprocessing")
 
@@ -46,7 +54,14 @@ class Network(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        with quick_variables():
+        # Layers of one name may be of several versions of the user's code.
+        own = {
+            layer["registered_name"]: found
+            for layer in config.get("layers", ())
+            if (found := own_code.find_class(str(layer.get("module")), layer["class_name"]))
+        }
+        own = {**global_state.get_global_attribute("custom_objects_scope_dict", {}), **own}
+        with quick_variables(), keras.saving.custom_object_scope(own):
             return super().from_config(config, custom_objects=custom_objects)
 
     # Keras calls these two on the network before it walks through its layers.
@@ -106,6 +121,6 @@ def arguments_of(model: keras.Model) -> dict[str, Any] | None:
         return None
     # Orders and shortcuts of the user's own are saved as configurations.
     return {
-        name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+        name: shortcuts.deserialize(value) if isinstance(value, dict) else value
         for name, value in arguments.items()
     }

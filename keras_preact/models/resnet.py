@@ -1,9 +1,12 @@
 """Builders of residual networks as functional Keras models."""
 
+import collections
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 
 import keras
+from keras.src.backend.common import global_state
 
 from keras_preact.layers import (
     ORDERS,
@@ -28,6 +31,8 @@ POOLING = {
     "max": keras.layers.GlobalMaxPooling2D,
 }
 
+# Keras' own name for its numbers of names.
+_COUNTS = "object_name_uids"
 WEIGHTS = (".weights.h5", ".keras", ".safetensors")
 
 
@@ -109,6 +114,7 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
     _check_weights(weights)
     if pooling is not None:
         one_of("pooling", pooling, POOLING)
+    rate, names = stochastic_depth_rate, _Names()
     if isinstance(unit, str | ActivationOrder):
         arguments = {
             "depth": depth,
@@ -118,13 +124,13 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
             "shortcut": saved_choice(shortcut),
             "projection": projection,
             "width_multiplier": width_multiplier,
-            "stochastic_depth_rate": stochastic_depth_rate,
+            "stochastic_depth_rate": rate,
             "layout": layout,
         }
         order = activation_order.get(unit)
-        units = _residual_units(architecture, order, shortcut, projection, stochastic_depth_rate)
+        units = _residual_units(architecture, order, shortcut, projection, rate, names)
     else:
-        units = _units_of_factory(architecture, unit, shortcut, projection, stochastic_depth_rate)
+        units = _units_of_factory(architecture, unit, shortcut, projection, rate, names)
         arguments = None
         # The layers of a factory may say which order stem and head should follow.
         order = activation_order.get(getattr(units[0], "order", "full_preactivation"))
@@ -134,8 +140,10 @@ def ResNetV2(  # noqa: N802 - named as in keras.applications
         x = _run(architecture.stem_operations(order), inputs)
         _check_formats(units)
         for layer in units:
-            x = layer(x)
+            with names.of(layer.name):
+                x = layer(x)
         _check_formats(units)  # of layers that units make when they are built
+        _check_paths(units)
         if arguments is None:
             for layer in units:
                 grouped.use_in_keras_layers(layer)
@@ -177,30 +185,31 @@ def PlainNet(depth: int, **arguments) -> keras.Model:  # noqa: N802
     return ResNet(depth, shortcut="none", **arguments)
 
 
-def _residual_units(architecture, order, shortcut, projection, rate):
+def _residual_units(architecture, order, shortcut, projection, rate, names):
     # Each unit checks its own rate; an error should name the network's.
     check_rate(rate, shortcuts.get(shortcut))
     kind = architecture.unit_kind(order, projection)
-    plans = list(architecture.units(kind))
-    return [
-        ResidualUnit(
-            plan.filters,
-            plan.strides,
-            block=kind.block,
-            order=order,
-            shortcut=shortcut,
-            projection=kind.projection,
-            first_in_network=plan.first_in_network,
-            strided_convolution=kind.strided_convolution,
-            layout=kind.layout,
-            stochastic_depth_rate=rate * (number / len(plans)),
-            name=plan.name,
-        )
-        for number, plan in enumerate(plans, 1)
-    ]
+    units, plans = [], list(architecture.units(kind))
+    for number, plan in enumerate(plans, 1):
+        with names.of(plan.name), keras.name_scope(plan.name):
+            unit = ResidualUnit(
+                plan.filters,
+                plan.strides,
+                block=kind.block,
+                order=order,
+                shortcut=shortcut,
+                projection=kind.projection,
+                first_in_network=plan.first_in_network,
+                strided_convolution=kind.strided_convolution,
+                layout=kind.layout,
+                stochastic_depth_rate=rate * (number / len(plans)),
+                name=plan.name,
+            )
+        units.append(unit)
+    return units
 
 
-def _units_of_factory(architecture, factory, shortcut, projection, rate):
+def _units_of_factory(architecture, factory, shortcut, projection, rate, names):
     if not callable(factory):
         raise ValueError(
             f"unit must be one of {', '.join(ORDERS)}, an ActivationOrder, or a function that "
@@ -213,15 +222,50 @@ def _units_of_factory(architecture, factory, shortcut, projection, rate):
             f"itself. Received: shortcut={shortcut!r}, projection={projection!r}, "
             f"stochastic_depth_rate={rate}, layout={layout!r}"
         )
-    return [
-        factory(
-            filters=plan.filters,
-            strides=plan.strides,
-            first_in_network=plan.first_in_network,
-            name=plan.name,
-        )
-        for plan in architecture.units(architecture.unit_kind())
-    ]
+    units = []
+    for plan in architecture.units(architecture.unit_kind()):
+        given = {"filters": plan.filters, "strides": plan.strides, "name": plan.name}
+        with names.of(plan.name), keras.name_scope(plan.name):
+            unit = factory(first_in_network=plan.first_in_network, **given)
+        if getattr(unit, "name", None) != plan.name or not isinstance(unit, keras.layers.Layer):
+            raise ValueError(
+                "A unit factory must return a Keras layer of the name that it is given, "
+                f"{plan.name!r}. Received: {unit!r} from {factory!r}"
+            )
+        units.append(unit)
+    return units
+
+
+class _Names:
+    """Lets Keras number the parts of a unit from the unit's first.
+
+    It numbers the parts that have no name of their own through all networks of a process; the
+    variables of a checkpoint would then have other names in the next process.
+    """
+
+    def __init__(self):
+        self._counts = collections.defaultdict(lambda: collections.defaultdict(int))
+
+    @contextlib.contextmanager
+    def of(self, unit):
+        """A context for making and building the parts of a unit, by its name."""
+        before = global_state.get_global_attribute(_COUNTS)
+        global_state.set_global_attribute(_COUNTS, self._counts[unit])
+        try:
+            yield
+        finally:
+            global_state.set_global_attribute(_COUNTS, before)
+
+
+def _check_paths(units):
+    """Refuses parts of one name, whose variables a checkpoint could not tell apart."""
+    for unit in units:
+        counts = collections.Counter(variable.path for variable in unit.variables)
+        if twice := [path for path, count in counts.items() if count > 1]:
+            raise ValueError(
+                "The parts of a unit must have different names, or none, as checkpoints tell them "
+                f"apart by name. Received: {len(twice)} variables twice, such as {twice[0]}"
+            )
 
 
 def _check_formats(units):

@@ -9,6 +9,7 @@ from keras_preact.models import architectures
 from keras_preact.support import options
 from keras_preact.support.options import option
 from keras_preact.support.paths import usable
+from keras_preact.training import own_units
 from keras_preact.training.config import CHECKPOINTS, TrainConfig
 
 STUDIES = {
@@ -38,7 +39,11 @@ class AnalysisConfig:
         "network", "weighted layers of new networks, separated by commas", (110,)
     )
     unit: tuple[str, ...] = option(
-        "network", "orders of BN and ReLU, separated by commas", ("full_preactivation",), ORDERS
+        "network",
+        "orders of BN and ReLU, separated by commas",
+        ("full_preactivation",),
+        ORDERS,
+        own=own_units.OWN,
     )
     shortcut: tuple[str, ...] = option(
         "network",
@@ -138,5 +143,7 @@ class AnalysisConfig:
 
 def _split(shortcut):
     """Splits NAME:ARGUMENT=VALUE:... into the name and the arguments as TrainConfig takes them."""
-    name, _, arguments = shortcut.partition(":")
-    return name, arguments.replace(":", ",")
+    name, *arguments = shortcut.split(":")
+    if arguments and "=" not in arguments[0]:  # the name of code in a file
+        name = f"{name}:{arguments.pop(0)}"
+    return name, ",".join(arguments)

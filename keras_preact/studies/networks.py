@@ -9,6 +9,7 @@ import numpy as np
 from keras_preact.analysis.backward_pass import check_images
 from keras_preact.data import Dataset
 from keras_preact.models import architectures
+from keras_preact.training import own_units
 from keras_preact.training.checkpoints import checkpoint
 from keras_preact.training.checkpoints.folder import step_of
 from keras_preact.training.config import TrainConfig
@@ -125,10 +126,11 @@ def _family(config):
 
 
 def _parts(config):
-    parts = [config.unit]
+    parts = [own_units.label(config.unit)]
     if config.shortcut != "none":
         arguments = config.shortcut_arguments.replace(",", ", ")
-        parts.append(config.shortcut + (f" ({arguments})" if arguments else ""))
+        shortcut = own_units.label(config.shortcut)
+        parts.append(shortcut + (f" ({arguments})" if arguments else ""))
     if config.block:
         parts.append(f"{config.block} units")
     if config.width_multiplier != 1:

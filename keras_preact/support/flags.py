@@ -300,7 +300,8 @@ def _help(config_class, recipes):
         choices = field.metadata["choices"]
         lines.append(f"  --{field.name}: {field.metadata['help']}{default}")
         if choices:
-            lines.append(f"      one of {', '.join(choices)}")
+            own = field.metadata.get("own")
+            lines.append(f"      one of {', '.join(choices)}" + (f", or {own}" if own else ""))
     lines += [
         "\nevery program:",
         *([f"  --recipe: {_RECIPE_HELP}"] if recipes else []),

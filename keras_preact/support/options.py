@@ -12,9 +12,21 @@ from keras_preact.support.text import shown
 LARGEST = 2**31 - 1
 
 
-def option(group: str, help_text: str, default: Any = None, choices=None) -> Any:
-    """A field of a configuration that becomes a flag: its group, help text and choices."""
+def option(
+    group: str, help_text: str, default: Any = None, choices=None, own: str | None = None
+) -> Any:
+    """A field of a configuration that becomes a flag.
+
+    Args:
+        group: under which --help lists it.
+        help_text: for --help.
+        default: its value where it is not given.
+        choices: the texts that it may be.
+        own: the form of code that may stand in their place, known by its colon.
+    """
     metadata = {"group": group, "help": help_text, "choices": choices and tuple(choices)}
+    if own:
+        metadata["own"] = own
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -24,10 +36,12 @@ def check_choices(config: Any) -> None:
         choices, value = field.metadata["choices"], getattr(config, field.name)
         if not choices or value is None:
             continue
-        is_list = isinstance(value, tuple)
-        rule = f"of {', '.join(choices)}, separated by commas" if is_list else None
+        is_list, own = isinstance(value, tuple), field.metadata.get("own")
+        rule = f"{'' if is_list else 'one '}of {', '.join(choices)}"
+        rule += f", or {own}" if own else ""
         for each in value if is_list else (value,):
-            one_of(field.name, each, choices, rule)
+            if not (own and ":" in each):
+                one_of(field.name, each, choices, rule + ", separated by commas" * is_list)
 
 
 def check_range(config: Any, names: Iterable[str], least: float, most: int = LARGEST) -> None:

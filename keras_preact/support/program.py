@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 from absl import app
 
-from keras_preact.support import console, flags, memory
+from keras_preact.support import console, flags, memory, own_code
 from keras_preact.support.errors import SaveError
 from keras_preact.support.signals import Interrupted, heard
 
@@ -139,6 +139,9 @@ def _explain(error, config_class):
         return text, SaveError.exit_code
     if isinstance(error, _MEMORY_ERRORS) or (of_tensorflow and _MEMORY.search(text)):
         return _of_memory(text, config_class), 1
+    is_told = isinstance(error, own_code.CodeError)
+    if not is_told and (told := own_code.explained(error)) is not None:
+        return told, USAGE_ERROR
     if isinstance(error, ValueError | OSError):
         return text, USAGE_ERROR
     return None

@@ -1,17 +1,15 @@
 """The configuration of a run: the flags of train.py, and their rules."""
 
-import contextlib
 import dataclasses
 from typing import Any
 
 from keras_preact.data import augmentation_text
 from keras_preact.data.sampling import SAMPLINGS
-from keras_preact.layers import BLOCKS, LAYOUTS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut, shortcuts
+from keras_preact.layers import BLOCKS, LAYOUTS, ORDERS, PROJECTIONS, SHORTCUTS, Shortcut
 from keras_preact.models import architectures
 from keras_preact.support import options, records
-from keras_preact.support.options import LARGEST, option
-from keras_preact.support.text import shown
-from keras_preact.training import config_rules
+from keras_preact.support.options import option
+from keras_preact.training import config_rules, own_units
 from keras_preact.training.config_rules import EXCLUSIVE
 from keras_preact.training.steps import freezing
 from keras_preact.training.steps.loss import LOSSES
@@ -173,9 +171,15 @@ class TrainConfig:
     depth: int | None = option(
         "model", "weighted layers: 18, 34, 50, 101, 152, 200 (ImageNet); 6n+2, 9n+2, 3n+2 (CIFAR)"
     )
-    unit: str = option("model", "order of BN and ReLU", "full_preactivation", ORDERS)
+    unit: str = option(
+        "model", "order of BN and ReLU", "full_preactivation", ORDERS, own=own_units.OWN
+    )
     shortcut: str = option(
-        "model", "kind of shortcut; none: a plain network", "identity", SHORTCUTS
+        "model",
+        "kind of shortcut; none: a plain network",
+        "identity",
+        SHORTCUTS,
+        own=own_units.OWN,
     )
     shortcut_arguments: str = option(
         "model", "arguments of the shortcut, as in shortcut_scale=0.5,residual_scale=1", ""
@@ -337,6 +341,10 @@ class TrainConfig:
 
     def __post_init__(self):
         options.check_choices(self)
+        for name in own_units.FIELDS:
+            # A run that goes on has a copy of code that may be gone.
+            goes_on = self.resume or self.mode == "evaluate"
+            object.__setattr__(self, name, own_units.pinned(name, getattr(self, name), goes_on))
         if self.augmentation is not None:
             augmentation_text.parse(self.augmentation)
         config_rules.check_numbers(self)
@@ -348,8 +356,8 @@ class TrainConfig:
             architectures.resolve(
                 self.depth, self.stem, self.block, self.width_multiplier, self.layout
             )
-            freezing.frozen_parts(self)
-        self.make_shortcut()
+            freezing.check(self)
+        own_units.check(self)
 
     @property
     def folder(self) -> str:
@@ -360,18 +368,7 @@ class TrainConfig:
 
     def make_shortcut(self) -> Shortcut:
         """Returns the shortcut of `shortcut` and `shortcut_arguments`."""
-        arguments = {}
-        for part in filter(None, self.shortcut_arguments.split(",")):
-            name, _, text = part.partition("=")
-            value = _number(text.strip())
-            if value is None or not abs(value) <= LARGEST:
-                raise ValueError(
-                    "shortcut_arguments must be NAME=VALUE,NAME=VALUE, each value a number, True "
-                    f"or False. Received: shortcut_arguments={shown(self.shortcut_arguments)}"
-                )
-            arguments[name.strip()] = value
-        shortcuts.check_own_arguments(self.shortcut, arguments)
-        return shortcuts.get(self.shortcut, **arguments)
+        return own_units.shortcut(self.shortcut, self.shortcut_arguments)
 
     def require(self, *names: str) -> None:
         """Raises ValueError if one of the fields is None."""
@@ -384,8 +381,11 @@ class TrainConfig:
 
     def architecture(self) -> dict[str, Any]:
         """Arguments of `ResNetV2` and `describe` but for depth, image size and classes."""
-        names = ("stem", "block", "unit", "projection", "width_multiplier", "layout")
-        return {**{name: getattr(self, name) for name in names}, "shortcut": self.make_shortcut()}
+        names = ("stem", "block", "projection", "width_multiplier", "layout")
+        unit = own_units.unit(self.unit)
+        # A factory decides on its shortcut itself.
+        shortcut = "identity" if isinstance(unit, own_units.Factory) else self.make_shortcut()
+        return {**{n: getattr(self, n) for n in names}, "unit": unit, "shortcut": shortcut}
 
     def resolved(self) -> "TrainConfig":
         """Returns a copy with the optimizer's defaults where nothing was given."""
@@ -429,13 +429,3 @@ class TrainConfig:
             names = ", ".join(map(records.short, unknown[:5]))
             raise ValueError(f"Unknown configuration fields: {names}")
         return records.typed(values, cls, where)
-
-
-def _number(text):
-    """Parses an int, a float, True or False; returns None for anything else."""
-    if text in ("True", "False"):
-        return text == "True"
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return None

@@ -13,8 +13,9 @@ from keras_preact.models.channels import adapt_channels
 from keras_preact.models.foreign import convert
 from keras_preact.support.console import say
 from keras_preact.support.paths import usable
+from keras_preact.training import own_units
 from keras_preact.training.config import TrainConfig
-from keras_preact.training.networks import load_folder
+from keras_preact.training.networks import load_folder, run_of
 
 # Fields that the source decides where they are not given.
 ARCHITECTURE = (
@@ -33,10 +34,12 @@ class Origin:
     Args:
         network: made by a builder of this package.
         where: it comes from, for people.
+        config: of the run that it comes from; None of a network in a file.
     """
 
     network: keras.Model
     where: str
+    config: TrainConfig | None = None
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -69,6 +72,8 @@ class Origin:
         return dataclasses.replace(config, **own)
 
     def _fields(self) -> dict[str, Any]:
+        if self.config is not None and own_units.names_code(self.config):
+            return {name: getattr(self.config, name) for name in ARCHITECTURE}
         arguments = arguments_of(self.network)
         if arguments is None:
             raise ValueError(
@@ -117,8 +122,8 @@ class Origin:
             ValueError: if the weights are not those of the architecture, or not finite.
         """
         keeps, why = self._keeps_head(network.preprocessing.class_names)
-        source = {v.path: np.asarray(v) for v in self.network.variables if _is_number(v)}
-        target = {v.path: v for v in network.variables if _is_number(v)}
+        source = {path: np.asarray(v) for path, v in _numbers(self.network).items()}
+        target = _numbers(network)
         wanted = [path for path in target if keeps or not path.startswith(_LOGITS)]
         values = {path: source[path] for path in wanted if path in source}
         folded = ""
@@ -200,7 +205,7 @@ def load(source: str, config: TrainConfig | None = None, given: Collection[str] 
         told = str(path).endswith(".weights.h5") and config is not None
         arguments = _arguments(config, given) if told else {}
         return Origin(convert(str(path), tell=say, **arguments), str(path))
-    return Origin(load_folder(path), str(path))
+    return Origin(load_folder(path), str(path), run_of(path).read()[0])
 
 
 def _arguments(config, given):
@@ -214,6 +219,8 @@ def _arguments(config, given):
 
 def _agree(name, value, own):
     """Whether a field that was given says the same as the source's own."""
+    if name in own_units.FIELDS:
+        return own_units.identity(value) == own_units.identity(own[name])
     if name == "shortcut_arguments":
         return _shortcut(own["shortcut"], value) == _shortcut(own["shortcut"], own[name])
     if name == "projection":
@@ -227,5 +234,6 @@ def _shortcut(name, arguments):
     return {**config, "name": None}
 
 
-def _is_number(variable):
-    return variable.dtype == "float32"
+def _numbers(network):
+    """The weights and statistics of a network, by path."""
+    return {v.path: v for v in network.variables if v.dtype == "float32"}

@@ -9,6 +9,7 @@ from keras_preact.data import DatasetInfo
 from keras_preact.models import Description, TrainingMemory, describe
 from keras_preact.models.training_memory import RUNTIME_BYTES, VALUE_BYTES, kept_values
 from keras_preact.support import memory
+from keras_preact.training import own_units
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution import device_images
 from keras_preact.training.distribution.compute_plan import ComputePlan
@@ -66,10 +67,10 @@ def warnings(
             by default asked of the system or of TensorFlow.
 
     Returns:
-        Lines for people; none where the step fits, the memory of a device is not known, or some
-        parts stay frozen, for which there is no formula.
+        Lines for people; none where the step fits, the memory of a device is not known, or there
+        is no formula: where parts stay frozen, and for units and shortcuts of the user's own.
     """
-    if config.freeze and config.thaw_epoch is None:
+    if (config.freeze and config.thaw_epoch is None) or own_units.names_code(config):
         return []
     left_bytes, where = left or _left(plan)
     needed_bytes = estimated_bytes(config, info, plan)
@@ -158,7 +159,8 @@ def training_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) ->
     images = _image_bytes(config, info, plan)
     if not _on_cpu(plan):
         return images
-    net = _describe(config, info)
+    if (net := _least(config, info)) is None:
+        return images
     variables = net.parameters + net.moving_statistics
     copies = 2 if config.ema_decay is not None else 1
     state = copies * variables + _moments(config) * net.parameters
@@ -197,7 +199,7 @@ def evaluation_bytes(config: TrainConfig, info: DatasetInfo, plan: ComputePlan) 
 def inference_bytes(
     config: TrainConfig, info: DatasetInfo, images: int, value_bytes: int = _FLOAT32_BYTES
 ) -> int:
-    """Returns the bytes of a network's variables and of the largest output of a unit.
+    """Returns the bytes of a network's variables and of the largest output of a unit, at least.
 
     Args:
         config: gives the architecture.
@@ -205,7 +207,8 @@ def inference_bytes(
         images: number of images in a batch.
         value_bytes: size of a number in an output.
     """
-    net = _describe(config, info)
+    if (net := _least(config, info)) is None:
+        return 0
     variables = net.parameters + net.moving_statistics
     return _FLOAT32_BYTES * variables + images * _largest_output(net) * value_bytes
 
@@ -240,11 +243,21 @@ def _value_bytes(plan):
     return VALUE_BYTES[plan.precision]
 
 
-def _describe(config: TrainConfig, info: DatasetInfo) -> Description:
+def _least(config: TrainConfig, info: DatasetInfo) -> Description | None:
+    """Describes the least that a network can be; None of units from a factory of the user's."""
+    if isinstance(own_units.unit(config.unit), own_units.Factory):
+        return None
+    if own_units.parse(config.shortcut):
+        owns_sum = config.make_shortcut().matches_dimensions
+        return _describe(config, info, shortcut="none" if owns_sum else "identity")
+    return _describe(config, info)
+
+
+def _describe(config: TrainConfig, info: DatasetInfo, **changes) -> Description:
     return describe(
         config.depth,
         input_shape=info.image_shape,
         classes=info.classes,
-        **config.architecture(),
+        **{**config.architecture(), **changes},
         print_fn=None,
     )

@@ -11,13 +11,13 @@ import tensorflow as tf
 from keras_preact.data import Dataset, DatasetInfo, datasets
 from keras_preact.data.summary import one_line
 from keras_preact.layers import Preprocessing
-from keras_preact.support import console, startup
+from keras_preact.support import console, own_code, startup
 from keras_preact.support.commands import program
 from keras_preact.support.console import say
 from keras_preact.support.machine import gpu_advice
 from keras_preact.support.paths import usable
 from keras_preact.support.signals import Interrupted
-from keras_preact.training import class_weights, held_out, memory
+from keras_preact.training import class_weights, held_out, memory, own_units
 from keras_preact.training.actions import standard_actions
 from keras_preact.training.checkpoints import checkpoint as checkpoints
 from keras_preact.training.checkpoints.folder import step_of
@@ -66,7 +66,7 @@ def run(
         WorkerLostError: if another worker of the run has ended or cannot be reached.
     """
     cluster = from_environment(os.environ)
-    with console.unbreakable(), Agreement(config, cluster) as agreement:
+    with console.unbreakable(), Agreement(config, cluster) as agreement, own_code.blamed():
         if config.mode == "evaluate" and (config.run_dir or not config.init_from):
             return _evaluate(config, cluster, agreement)
         start = Start(config, changed_fields(config) if given is None else given)
@@ -141,13 +141,14 @@ def _restore(training):
 def _announce(training, notes):
     config, data, folder = training.config, training.data, training.folder
     plan, network = training.devices.plan, training.state.network
+    unit = own_units.label(config.unit)
     if training.devices.writes:
         folder.begin(config, data.info, plan, training.done, training.class_weights)
         folder.keep_division(data.division)
     if training.devices.writes:
         training.writer.line(one_line(data))
     training.writer.line(
-        f"{network.name} with {config.unit} units, {network.count_params():,} parameters, on "
+        f"{network.name} with {unit} units, {network.count_params():,} parameters, on "
         f"{data.info.train_count:,} images of {data.info.name} for {training.train_steps:,} "
         f"steps of {config.global_batch_size}. Run folder: {folder}\n{plan}"
         + "".join(f"\n{note}" for note in notes)
@@ -195,6 +196,7 @@ def _evaluate_again(training):
 def _evaluate(config, cluster, agreement):
     config.require("run_dir")
     folder = RunFolder(config.run_dir)
+    config, notes = folder.with_own_code(config)
     folder.check_evaluable(config)
     _, info = folder.read()
     checkpoints.find(folder.checkpoints, config.checkpoint, tell=lambda line: None)
@@ -209,7 +211,7 @@ def _evaluate(config, cluster, agreement):
             path = checkpoints.find(folder.checkpoints, config.checkpoint, run=folder.recorded_id())
             strategies.check_same_start(strategy, step_of(path))
             model = restore_model(folder, path)
-        where = f"{folder} at step {step_of(path):,}"
+        where = "".join(f"{note}\n" for note in notes) + f"{folder} at step {step_of(path):,}"
         return _evaluated(model, where, data, devices, config)
 
 

@@ -13,12 +13,13 @@ from etils import epath
 
 from keras_preact.data import DatasetInfo, splitting
 from keras_preact.data.splitting import Division
+from keras_preact.support import code_files
 from keras_preact.support.errors import SaveError
 from keras_preact.support.files import lies_there, remove, write_whole
 from keras_preact.support.lock import locked
 from keras_preact.support.paths import usable
 from keras_preact.support.text import aligned
-from keras_preact.training import run_record
+from keras_preact.training import own_units, run_record
 from keras_preact.training.checkpoints.folder import listed, step_of, unfinished_steps
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
@@ -57,6 +58,7 @@ class RunFolder:
     def __init__(self, path: epath.PathLike):
         self.path = usable(path, "run_dir")
         self.config = self.path / "config.json"
+        self.code = self.path / own_units.FOLDER
         self.labels = self.path / "labels.txt"
         self.split = self.path / "split.csv"
         self.metrics = self.path / "metrics.csv"
@@ -180,7 +182,15 @@ class RunFolder:
         never_evaluated = (self.aside / self.config.name).exists()
         self.aside.mkdir(parents=True, exist_ok=True)
         figures = (self.metrics, self.propagation, self.curves, self.test, self.tracker)
-        own = (self.checkpoints, self.tensorboard, *figures, self.labels, self.split, self.config)
+        own = (
+            self.checkpoints,
+            self.tensorboard,
+            self.code,
+            *figures,
+            self.labels,
+            self.split,
+            self.config,
+        )
         for path in filter(lies_there, own):
             remove(path) if never_evaluated else path.rename(self.aside / path.name)
 
@@ -226,13 +236,18 @@ class RunFolder:
         if self.holds_a_run():
             history = run_record.read(self.config).history
             changes = self._differences(config, _OF_A_CALL)
+        code = own_units.of(config)
+        if not history:
+            for name, each in code.items():
+                code_files.write_copy(each, self.code / name)
+        code = {name: own_units.record(each) for name, each in code.items()}
         call = {
             "step": step,
             "command": sys.argv,
             "changes": {name: [was, now] for name, was, now in changes},
         }
         history, config = [*history, call], config.resolved()
-        record = run_record.RunRecord(config, info, history, self.run_id, class_weights)
+        record = run_record.RunRecord(config, info, history, self.run_id, class_weights, code)
         run_record.write(self.config, record, plan)
         write_whole(self.labels, "".join(f"{name}\n" for name in info.class_names).encode())
 
@@ -275,6 +290,16 @@ class RunFolder:
             raise ValueError(f"run_dir must be the folder of a run. There is no {self.config}")
         record = run_record.read(self.config)
         return record.config, record.dataset
+
+    def check_code(self) -> None:
+        """Raises ValueError if the run's copy of the user's code is missing or has changed."""
+        own_units.check_copies(self.code, run_record.read(self.config).code)
+
+    def with_own_code(self, config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+        """Takes the run's copy of the user's code in a configuration; see `own_units.of_run`."""
+        record = run_record.read(self.config)
+        own_units.check_copies(self.code, record.code)
+        return own_units.of_run(config, record.config, self.code, record.code)
 
     def check_evaluable(self, config: TrainConfig) -> None:
         """Raises ValueError if the run in this folder has another configuration."""
@@ -328,16 +353,21 @@ def configure(given: dict) -> TrainConfig:
 def learned(config: TrainConfig) -> dict[str, Any]:
     """Returns the fields that change what is learned, resolved, as JSON has them.
 
-    Two runs on the same images learn the same, but for rounding, where these are equal.
+    Two runs on the same images learn the same, but for rounding, where these are equal. Code of
+    the user's stands as NAME@SHA256, wherever it lies.
     """
     config = config.resolved()
-    names = [field.name for field in dataclasses.fields(config)]
-    values = {name: getattr(config, name) for name in names}
     return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-        if name not in _FREE_TO_RESUME or name in _OF_LEARNING
+        field.name: _learned(field.name, getattr(config, field.name))
+        for field in dataclasses.fields(config)
+        if field.name not in _FREE_TO_RESUME or field.name in _OF_LEARNING
     }
+
+
+def _learned(name, value):
+    if name in own_units.FIELDS:
+        return own_units.identity(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check_same_data(info: DatasetInfo, recorded: DatasetInfo, trained_on: bool = False) -> None:

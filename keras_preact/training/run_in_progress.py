@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_preact.data import Dataset
 from keras_preact.support.console import say
-from keras_preact.training import class_weights
+from keras_preact.training import class_weights, own_units
 from keras_preact.training.checkpoints.checkpoint import Checkpoints
 from keras_preact.training.checkpoints.run_state import RunState
 from keras_preact.training.config import TrainConfig
@@ -91,7 +91,8 @@ class Run:
             folder.run_id,
             folder.check_ours,
         )
-        title = f"{state.network.name}, {config.unit}, on {data.info.name}"
+        unit = own_units.label(config.unit)
+        title = f"{state.network.name}, {unit}, on {data.info.name}"
         self.writer = Writer(folder, config, data.info, title, devices.writes)
         plan, strategy = devices.plan, devices.strategy
         images = None

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 
 from etils import epath
 
@@ -11,8 +12,10 @@ from keras_preact.data import DatasetInfo
 from keras_preact.support import records
 from keras_preact.support.files import write_whole
 from keras_preact.support.options import LARGEST
+from keras_preact.training import own_units
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
+from keras_preact.training.own_units import CodeRecord
 from keras_preact.version import __version__
 
 _WHAT = "the record of a run"
@@ -33,6 +36,7 @@ class _Parts:
     run: str | None = None
     history: list = dataclasses.field(default_factory=list)
     class_weights: dict | None = None
+    code: dict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,7 @@ class RunRecord:
         history: an entry for each call, as parsed JSON.
         run: id of the run, which its checkpoints bear; None in records of early versions.
         class_weights: weight of each class by name; None where classes are not weighted.
+        code: of the user's own, by the field of the configuration that names it.
     """
 
     config: TrainConfig
@@ -52,6 +57,7 @@ class RunRecord:
     history: list
     run: str | None = None
     class_weights: dict[str, float] | None = None
+    code: Mapping[str, CodeRecord] = dataclasses.field(default_factory=dict)
 
 
 def write(path: epath.PathLike, record: RunRecord, plan: ComputePlan) -> None:
@@ -68,6 +74,7 @@ def write(path: epath.PathLike, record: RunRecord, plan: ComputePlan) -> None:
         "config": record.config.to_json(),
         "dataset": record.dataset.to_json(),
         **({} if record.class_weights is None else {"class_weights": record.class_weights}),
+        **({"code": _as_json(record.code)} if record.code else {}),
         "decision": dataclasses.asdict(plan),
         "versions": {
             "keras_preact": __version__,
@@ -79,8 +86,12 @@ def write(path: epath.PathLike, record: RunRecord, plan: ComputePlan) -> None:
     write_whole(path, f"{json.dumps(parts, indent=2)}\n".encode())
 
 
+def _as_json(code):
+    return {field: dataclasses.asdict(each) for field, each in code.items()}
+
+
 def read(path: epath.PathLike) -> RunRecord:
-    """Reads the record of a run.
+    """Reads the record of a run; makes the copies of the user's code beside it known.
 
     Args:
         path: of config.json.
@@ -93,6 +104,8 @@ def read(path: epath.PathLike) -> RunRecord:
     with records.named(path, _WHAT):
         info = records.typed(parts.dataset, DatasetInfo, "dataset", exact=True)
         _check(info)
+        code = records.typed(parts.code or {}, dict[str, CodeRecord], "code", exact=True)
+        own_units.remember(epath.Path(path).parent / own_units.FOLDER, code)
         try:
             config = TrainConfig.from_json(parts.config, "config")
         except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
@@ -101,10 +114,17 @@ def read(path: epath.PathLike) -> RunRecord:
         for name in ("dataset", "depth"):
             if getattr(config, name) is None:
                 raise ValueError(f"config.{name} must be given. Received: null")
+        for name in own_units.FIELDS:
+            named = own_units.parse(getattr(config, name))
+            if named and named.digest not in {each.sha256 for each in code.values()}:
+                raise ValueError(
+                    f"config.{name} must be of the code that the record has. Received: "
+                    f"{records.short(str(named))}"
+                )
         weights = parts.class_weights
         if weights is not None:
             weights = records.typed(weights, dict[str, float], "class_weights")
-    return RunRecord(config, info, parts.history, parts.run, weights)
+    return RunRecord(config, info, parts.history, parts.run, weights, code)
 
 
 def _check(info):

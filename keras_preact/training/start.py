@@ -7,7 +7,7 @@ from keras_preact.data import Dataset, datasets
 from keras_preact.data.sources import Encoded
 from keras_preact.layers import Preprocessing
 from keras_preact.models import Network
-from keras_preact.training import fine_tuning_rule, init_from
+from keras_preact.training import fine_tuning_rule, init_from, own_units
 from keras_preact.training.checkpoints.folder import listed
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.config_rules import EXCLUSIVE
@@ -43,8 +43,12 @@ class Start:
     def go_on(self, run_folder: RunFolder) -> None:
         """Takes what was decided before from the record of a run that goes on."""
         if not (self.config.resume and run_folder.holds_a_run()):
+            # A file that is not there has been left to the folder until now.
+            own_units.of(self.config)
             return
         self._goes_on = True
+        self.config, notes = run_folder.with_own_code(self.config)
+        self.notes += notes
         recorded, info = run_folder.read()
         if self.config.init_from != recorded.init_from:
             if self.config.init_from is not None:

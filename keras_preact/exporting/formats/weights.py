@@ -30,6 +30,11 @@ def write(model: Network, folder: epath.Path, kinds: Sequence[str]) -> None:
     Raises:
         ValueError: if safetensors are wanted of a model whose architecture has no name.
     """
+    if model.arguments is None and "safetensors" in kinds:
+        raise ValueError(
+            "A safetensors file names the units of its network, and can name no factory: leave "
+            f"safetensors out of formats. Received: {model.name}, of units of a factory"
+        )
     folder.mkdir(parents=True)
     writers = {"keras": model.save, "safetensors": lambda path: write_safetensors(model, path)}
     for kind in kinds:

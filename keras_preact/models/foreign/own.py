@@ -13,12 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_preact.layers import BLOCKS, LAYOUTS, grouped
+from keras_preact.layers import BLOCKS, LAYOUTS, grouped, shortcuts
 from keras_preact.models import architectures
 from keras_preact.models.foreign import files
 from keras_preact.models.foreign.assign import trainable_paths
 from keras_preact.models.foreign.scheme import RefusedError
 from keras_preact.models.network import Network, saved_choice
+from keras_preact.support import own_code
 from keras_preact.support.text import shown
 
 NAME = "keras_preact"
@@ -196,8 +197,10 @@ def _check_class(part, path):
             "which could run anything. If you trust whoever made it, load it with "
             "keras.models.load_model(path, safe_mode=False) and save its weights alone"
         )
-    is_keras = module.partition(".")[0] in ("keras", "builtins")
-    if not is_keras and keras.saving.get_registered_object(registered or name) is None:
+    is_known = module.partition(".")[0] in ("keras", "builtins") or own_code.find_class(
+        module, name
+    )
+    if not is_known and keras.saving.get_registered_object(registered or name) is None:
         raise RefusedError(
             "The classes in a file must be those of Keras, of this package, or registered "
             f"before. Received: {path}, with {shown(f'{module}.{name}')}. Import the module that "
@@ -259,7 +262,7 @@ def top_of(model: keras.Model) -> dict[str, Any]:
 def deserialized(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a builder from JSON; orders and shortcuts may be configurations there."""
     return {
-        name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+        name: shortcuts.deserialize(value) if isinstance(value, dict) else value
         for name, value in arguments.items()
     }
 

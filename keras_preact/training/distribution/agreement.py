@@ -17,7 +17,7 @@ from etils import epath
 from keras_preact import version
 from keras_preact.data import Dataset
 from keras_preact.support.text import aligned
-from keras_preact.training import class_weights
+from keras_preact.training import class_weights, own_units
 from keras_preact.training.config import TrainConfig
 from keras_preact.training.distribution.cluster import Cluster, WorkerLostError
 from keras_preact.training.distribution.compute_plan import ComputePlan
@@ -133,8 +133,12 @@ class Agreement:
 
 def facts_of_flags(config: TrainConfig) -> dict[str, Any]:
     """Returns the flags and versions that all workers must share."""
+    flags = {name: value for name, value in config.to_json().items() if name not in _FREE}
+    # Hosts may have code of the user's in different places.
+    code = {name: own_units.identity(flags[name]) for name in own_units.FIELDS}
     return {
-        **{name: value for name, value in config.to_json().items() if name not in _FREE},
+        **flags,
+        **code,
         "version of keras_preact": version.__version__,
         "version of TensorFlow": tf.__version__,
         "version of Keras": keras.__version__,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from keras_preact.layers import activation_order
 from keras_preact.models import architectures
 from keras_preact.support.choices import one_of
+from keras_preact.training import own_units
 
 if TYPE_CHECKING:
     from keras_preact.training.config import TrainConfig
@@ -78,25 +78,27 @@ def parts(config: "TrainConfig") -> tuple[str, ...]:
     """Returns the names of the parts of a network that may be frozen, from its input on."""
     architecture = architectures.resolve(config.depth, config.stem, config.block)
     stages = (f"stage{number}" for number in range(1, len(architecture.stage_units) + 1))
-    head = architecture.head_operations(activation_order.get(config.unit))
+    head = architecture.head_operations(own_units.order(config))
     return STEM, *stages, *(operation.name for operation in head if operation.kind == "bn")
 
 
-def frozen_parts(config: "TrainConfig") -> frozenset[str]:
-    """Returns the names of the parts that a configuration freezes.
+def check(config: "TrainConfig") -> None:
+    """Raises ValueError if a configuration freezes a part that its network does not have.
 
-    Raises:
-        ValueError: if the network has no part of a name.
+    Code of the user's that has not been imported is not imported for that.
     """
+    if not config.freeze or config.freeze == (ALL_BUT_HEAD,) or not own_units.is_known(config):
+        return
     names = parts(config)
-    for name in config.freeze or ():
+    for name in config.freeze:
         one_of("freeze", name, (*names, ALL_BUT_HEAD), f"of {', '.join(names)}, or {ALL_BUT_HEAD}")
-    return frozenset(names if config.freeze == (ALL_BUT_HEAD,) else config.freeze or ())
 
 
 def make_freezing(config: "TrainConfig", train_count: int, network: keras.Model) -> Freezing:
     """Makes the phases and factors of a run on train_count images."""
-    frozen, everything = frozen_parts(config), frozenset(parts(config))
+    learns = (STEM, "stage", HEAD_BN)
+    everything = frozenset(part_of(x.name) for x in network.layers if x.name.startswith(learns))
+    frozen = everything if config.freeze == (ALL_BUT_HEAD,) else frozenset(config.freeze or ())
     kept = {"none": frozenset(), "frozen": frozen, "all": everything}[config.freeze_bn]
     thaw_step = None
     if config.thaw_epoch is not None:
