@@ -176,6 +176,12 @@ def _matching(patterns, names):
 
 def _check(experiment, trial):
     try:
-        experiment.config(trial).require("dataset", "depth")
+        config = experiment.config(trial)
+        config.require("dataset", "depth")
+        if config.early_stopping_epochs is not None:
+            raise ValueError(
+                "an experiment measures the weights after the last step. "
+                f"Received: early_stopping_epochs={config.early_stopping_epochs}"
+            )
     except ValueError as error:
         raise ValueError(f"Row {trial.row.name} of {experiment.table.name}: {error}") from error

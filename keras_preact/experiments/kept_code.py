@@ -10,8 +10,8 @@ from typing import Any
 from etils import epath
 
 from keras_preact.support import code_files, records
-from keras_preact.training import TrainConfig, own_units
-from keras_preact.training.own_units import CodeRecord
+from keras_preact.training import TrainConfig, user_code
+from keras_preact.training.user_code import CodeRecord
 
 FOLDER = "code"
 
@@ -24,9 +24,9 @@ def keep(config: TrainConfig, folder: epath.Path) -> dict[str, Any]:
         folder: for the copies.
     """
     kept = {}
-    for flag, code in own_units.of(config).items():
+    for flag, code in user_code.of(config).items():
         code_files.write_copy(code, folder / flag)
-        record = dataclasses.asdict(own_units.record(code))
+        record = dataclasses.asdict(user_code.record(code))
         kept[flag] = {"text": getattr(config, flag), "record": record}
     return kept
 
@@ -46,7 +46,7 @@ def recall(kept: Any, folder: epath.Path, where: str) -> dict[str, str]:
         ValueError: if the record is damaged.
     """
     kept = records.typed(kept, dict[str, _Kept], where, exact=True)
-    own_units.remember(folder, {flag: each.record for flag, each in kept.items()})
+    user_code.remember(folder, {flag: each.record for flag, each in kept.items()})
     return {flag: each.text for flag, each in kept.items()}
 
 
@@ -56,7 +56,7 @@ def of_any_version(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unversioned(name, value):
-    reference = own_units.parse(value) if name in own_units.FIELDS else None
+    reference = user_code.parse(value) if name in user_code.FIELDS else None
     return str(reference._replace(digest=None)) if reference else value
 
 

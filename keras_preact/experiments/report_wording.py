@@ -10,7 +10,7 @@ from keras_preact.experiments.rankings import REVERSED, Verdict
 from keras_preact.experiments.results import STATES, RowResult, without_code
 from keras_preact.experiments.run_facts import RunFacts
 from keras_preact.experiments.table import FAIL_PERCENT, Row, Table
-from keras_preact.training import TrainConfig, own_units
+from keras_preact.training import TrainConfig, user_code
 from keras_preact.training.run_folder import learned
 
 # They say the length of training, which the budget's sentence says already.
@@ -50,7 +50,7 @@ def own_recipe(row: Row) -> TrainConfig:
 
 
 def _is_of_code(row):
-    return any(own_units.parse(str(row.given().get(name, ""))) for name in own_units.FIELDS)
+    return any(user_code.parse(str(row.given().get(name, ""))) for name in user_code.FIELDS)
 
 
 def about_figures(

@@ -11,7 +11,7 @@ from keras_preact.experiments.experiment import Experiment, Trial
 from keras_preact.experiments.table import Row
 from keras_preact.support import records
 from keras_preact.support.files import write_whole
-from keras_preact.training import TrainConfig, own_units
+from keras_preact.training import TrainConfig, user_code
 from keras_preact.training.held_out import HeldOutResult
 from keras_preact.training.reporting import metrics_file
 from keras_preact.training.run_folder import RunFolder
@@ -104,7 +104,7 @@ def planned(experiment: Experiment, row: Row) -> TrainConfig:
 
 def without_code(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a configuration but for those that may name code of the user's."""
-    names = (*own_units.FIELDS, "shortcut_arguments")
+    names = (*user_code.FIELDS, "shortcut_arguments")
     return {name: value for name, value in fields.items() if name not in names}
 
 

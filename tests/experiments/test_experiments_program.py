@@ -202,6 +202,7 @@ def test_a_unit_of_ones_own_is_kept_and_a_changed_one_begins_anew(server, tmp_pa
         (["table1", "--budget=short", "--train_flags=--depht=56"], "Unknown command line flag"),
         (["table1", "--budget=short", "--train_flags=--depth=57"], "Row identity of table1: depth"),
         (["table1", "--budget=short", "--train_flags=--seed=3"], "set for each run by the exp"),
+        (["table1", "--budget=short", "--train_flags=--early_stopping_epochs=3"], "last step"),
         (["table1", "--table=mine.toml"], "A table of the paper or one of your own"),
         (["--table=absent.toml", "--budget=smoke"], "absent.toml"),
         (["report"], "must be the folder of an experiment"),
