@@ -13,6 +13,9 @@ _LABEL_LETTERS = 46
 # How many times the lowest error the highest is on a logarithmic axis, and the axis' end.
 _FAR_APART, _LEAST_PERCENT = 10, 0.1
 
+# Opacity of what no test supports.
+_PALE = 0.25
+
 
 @as_png
 def errors(rows, title: str, published: str, measured: str):
@@ -96,7 +99,11 @@ def order(names: Sequence[str], cells: Sequence[tuple[int, int, str, bool]], tit
     height = 0.36 * len(left) + 0.075 * letters + 1.2
     picture = titled_figure(title, max(width, 6), height)
     axes = picture.subplots()
-    colors = {"+": (BLUE, "#BFD9EA"), "\N{MINUS SIGN}": (VERMILION, "#F3CDB5"), "?": ("0.9",) * 2}
+    colors = {
+        "+": (BLUE, (BLUE, _PALE)),
+        "\N{MINUS SIGN}": (VERMILION, (VERMILION, _PALE)),
+        "?": ("0.9", "0.9"),
+    }
     for better, worse, sign, clear in cells:
         x, y = above.index(worse), left.index(better)
         color = colors[sign][0 if clear else 1]

@@ -127,7 +127,9 @@ def _family(config):
 
 def _parts(config):
     parts = [user_code.label(config.unit)]
-    if config.shortcut != "none":
+    # A factory of the user's decides on its shortcut itself.
+    decides = user_code.parse(config.unit) is not None and config.shortcut == "identity"
+    if config.shortcut != "none" and not decides:
         arguments = config.shortcut_arguments.replace(",", ", ")
         shortcut = user_code.label(config.shortcut)
         parts.append(shortcut + (f" ({arguments})" if arguments else ""))
