@@ -145,20 +145,63 @@ def test_every_cifar_row_has_the_recipe_of_the_appendix(name):
             assert config.global_batch_size == 128
 
 
-@pytest.mark.parametrize("name", ["table2", "table3", "degradation"])
-def test_nets_have_the_counts_of_parameters_computed_in_closed_form(name):
+def closed_form(config, classes):
+    """Trainable parameters by a sum over convolutions and BNs, for any order of Figure 4.
+
+    Two parameters for each channel of a BN; no biases but of the logits.
+    """
+    order, is_full = config.unit, config.unit == "full_preactivation"
+    imagenet = config.stem == "imagenet" or config.depth in (152, 200)
+    kind = "bottleneck" if config.depth in (164, 1001) or imagenet else config.block or "basic"
+    convolutions = {"single": 1, "basic": 2, "bottleneck": 3}[kind]
+    units = [(config.depth - 2) // (3 * convolutions)] * 3
+    if imagenet:
+        units = {152: [3, 8, 36, 3], 200: [3, 24, 36, 3]}[config.depth]
+    width = 64 if imagenet else 16
+    total = (49 if imagenet else 9) * 3 * width
+    # Every other order has a BN right after the first convolution.
+    total += 0 if is_full else 2 * width
+    channels = width
+    for stage, count in enumerate(units):
+        filters = width * 2**stage
+        outputs = 4 * filters if kind == "bottleneck" else filters
+        for unit in range(count):
+            inner = {
+                "single": [(9, channels, filters)],
+                "basic": [(9, channels, filters), (9, filters, filters)],
+                "bottleneck": [
+                    (1, channels, filters), (9, filters, filters), (1, filters, outputs)
+                ],
+            }[kind]  # fmt: skip
+            total += sum(size * before * after for size, before, after in inner)
+            # Before each convolution, or after it: after the addition in place of after the last.
+            total += 2 * sum(before if is_full else after for _, before, after in inner)
+            if unit == 0 and kind == "bottleneck":
+                total += channels * outputs
+                total += 2 * outputs * (order not in ("full_preactivation", "bn_after_addition"))
+            channels = outputs
+    total += 2 * channels if is_full else 0
+    return total + channels * classes + classes
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_rows_net_has_the_parameters_of_a_closed_form(name):
     for row in TABLES[name].rows:
         config = row.config()
-        classes = 100 if config.dataset == "cifar100" else 10
-        bottleneck = config.depth in (164, 1001)
-        if config.block == "single" or (bottleneck and config.unit != "full_preactivation"):
-            continue
-        if config.unit != "full_preactivation" and config.unit != "original":
-            continue
-        expected = COUNTS[config.depth]
-        # 90 more classes: 256 weights and a bias each in bottleneck nets.
-        expected += 90 * 257 if classes == 100 else 0
-        assert trainable(config, classes) == expected, row.name
+        if config.shortcut not in ("identity", "constant_scaling", "dropout", "none"):
+            continue  # see the next test
+        stem = "imagenet" if name == "table5" else "cifar"
+        classes = {"cifar100": 100, "imagenet2012": 1000}.get(config.dataset, 10)
+        assert trainable(config, classes, stem) == closed_form(config, classes), row.name
+
+
+def test_the_closed_form_gives_the_published_counts():
+    configs = [row.config() for table in TABLES.values() for row in table.rows]
+    for depth, count in COUNTS.items():
+        found = [c for c in configs if c.depth == depth and c.block is None]
+        found = [c for c in found if depth < 164 or c.unit == "full_preactivation"]
+        orders = ("original", "full_preactivation")
+        assert {closed_form(c, 10) for c in found if c.unit in orders} == {count}
 
 
 def test_shortcuts_of_table_1_add_the_parameters_of_their_1x1_convolutions():
