@@ -23,7 +23,7 @@ TIMEOUT_SECONDS = 300
 MINE = """
 recipe = "digits_resnet20"
 seeds = [0]
-flags = { depth = 8, train_steps = 1500, checkpoint_steps = 50, eval_epochs = 5, log_steps = 20 }
+flags = { depth = 8, train_steps = 800, checkpoint_steps = 50, eval_epochs = 5, log_steps = 20 }
 [[rows]]
 name = "one"
 [[rows]]
@@ -123,12 +123,12 @@ def test_a_killed_run_and_a_killed_runner_go_on_with_the_next_call(tmp_path):
 
 def test_runners_that_share_a_folder_take_each_run_once(tmp_path):
     table = tmp_path / "mine.toml"
-    table.write_text(MINE.replace("1500", "60").replace("[0]", "[0, 1]"))
+    table.write_text(MINE.replace("800", "60"))
     flags = (f"--table={table}", "--budget=paper", f"--output_dir={tmp_path / 'out'}")
     runners = [start(*flags), start(*flags)]
     outs = [runner.communicate(timeout=TIMEOUT_SECONDS)[0] for runner in runners]
     assert [runner.returncode for runner in runners] == [0, 0], outs
-    assert states(tmp_path / "out", "mine-paper") == ["finished"] * 4
+    assert states(tmp_path / "out", "mine-paper") == ["finished"] * 2
     for row in collect(read(tmp_path / "out", "mine-paper")):
         for run in row.seeds:
             assert len(json.loads(run.folder.config.read_text())["history"]) == 1
@@ -136,7 +136,7 @@ def test_runners_that_share_a_folder_take_each_run_once(tmp_path):
 
 def test_shards_divide_the_runs(server, tmp_path):
     table = tmp_path / "mine.toml"
-    table.write_text(MINE.replace("1500", "20"))
+    table.write_text(MINE.replace("800", "20"))
     flags = (f"--table={table}", "--budget=paper", f"--output_dir={tmp_path / 'out'}")
     code, _, err = server.call(*EXPERIMENTS, *flags, "--shard=2/2")
     assert (code, err) == (0, "")
@@ -146,7 +146,7 @@ def test_shards_divide_the_runs(server, tmp_path):
 def test_a_run_that_diverges_is_a_result(server, tmp_path):
     table = tmp_path / "mine.toml"
     row = '[[rows]]\nname = "wild"\nflags = { learning_rate = 1e30, warmup_steps = 0 }'
-    table.write_text(MINE.partition("[[rows]]")[0].replace("1500", "30") + row)
+    table.write_text(MINE.partition("[[rows]]")[0].replace("800", "30") + row)
     flags = (f"--table={table}", "--budget=paper", f"--output_dir={tmp_path / 'out'}")
     code, out, err = server.call(*EXPERIMENTS, *flags)
     assert (code, err) == (0, "")
@@ -164,7 +164,7 @@ def test_a_unit_of_ones_own_is_kept_and_a_changed_one_begins_anew(server, tmp_pa
     units, table, out_dir = tmp_path / "units.py", tmp_path / "mine.toml", tmp_path / "out"
     units.write_text(UNITS)
     row = '[[rows]]\nname = "mine"\nflags = { unit = "units.py:Mine" }'
-    table.write_text(MINE.partition("[[rows]]")[0].replace("1500", "4") + row)
+    table.write_text(MINE.partition("[[rows]]")[0].replace("800", "4") + row)
     flags = (f"--table={table}", "--budget=paper", f"--output_dir={out_dir}")
     code, out, err = server.call(*EXPERIMENTS, *flags)
     assert (code, err) == (0, "")
