@@ -32,7 +32,7 @@ def errors(rows, title: str, published: str, measured: str):
 
     names = [textwrap.fill(label, _LABEL_LETTERS) for label, _, _ in rows]
     lines = sum(name.count("\n") + 1.2 for name in names)
-    picture = titled_figure(title, _WIDTH_INCHES, 1.7 + 0.28 * lines)
+    picture = titled_figure(title, _WIDTH_INCHES, 2.4 + 0.28 * lines)
     axes = picture.subplots()
     finite = [value for _, values, own in rows for value in (*values, own) if value is not None]
     finite = [value for value in finite if value < np.inf]

@@ -33,3 +33,13 @@ def test_the_matrix_of_rankings_can_be_read():
     ]
     picture = drawn(error_pictures.order, LABELS, cells, "A title")
     assert overlapping(picture) == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [[86.67], [np.inf]])
+@pytest.mark.parametrize("rows", [1, 2, 3, 16])
+def test_the_errors_of_few_rows_have_room_for_their_axes(rows, values):
+    label = "ResNet-152, original, augmentation of scale"
+    lines = [(label, values, 21.3)] * rows
+    headers = "published (90 epochs)", "measured (smoke: 3 steps, dataset=digits)"
+    assert error_pictures.errors(lines, "Test errors: ImageNet, ResNet-152", *headers)
