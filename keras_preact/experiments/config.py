@@ -128,8 +128,8 @@ class ExperimentsConfig:
             seeds = range(self.seeds)
         folder = usable(self.output_dir, "output_dir")
         experiment = Experiment(table, chosen, tuple(seeds), folder, self._given())
-        for trial in experiment.trials():
-            _check(experiment, trial)
+        for row in table.rows:
+            _check(experiment, Trial(row, experiment.seeds[0]))
         return experiment
 
     def chosen_trials(self, experiment: Experiment) -> list[Trial]:

@@ -1,5 +1,6 @@
 """A table of one's own, as a TOML file."""
 
+import contextlib
 import dataclasses
 import pathlib
 import tomllib
@@ -10,12 +11,11 @@ from keras_preact.experiments import train_flags
 from keras_preact.experiments.table import Claim, Published, Row, Table, check_name
 from keras_preact.support import records
 from keras_preact.support.text import shown
+from keras_preact.training import user_code
 
 _WHAT = "a table of experiments"
 _MOST_BYTES = 2**20
 _SUFFIX = ".toml"
-# Flags whose value may be FILE.py:NAME, with the file beside the table.
-_OF_FILES = ("unit", "shortcut")
 FAIL = "fail"
 
 
@@ -106,18 +106,13 @@ def _row(values, number, found, file):
     return made
 
 
-class _of_row:  # noqa: N801 - reads as a statement
+@contextlib.contextmanager
+def _of_row(place, name):
     """A context whose ValueErrors begin with the place and the name of a row."""
-
-    def __init__(self, place, name):
-        self._where = f"{place}, {shown(name)}"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, ValueError):
-            raise ValueError(f"{self._where}: {error}") from error
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}, {shown(name)}: {error}") from error
 
 
 def _published(row):
@@ -138,7 +133,7 @@ def _published(row):
 def _flag(name: str, value: Any, file: pathlib.Path) -> Any:
     if isinstance(value, Mapping):
         raise ValueError(f"flags must have values, not tables. Received: {name}")
-    if name in _OF_FILES and isinstance(value, str) and ".py:" in value:
+    if name in user_code.FIELDS and isinstance(value, str) and ".py:" in value:
         source, _, attribute = value.rpartition(":")
         beside = file.parent / source
         if not pathlib.Path(source).expanduser().exists() and beside.exists():

@@ -1,5 +1,6 @@
 """One run of an experiment as a process of train.py, and the parts of the machine it may use."""
 
+import contextlib
 import os
 import pathlib
 import shlex
@@ -7,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -72,6 +72,8 @@ def command(experiment: Experiment, trial: Trial, minutes: float | None = None) 
 
 def _steps_between_records(experiment, trial):
     config = experiment.config(trial)
+    if config.log_propagation_steps:
+        return config.log_propagation_steps
     if config.train_epochs or (config.train_steps is None and config.schedule_epochs):
         # The images that make an epoch are not counted yet.
         return _RECORD_STEPS
@@ -92,14 +94,11 @@ class TrainProcess:
         arguments: of the process.
         log: file of its output, which is added to.
         slot: part of the machine that it may use.
-
-    Attributes:
-        began: by time.monotonic.
     """
 
     def __init__(self, trial: Trial, arguments: Sequence[str], log: epath.Path, slot: Slot):
         self.trial, self.slot = trial, slot
-        self.log, self.began = _local(log), time.monotonic()
+        self.log = _local(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as file:
             file.write(f"{_COMMAND}{shlex.join(arguments)}\n".encode())
@@ -168,20 +167,18 @@ def environment(slot: Slot) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-class _on_cores:  # noqa: N801 - reads as a statement
+@contextlib.contextmanager
+def _on_cores(cores):
     """A context whose child processes run on some cores: they inherit those of this thread."""
-
-    def __init__(self, cores):
-        self._cores = cores if hasattr(os, "sched_setaffinity") else None
-
-    def __enter__(self):
-        if self._cores:
-            self._all = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, self._cores)
-
-    def __exit__(self, *error):
-        if self._cores:
-            os.sched_setaffinity(0, self._all)
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def stopping(processes: Sequence[TrainProcess]) -> Iterator[TrainProcess]:

@@ -122,7 +122,7 @@ class Runner:
 
     def _begin(self, trial):
         run_dir = self._experiment.run_dir(trial)
-        if self._is_done(trial):
+        if self._is_done(self._state(trial)):
             return
         claim = contextlib.ExitStack()
         try:
@@ -133,25 +133,25 @@ class Runner:
             return
         with claim:
             # Another runner may have ended it before the claim.
-            if self._is_done(trial):
+            state = self._state(trial)
+            if self._is_done(state):
                 return
-            self._say(f"{_name(trial)}: {self._how(trial)}. Run folder: {run_dir}")
+            how = "begins" if state == "missing" else "goes on"
+            self._say(f"{_name(trial)}: {how}. Run folder: {run_dir}")
             results.forget_ending(run_dir)
             slot = self._free.pop()
             arguments = process.command(self._experiment, trial, self._minutes_left())
             log = run_dir.parent / f"{run_dir.name}.log"
             self._running[self._start(trial, arguments, log, slot)] = claim.pop_all()
 
-    def _is_done(self, trial):
-        state = results.of_run(self._experiment.run_dir(trial), trial.seed).state
+    def _state(self, trial):
+        return results.of_run(self._experiment.run_dir(trial), trial.seed).state
+
+    def _is_done(self, state):
         if state not in ("finished", "diverged"):
             return False
         self.counts[f"{state} before"] += 1
         return True
-
-    def _how(self, trial):
-        result = results.of_run(self._experiment.run_dir(trial), trial.seed)
-        return "begins" if result.state == "missing" else "goes on"
 
     def _take_ended(self):
         for running in list(self._running):

@@ -100,7 +100,7 @@ def measure(fields: dict) -> dict[str, float]:
         fields: of `TrainConfig`.
     """
     stopwatch = Stopwatch()
-    unset = dict.fromkeys(("train_epochs", "scale_schedule", "resume"))
+    unset = ("train_epochs", "scale_schedule", "resume")
     with tempfile.TemporaryDirectory() as folder:
         long = {"train_steps": _NEVER, "eval_epochs": _NEVER, "checkpoint_steps": _NEVER}
         fields = {name: value for name, value in fields.items() if name not in unset}

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from keras_preact.experiments import train_flags
@@ -35,13 +35,6 @@ class Published:
     @property
     def fails(self) -> bool:
         return self.error_percent is None
-
-    def __str__(self) -> str:
-        if self.error_percent is None:
-            return "fail"
-        parts = [f"{self.error_percent:g}"]
-        parts += [f"{self.top5_error_percent:g}"] if self.top5_error_percent is not None else []
-        return " / ".join(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,13 +131,6 @@ class Table:
         Where both fail there is no claim.
         """
         return [*self.claims, *_of_figures(self.rows)]
-
-    def of_rows(self, names: Iterable[str]) -> "Table":
-        """The table of some of its rows, with the claims on them alone."""
-        names = set(names)
-        rows = tuple(row for row in self.rows if row.name in names)
-        claims = tuple(c for c in self.claims if {c.better, c.worse} <= names)
-        return dataclasses.replace(self, rows=rows, claims=claims)
 
 
 def check_name(argument: str, name: str) -> None:

@@ -1,12 +1,15 @@
 """Run folders with curves made by hand: what train.py leaves, without training."""
 
 import csv
+import dataclasses
 import io
+from collections.abc import Iterable
 
 import numpy as np
 
 from keras_preact.data import DatasetInfo
 from keras_preact.experiments.experiment import Experiment, Trial
+from keras_preact.experiments.table import Table
 from keras_preact.training import TrainConfig
 from keras_preact.training.distribution.compute_plan import ComputePlan
 from keras_preact.training.reporting import metrics_file, propagation_file
@@ -16,6 +19,14 @@ from keras_preact.training.steps.schedules import make_schedule
 PLAN = ComputePlan("one_device", ("CPU:0",), 1, "mixed_bfloat16", False, {})
 _UNITS = tuple(f"stage{stage}_unit{unit}" for stage in (1, 2, 3) for unit in range(1, 7))
 _EVALUATIONS = 20
+
+
+def of_rows(table: Table, names: Iterable[str]) -> Table:
+    """A table of some of its rows, with the claims on them alone."""
+    names = set(names)
+    rows = tuple(row for row in table.rows if row.name in names)
+    claims = tuple(c for c in table.claims if {c.better, c.worse} <= names)
+    return dataclasses.replace(table, rows=rows, claims=claims)
 
 
 def info(config: TrainConfig, test_count: int = 0) -> DatasetInfo:

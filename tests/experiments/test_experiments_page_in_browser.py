@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser: {', '.join
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     folder = epath.Path(tmp_path_factory.mktemp("experiments"))
-    table = TABLES["table1"].of_rows(["identity", "dropout", "convolution"])
+    table = synthetic_runs.of_rows(TABLES["table1"], ["identity", "dropout", "convolution"])
     made = Experiment(table, budget("short"), (0, 1, 2), folder, {"data_dir": "/data/" + "a" * 200})
     for trial in made.trials():
         synthetic_runs.run(made, trial, 0.1)

@@ -274,7 +274,7 @@ def test_a_table_of_ones_own_has_no_published_column_and_no_publication(tmp_path
 
 @pytest.mark.usefixtures("without_pictures")
 def test_a_measured_failure_is_called_so_under_the_full_recipe_alone(tmp_path):
-    table = TABLES["table1"].of_rows(["identity", "dropout"])
+    table = synthetic_runs.of_rows(TABLES["table1"], ["identity", "dropout"])
     for name, remark in (("paper", "30.00 (fails)"), ("short", "30.00 |")):
         made = of(table, tmp_path, name, (0,))
         synthetic_runs.run(made, Trial(table.row("dropout"), 0), 0.3)
@@ -284,7 +284,12 @@ def test_a_measured_failure_is_called_so_under_the_full_recipe_alone(tmp_path):
 
 @pytest.mark.usefixtures("without_pictures")
 def test_flags_of_the_user_stand_in_the_header_and_in_a_sentence(tmp_path):
-    made = of(TABLES["table2"].of_rows(["resnet110_original"]), tmp_path, seeds=(0,), depth=20)
+    made = of(
+        synthetic_runs.of_rows(TABLES["table2"], ["resnet110_original"]),
+        tmp_path,
+        seeds=(0,),
+        depth=20,
+    )
     report.write(made)
     text = written(made)
     assert "measured (short: 5,000 steps scaled, depth=20): median" in text
@@ -295,7 +300,7 @@ def test_flags_of_the_user_stand_in_the_header_and_in_a_sentence(tmp_path):
 
 @pytest.mark.usefixtures("without_pictures")
 def test_another_data_set_is_said_first_of_all(tmp_path):
-    made = of(TABLES["table1"].of_rows(["identity"]), tmp_path, "smoke", (0,))
+    made = of(synthetic_runs.of_rows(TABLES["table1"], ["identity"]), tmp_path, "smoke", (0,))
     report.write(made)
     assert "The images are those of digits, not of cifar10" in written(made)
     assert "measured (smoke: 3 steps, dataset=digits)" in written(made)
@@ -312,7 +317,7 @@ def test_two_machines_are_two_environments(half):
 
 @pytest.mark.usefixtures("without_pictures")
 def test_top_five_errors_of_imagenet_stand_beside_top_one(tmp_path):
-    table = TABLES["table5"].of_rows(["resnet152_original"])
+    table = synthetic_runs.of_rows(TABLES["table5"], ["resnet152_original"])
     made = of(table, tmp_path, "paper", (0, 1))
     synthetic_runs.run(made, Trial(table.rows[0], 0), 0.22)
     report.write(made)

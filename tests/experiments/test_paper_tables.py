@@ -1,6 +1,7 @@
 """The tables of the papers, against figures and counts written down independently."""
 
 import pytest
+from variants import ORDERS
 
 from keras_preact.experiments.paper import TABLES
 from keras_preact.models import describe
@@ -13,13 +14,6 @@ TABLE_1 = {
     **{"shortcut_only_gating_0": 12.86, "shortcut_only_gating_-6": 6.91},
     **{"convolution": 12.22, "dropout": None},
 }
-ORDERS = (
-    "original",
-    "bn_after_addition",
-    "relu_before_addition",
-    "relu_only_preactivation",
-    "full_preactivation",
-)
 TABLE_2 = {
     110: (6.61, 8.17, 7.84, 6.71, 6.37),
     164: (5.93, 6.50, 6.14, 5.91, 5.46),

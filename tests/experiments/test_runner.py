@@ -19,7 +19,7 @@ NAMES = ("plain20", "plain32", "residual20")
 
 @pytest.fixture
 def experiment(tmp_path):
-    table = TABLES["degradation"].of_rows(NAMES)
+    table = synthetic_runs.of_rows(TABLES["degradation"], NAMES)
     return Experiment(table, budget("short"), (0, 1), epath.Path(tmp_path / "experiments"))
 
 
